@@ -84,7 +84,7 @@ class App(EntryPoints, Loader):
         self.main = main
         self.clock = clock or SystemClock()
         self.conf = Conf({**{name: value for name, value in given.items() if value}, **conf})
-        self.tasks = TaskRegistry()
+        self.tasks = TaskRegistry(self.finalize)
         self.oid = new_id()
         if task_cls is not None:
             self.task_cls = task_cls

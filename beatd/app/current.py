@@ -38,6 +38,12 @@ class CurrentApp:
     def __getattr__(self, name: str) -> Any:
         return getattr(self(), name)
 
+    def __eq__(self, other: object) -> bool:
+        return bool(self() == other)
+
+    def __hash__(self) -> int:
+        return hash(self())
+
     def __repr__(self) -> str:
         return repr(self())
 
@@ -98,20 +104,42 @@ def shared_task_factories() -> list[Callable[[Any], Any]]:
 
 
 class SharedTask:
-    """Proxy of a shared task: each use goes to the current app's task of that name."""
+    """Proxy of a shared task: each use goes to the current app's task of that name.
 
-    def __init__(self, make: Callable[[App], Any]) -> None:
+    It equals that task, is an instance of its class, and can be patched by ``unittest.mock`` and copied like it.
+    """
+
+    def __init__(self, make: Callable[[App], Any], function: Callable[..., Any]) -> None:
         _factories.append(make)
-        self.__dict__["_make"] = make
+        self.__dict__.update(_make=make, __doc__=function.__doc__, __module__=function.__module__)
 
     def _task(self) -> Any:
         return self._make(current_app())
+
+    @property  # type: ignore[misc]  # of the standard library's object it can be set
+    def __class__(self) -> Any:
+        return type(self._task()) if _apps else SharedTask  # asking for it makes no app
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task(), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._task(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._task(), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._task())
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._task() == other)
+
+    def __hash__(self) -> int:
+        return hash(self._task())
+
+    def __reduce__(self) -> Any:
+        return self._task().__reduce__()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._task()(*args, **kwargs)
@@ -137,6 +165,6 @@ def shared_task(fun: Any = None, *, bind: bool = False, **options: Any) -> Any:
 
     def make(function: Callable[..., Any]) -> Any:
         options["bind"] = bind
-        return SharedTask(lambda app: app.task_from(function, options))
+        return SharedTask(lambda app: app.task_from(function, options), function)
 
     return make if fun is None else make(fun)

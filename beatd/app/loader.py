@@ -156,10 +156,20 @@ def annotate(task: Task[..., Any], annotations: Any) -> None:
 
 
 class TaskRegistry(dict[str, "Task[..., Any]"]):
-    """Tasks by name; raises :class:`~beatd.exceptions.NotRegistered` for an unknown name."""
+    """Tasks by name; raises :class:`~beatd.exceptions.NotRegistered` for an unknown name.
+
+    ``complete`` registers all tasks: a name is unknown only after that.
+    """
+
+    def __init__(self, complete: Callable[[], None]) -> None:
+        super().__init__()
+        self._complete = complete
 
     def __missing__(self, name: str) -> Task[..., Any]:
-        raise NotRegistered(name)
+        self._complete()
+        if name not in self:
+            raise NotRegistered(name)
+        return self[name]
 
     def near(self, name: str) -> list[str]:
         """Return similar names, for error messages: alike in spelling, or the same function in another module."""

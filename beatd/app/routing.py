@@ -126,7 +126,14 @@ def route_for(  # noqa: PLR0917 - Celery's arguments of a router
     Raises :class:`QueueNotFound` for a queue that is not in ``task_queues`` (default: the default queue) when
     ``task_create_missing_queues`` is off.
     """
-    routed = matching_route(name, args, kwargs, options, conf["task_routes"], task)
+    return destination(matching_route(name, args, kwargs, options, conf["task_routes"], task), options, conf)
+
+
+def destination(routed: Options, options: Options, conf: Any) -> Route:
+    """Return the route of a message by its call options and by ``routed``, what :func:`matching_route` found.
+
+    Raises :class:`QueueNotFound` as :func:`route_for`.
+    """
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
     queue, exchange, key = (_name(address.get(name)) for name in ("queue", "exchange", "routing_key"))

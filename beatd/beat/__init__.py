@@ -6,7 +6,7 @@ Read :mod:`~beatd.beat.loop` first; its ``step`` is all of it, for one shard. :m
 what is in force, :mod:`~beatd.beat.heap` what is due, :mod:`~beatd.planning.catchup` what becomes of runs that were
 missed, and :mod:`~beatd.beat.dispatcher` how runs leave.
 
-Around it: :mod:`~beatd.beat.loop` turns the shards of this daemon, :mod:`~beatd.beat.elector` takes and keeps their
-leases, :mod:`~beatd.beat.shard_assignment` decides which of them are this daemon's, and :mod:`~beatd.beat.watchdog`
-sees to it that the loop turns.
+Around it: ``DaemonLoop`` in the same module turns the shards of this daemon, :mod:`~beatd.beat.elector` takes and keeps
+their leases, :mod:`~beatd.beat.shard_assignment` decides which of them are this daemon's, and
+:mod:`~beatd.beat.watchdog` ends the process if the loop hangs.
 """

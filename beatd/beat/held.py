@@ -1,9 +1,8 @@
-"""Entries that are held back: one that fails waits aside by itself, and is tried again by itself.
+"""Entries that are held back: an entry that fails leaves the heap and is tried again later; the others run on time.
 
-Whatever one entry is, says, holds or points at, the others run on time. So everything that is done for one entry, and
-raises, ends here: :meth:`Held.hold` is the one place that tells what concerns an entry from what concerns all of them.
-An entry that waits is in no heap. When its time has come the active schedule puts it back, as at the beginning of a
-term: what it missed meanwhile is a matter of its catch-up, as always.
+Errors raised while one entry is handled come here. :meth:`Held.hold` alone decides whether an error concerns that entry
+or all of them. When the pause of a held entry is over, the active schedule puts it into the heap again, as at the
+beginning of a term; its catch-up policy decides about the runs that it missed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Manual runs: runs that people ask for (triggers, backfills), sent between the regular runs of a shard.
 
-They do not move last due: the schedule does not notice them. Each step for a request is one step of the store, so that
+They do not move last due: the regular schedule is unaffected. Each step for a request is one step of the store, so that
 a leader that dies leaves the rest of it to the next, and nothing is sent twice.
 """
 

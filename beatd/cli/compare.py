@@ -20,7 +20,7 @@ from beatd.importers.report import printable
 from beatd.planning.comparison import dues_between
 from beatd.planning.sent_comparison import Unmatched, match
 from beatd.schedules import duration_ms
-from beatd.sources.shadow import shadow_prefix
+from beatd.sources.dry_run import dry_run_prefix
 from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.timestamps import from_ms, iso_ms
@@ -122,7 +122,7 @@ def _sent(log: Path, config_file: str | None, timezone: str) -> tuple[Plans, Pla
         theirs = sent_by_celery_beat(file, timezone)
     with installation(config_file) as there:
         entries = sources.load(there.path).entries
-        keys = Keys(shadow_prefix(there.keys.prefix), parts=there.keys.parts)
+        keys = Keys(dry_run_prefix(there.keys.prefix), parts=there.keys.parts)
         records = list(Histories(there.client, keys).of([entry.name for entry in entries]))
     ours: dict[str, list[int]] = {}
     for record in records:

@@ -144,13 +144,14 @@ def _next_steps(found: Project, app: str | None) -> Iterator[str]:
     yield "Next:"
     yield f"  beatd migrate celery {found.shown} -A {name} -o beat.toml"
     yield "      writes the schedule"
-    yield "  beatd check"
-    yield "      checks the file, with tasks and arguments"
+    yield f"  beatd check -A {name}"
+    yield "      checks the file, with the tasks, arguments and queues of the app"
     yield "  beatd run --dry-run"
     yield "      runs beside celery beat and sends nothing"
     if found.changes:
         yield f"  beatd migrate celery {found.shown} --rewrite"
         yield "      shows the changes of imports; --write makes them, once the schedule is written"
+        yield "      only beatd's worker needs them: Celery's workers run the tasks as they are"
 
 
 def _document(found: Project, app: str | None) -> dict[str, Any]:

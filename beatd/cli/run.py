@@ -28,7 +28,7 @@ from beatd.cli.celery_options import detach as in_background
 from beatd.cli.metrics import MetricsOptions, metrics_options
 from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import plural
-from beatd.cli.sdnotify import Notifier, watchdog_period
+from beatd.cli.sdnotify import ServiceManager, SignOfLife
 from beatd.clock import SystemClock
 from beatd.config import Config, Environment
 from beatd.daemon import Daemon
@@ -36,7 +36,7 @@ from beatd.exceptions import ConfigError, Fault
 from beatd.memory import keep_no_large_blocks
 from beatd.model import LogSettings, Settings
 from beatd.sources import FileSource, log_refused, log_task_faults
-from beatd.sources.shadow import shadow
+from beatd.sources.dry_run import for_dry_run
 from beatd.state_store import Store, await_store, state_store
 
 if TYPE_CHECKING:
@@ -140,14 +140,18 @@ class Process:
         self._dry_run = dry_run
         self._path, self._origin = sources.find(config_file, app)
         self._environment = config.environment()
-        self._notifier = Notifier(self._environment.notify_socket)
-        self._sign = SignOfLife(self._notifier, self._environment)
+        self._manager = ServiceManager(self._environment.notify_socket)
+        self._sign = SignOfLife(self._manager, self._environment)
         self._app = app
         self._metrics_options = metrics
         self._metrics: DaemonMetrics | None = None
         self._waiting_for = ""
         self._source = FileSource(
-            self._path, self._load, on_change=self._put, on_broken=self._broken, on_done=self._done
+            self._path,
+            self._load,
+            on_change=self._put_in_force,
+            on_broken=self._files_broken,
+            on_done=self._reload_ended,
         )
         self._faults: tuple[str, ...] = ()
         self._stopping = threading.Event()
@@ -183,7 +187,7 @@ class Process:
         if not loaded.entries:
             log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
         with self._served(loaded.settings), state_store(loaded.settings) as url:
-            self._notifier.ready("waiting for the state store")
+            self._manager.ready("waiting for the state store")
             self._sign.start()
             store = await_store(
                 loaded.settings, url, self._stopping, fail_fast=fail_fast, on_wait=self._waits_for_store
@@ -204,7 +208,7 @@ class Process:
     def _waits_for_store(self, reason: str) -> None:
         self._waiting_for = reason
         self._sign.extend()
-        self._notifier.status(f"waiting for the state store: {reason}")
+        self._manager.status(f"waiting for the state store: {reason}")
 
     def _load(self) -> Config:
         """Read the files, and let the other daemons know whether they are sound."""
@@ -214,12 +218,12 @@ class Process:
         try:
             loaded = sources.load(self._path, app=self._app, before=self._source.config, check_tasks=True)
         except ConfigError as error:
-            self._broken(error)
+            self._files_broken(error)
             raise
         self._files_read(loaded.refused)
-        return shadow(loaded) if self._dry_run else loaded
+        return for_dry_run(loaded) if self._dry_run else loaded
 
-    def _broken(self, error: ConfigError) -> None:
+    def _files_broken(self, error: ConfigError) -> None:
         """The last good files stay in force."""
         self._files_read(error.faults)
 
@@ -228,7 +232,7 @@ class Process:
         if self._daemon is not None:
             self._daemon.files_read(self._faults)
 
-    def _done(self) -> None:
+    def _reload_ended(self) -> None:
         """An attempt to read the files again is over."""
         if self._daemon is not None:
             self._daemon.reload_ended(self._faults)
@@ -237,7 +241,7 @@ class Process:
         self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now, dry_run=self._dry_run)
         if self._metrics is not None:
             self._metrics.attach(self._daemon.parts)
-        self._put(loaded)
+        self._put_in_force(loaded)
         self._files_read(loaded.refused)
         self._source.start()
         try:
@@ -245,13 +249,13 @@ class Process:
                 self._sign.leave_to_watchdog()
                 self._daemon.run()
         finally:
-            self._notifier.stopping()
+            self._manager.stopping()
             self._source.stop()
 
-    def _put(self, loaded: Config) -> None:
+    def _put_in_force(self, loaded: Config) -> None:
         if self._daemon is not None:
             self._daemon.set_base(loaded)
-            self._notifier.ready(f"serving {plural(len(loaded.entries), 'entry')}")
+            self._manager.ready(f"serving {plural(len(loaded.entries), 'entry')}")
 
     def _handle_signals(self) -> None:
         for number, act in ((signal.SIGTERM, self._stop), (signal.SIGINT, self._stop), (signal.SIGHUP, self._reload)):
@@ -291,42 +295,3 @@ def configure_logging(
 def _exit() -> None:
     """End the process although its main thread hangs, perhaps in its log; the service manager starts another."""
     os._exit(1)
-
-
-START_STEP_AT_MOST = 120.0
-"""Seconds for one step of the start, such as an attempt to reach the state store."""
-
-
-class SignOfLife:
-    """Tells the service manager that the daemon does not hang, as often as it wants to hear it, from the start on.
-
-    Comes from a thread of its own: waiting for a store or a broker is no hang, however long it takes. While the loop
-    runs, its watchdog ends a process that hangs; before that, a step of the start that takes too long ends the signs.
-    """
-
-    def __init__(self, notifier: Notifier, environment: Environment) -> None:
-        self._notifier = notifier
-        self._clock = SystemClock()
-        self._period = watchdog_period(environment.watchdog_usec, environment.watchdog_pid, os.getpid())
-        self._until: float | None = None
-        self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
-
-    def start(self) -> None:
-        """Begin, with the first step of the start."""
-        self.extend()
-        if self._notifier and self._period is not None:
-            self._thread.start()
-
-    def extend(self) -> None:
-        """Another step of the start begins."""
-        self._until = self._clock.monotonic() + START_STEP_AT_MOST
-
-    def leave_to_watchdog(self) -> None:
-        """The watchdog of the loop decides from now on."""
-        self._until = None
-
-    def _run(self) -> None:
-        never = threading.Event()
-        while self._until is None or self._clock.monotonic() < self._until:
-            self._notifier.watchdog()
-            never.wait(self._period)

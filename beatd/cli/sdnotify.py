@@ -1,11 +1,14 @@
-"""Service manager notification (systemd's sd_notify(3)): ready, reloading, stopping, watchdog."""
+"""Service manager notification (systemd's sd_notify(3)): ready, reloading, stopping, watchdog, and signs of life."""
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import threading
 
-from beatd.clock import monotonic_us
+from beatd.clock import SystemClock, monotonic_us
+from beatd.config import Environment
 
 log = logging.getLogger("beatd.sdnotify")
 
@@ -14,8 +17,8 @@ STOPPING = "STOPPING=1"
 WATCHDOG = "WATCHDOG=1"
 
 
-class Notifier:
-    """Sends states to the socket that ``$NOTIFY_SOCKET`` names; with none, it does nothing.
+class ServiceManager:
+    """Sends states of this process to the socket that ``$NOTIFY_SOCKET`` names; with none, it does nothing.
 
     ``address`` is the variable's value: a path, or ``@name`` for an abstract socket. A manager that cannot be reached
     is logged once and never stops the caller.
@@ -73,6 +76,45 @@ def watchdog_period(microseconds: str | None, pid: str | None, own_pid: int) -> 
     if pid and pid != str(own_pid):
         return None
     return int(microseconds) / 2_000_000
+
+
+START_STEP_AT_MOST = 120.0
+"""Seconds for one step of the start, such as an attempt to reach the state store."""
+
+
+class SignOfLife:
+    """Tells the service manager that the daemon does not hang, as often as it wants to hear it, from the start on.
+
+    Comes from a thread of its own: waiting for a store or a broker is no hang, however long it takes. While the loop
+    runs, its watchdog ends a process that hangs; before that, a step of the start that takes too long ends the signs.
+    """
+
+    def __init__(self, manager: ServiceManager, environment: Environment) -> None:
+        self._manager = manager
+        self._clock = SystemClock()
+        self._period = watchdog_period(environment.watchdog_usec, environment.watchdog_pid, os.getpid())
+        self._until: float | None = None
+        self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with the first step of the start."""
+        self.extend()
+        if self._manager and self._period is not None:
+            self._thread.start()
+
+    def extend(self) -> None:
+        """Another step of the start begins."""
+        self._until = self._clock.monotonic() + START_STEP_AT_MOST
+
+    def leave_to_watchdog(self) -> None:
+        """The watchdog of the loop decides from now on."""
+        self._until = None
+
+    def _run(self) -> None:
+        never = threading.Event()
+        while self._until is None or self._clock.monotonic() < self._until:
+            self._manager.watchdog()
+            never.wait(self._period)
 
 
 def _one_line(text: str) -> str:

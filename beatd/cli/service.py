@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from beatd import config
-from beatd.cli.output import plural, print_json, print_line, write_file
+from beatd.cli.output import joined, plural, print_json, print_line, write_file
 from beatd.cli.systemd_units import (
     DAEMON,
     MARKER,
@@ -28,6 +28,7 @@ from beatd.cli.systemd_units import (
     source,
     unreadable,
 )
+from beatd.worker.builtin import NAMES
 
 SYSTEM = Path("/etc/systemd/system")
 PACKAGES = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
@@ -55,11 +56,22 @@ _FOLDER = click.option("--to", "folder", type=click.Path(file_okay=False, path_t
 @_OWN
 @click.option("--account", default=_ACCOUNT, show_default=True, help="Account that runs the units.")
 @click.option("--no-worker", is_flag=True, help="Leave out the worker's unit.")
+@click.option(
+    "--builtin", metavar="NAMES", multiple=True, callback=joined, help="Built-in tasks of the worker: command, http."
+)
 @click.option("--web", is_flag=True, help="Also write the unit of the status page.")
 @_FOLDER
 @click.option("--force", is_flag=True, help="Overwrite existing units.")
 def install(
-    *, config_file: str | None, own: bool, account: str, no_worker: bool, web: bool, folder: Path | None, force: bool
+    *,
+    config_file: str | None,
+    own: bool,
+    account: str,
+    no_worker: bool,
+    builtin: str,
+    web: bool,
+    folder: Path | None,
+    force: bool,
 ) -> None:
     """Write the units of the daemon and the worker.
 
@@ -69,11 +81,14 @@ def install(
     """
     default = config.find() if own and config_file is None else Path("/etc/beatd/beat.toml")
     file = Path(config_file) if config_file else default
-    parameters = install_for(_command(), file.absolute(), None if own else account)
+    parameters = install_for(_command(), file.absolute(), None if own else account)._replace(builtin=_known(builtin))
     into = _units_folder(folder, own=own)
     units = (DAEMON, *([] if no_worker else [WORKER]), *([WEB] if web else []))
     for warning in unreadable(parameters):
         print_line(f"warning: {warning}", err=True)
+    if not (no_worker or builtin or parameters.has_app):
+        text = f"the worker has no tasks: set app in {file}, or give --builtin command,http, or --no-worker"
+        print_line(f"warning: {text}", err=True)
     for name in units:
         _write(into / name, fitted(source(name), parameters), force=force)
     creates_account = not own and account == _ACCOUNT
@@ -81,6 +96,14 @@ def install(
         _write((folder or SYSUSERS_FOLDER) / SYSUSERS, f"{MARKER}\n{source(SYSUSERS)}", force=force)
     for line in _next_steps(units, own=own, creates_account=creates_account):
         click.echo(line)
+
+
+def _known(builtin: str) -> str:
+    """Return the names of built-in tasks, checked. Raises UsageError for an unknown one."""
+    names = [name.strip() for name in (builtin or "").split(",") if name.strip()]
+    if unknown := sorted(set(names) - set(NAMES)):
+        raise click.UsageError(f"--builtin {', '.join(unknown)}: expected {' or '.join(NAMES)}")
+    return ",".join(names)
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

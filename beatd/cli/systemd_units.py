@@ -64,6 +64,10 @@ class Install(NamedTuple):
     needed: tuple[Path, ...] = ()
     """Further files and folders that the service reads; see :func:`needed_paths`."""
     state_dir: Path = _STATE_DIR
+    has_app: bool = True
+    """False if the file names no app: a worker then has built-in tasks only."""
+    builtin: str = ""
+    """Built-in tasks of the worker, as in its option ``--builtin``."""
 
     @property
     def environment(self) -> str:
@@ -94,6 +98,7 @@ def install_for(command: Path, config: Path, user: str | None) -> Install:
         user,
         tuple(needed_paths(raw, folder)),
         folder / state_dir if isinstance(state_dir, str) and "${" not in state_dir else _STATE_DIR,
+        has_app=raw.get("app") is not None,
     )
 
 
@@ -199,7 +204,8 @@ def _fit_setting(name: str, value: str, install: Install, own: Mapping[str, str]
     if name == "ExecStart":
         subcommand = value.partition(" --config ")[0].partition(" ")[2]
         rest = value.split("/etc/beatd/beat.toml")[1]
-        return f"ExecStart={_word(install.command)} {subcommand} --config {_word(install.config)}{rest}"
+        more = f" --builtin {install.builtin}" if subcommand == "worker" and install.builtin else ""
+        return f"ExecStart={_word(install.command)} {subcommand} --config {_word(install.config)}{rest}{more}"
     return f"{name}={own.get(name, value)}"
 
 
@@ -246,6 +252,7 @@ def installed_as(text: str) -> Install | None:
     try:
         words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(values.get("ExecStart", ""))]
         config = Path(words[words.index("--config") + 1])
+        builtin = words[words.index("--builtin") + 1] if "--builtin" in words else ""
     except (ValueError, IndexError):
         return None
-    return install_for(Path(words[0]), config, values.get("User"))
+    return install_for(Path(words[0]), config, values.get("User"))._replace(builtin=builtin)

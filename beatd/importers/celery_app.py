@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from typing import Any
 
 from beatd.app.find_app import locate
 from beatd.importers.dump import write
 from beatd.importers.report import Found, Note
 from beatd.sources.celery_schedule import is_celery_app, registrations, timezone_of
 from beatd.sources.child_process import ask
+from beatd.sources.task_options import with_task_options
 
 TIMEOUT_S = 60.0
 
@@ -30,12 +32,20 @@ def read_celery_app(name: str) -> Found:
 def find(name: str) -> Found:
     """Return the registrations as ``celery -A NAME beat`` sees them."""
     app = locate(name, is_celery_app, where="celery")
-    entries = registrations(app)
-    notes = []
+    notes: list[Note] = []
+    entries = {entry: _with_options(app, entry, fields, notes) for entry, fields in registrations(app).items()}
     if not app.conf.enable_utc and not app.conf.timezone:
         why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"
         notes.append(Note(name, "timezone", why))
     return Found(entries, tuple(notes), timezone_of(app) or "UTC")
+
+
+def _with_options(app: Any, entry: str, fields: dict[str, Any], notes: list[Note]) -> dict[str, Any]:
+    try:
+        return with_task_options(app, fields)
+    except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything
+        notes.append(Note(entry, "queue", f"the route of its task is unknown: {str(error) or type(error).__name__}"))
+        return fields
 
 
 if __name__ == "__main__":

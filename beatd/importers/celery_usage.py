@@ -56,6 +56,8 @@ _SCHEDULERS = {
 }
 _POOLS = {"gevent": "threads", "eventlet": "threads"}
 _OWN_TIME = {"is_due", "remaining_estimate", "remaining_delta"}
+_NOT_CALLED = "the daemon calls no code of the app when it sends: give entries headers and options"
+_FIXTURES = {"celery_worker", "celery_session_worker", "celery_session_app", "celery_enable_logging"}
 _PREFIXES = ("CELERY_", "CELERYD_", "CELERYBEAT_", "BROKER_")
 
 
@@ -161,6 +163,9 @@ class _Visitor(ast.NodeVisitor):
         self._decorated(node)
 
     def _decorated(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for each in node.args.args:
+            if each.arg in _FIXTURES:
+                self._add(each, "fixtures", "by hand", each.arg, _NO_MODULE["celery.contrib.pytest"])
         for decorator in node.decorator_list:
             call = decorator if isinstance(decorator, ast.Call) else None
             name = _name(call.func if call else decorator)
@@ -193,6 +198,9 @@ class _Visitor(ast.NodeVisitor):
             self._add(node, "bootsteps", "by hand", f"class {node.name}", advice)
         elif "Task" in lasts and "Task" in self._imported:
             self._add(node, "task classes", "works", f"class {node.name}")
+            for each in node.body:
+                if isinstance(each, ast.FunctionDef) and each.name == "apply_async":
+                    self._add(each, "task classes", "by hand", f"class {node.name} with apply_async", _NOT_CALLED)
         self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:

@@ -17,6 +17,7 @@ from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps
 from beatd.model import Entry
 from beatd.sources.child_process import ask
+from beatd.sources.task_check import call_of
 
 _OF_BEAT = frozenset(name for name in WITHOUT_EFFECT if name.startswith("beat_"))
 """Settings of celery beat's; those of its workers are for workers to name."""
@@ -54,16 +55,19 @@ def read_app(
     directory: str = "",
     timeout: float = 30.0,
     calls: Sequence[Entry] | None = None,
+    default_queue: str = "celery",
 ) -> Registered:
     """Read what the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
 
     ``timezone`` holds for an app that sets none itself, ``defaults`` is the file's table of that name. Raises
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than
     ``timeout`` seconds. A registration that cannot be read costs only itself. ``where`` is the fault's file. With
-    ``calls`` the tasks and arguments of these entries, and of the app's own, are checked against the app's tasks.
+    ``calls`` the tasks and arguments of these entries, and of the app's own, are checked against the app's tasks; and
+    the routes of those that name no queue, and so go to ``default_queue``.
     """
     dump = ("beatd.sources.app_child", (name, where, directory))
-    answer = ask(*dump, name=name, where=where, timeout=timeout, given=b"" if calls is None else _calls(calls))
+    given = b"" if calls is None else _calls(calls, default_queue)
+    answer = ask(*dump, name=name, where=where, timeout=timeout, given=given)
     entries: list[Entry] = []
     refused = [Fault(*fault) for fault in answer["refused"]]
     for entry_name, fields in answer["entries"].items():
@@ -87,10 +91,10 @@ def read_app(
     )
 
 
-def _calls(entries: Sequence[Entry]) -> bytes:
+def _calls(entries: Sequence[Entry], default_queue: str) -> bytes:
     """The calls of entries as JSON; entries that JSON cannot carry are left out: that is said elsewhere."""
     calls = []
     for entry in entries:
         with contextlib.suppress(MessageError):
-            calls.append(json.loads(dumps([entry.name, entry.task, list(entry.args), entry.kwargs])))
+            calls.append(json.loads(dumps(call_of(entry, default_queue))))
     return json.dumps(calls).encode()

@@ -4,8 +4,9 @@
 descriptor: ``entries``, ``timezone``, ``file``, ``conf``, the names of ``settings``, what is ``refused`` and
 ``remarks``, or ``faults``; and ``files``, of the app's own code. What the user's code prints goes elsewhere.
 
-Standard input has the calls of the file's entries as JSON, ``[[entry, task, args, kwargs], …]``, or nothing. With calls
-the document also has ``task_faults``, ``[[entry, key, message], …]``: of these calls, and of the app's own entries.
+Standard input has the calls of the file's entries as JSON, ``[[entry, task, args, kwargs, queue], …]``, or nothing.
+With calls the document also has ``task_faults``, ``[[entry, key, message], …]``: of these calls, and of the app's own
+entries.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from beatd.message.json_codec import dumps, loads
 from beatd.sources import celery_schedule
 from beatd.sources.celery_schedule import dropped, is_celery_app, timezone_of
 from beatd.sources.task_check import NO_TASKS, Call, call_faults, has_tasks
+from beatd.sources.task_options import with_task_options
 
 _MOST_FILES = 1000
 """Files of an app that are watched."""
@@ -71,7 +73,7 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
     for entry, registration in registrations.items():
         path = f"beat_schedule.{entry}"
         try:
-            fields = plain_table(celery_schedule.translated(registration))
+            fields = plain_table(celery_schedule.translated(with_task_options(app, registration)))
             dumps(fields)
         except Exception as error:  # noqa: BLE001 - objects of the user's may raise anything
             refused.append(Fault(file, None, path, str(error) or type(error).__name__))

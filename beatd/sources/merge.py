@@ -73,6 +73,7 @@ def _loaded(
         where="-A" if app else str(path),
         directory=str(Path(found.settings.file).parent),
         calls=found.entries if check_tasks else None,
+        default_queue=found.settings.broker.default_queue,
     )
     most_bytes = found.settings.broker.max_message_bytes
     refused, light = list(registered.refused), []
@@ -108,6 +109,7 @@ def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequen
         where=settings.file,
         directory=str(Path(settings.file).parent),
         calls=entries,
+        default_queue=settings.broker.default_queue,
     )
     return _task_faults(entries, len(entries), registered)
 
@@ -125,10 +127,14 @@ def _task_faults(entries: Sequence[Entry], of_files: int, registered: Registered
 
 
 def merge(file_entries: Iterable[Entry], app_entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """The file's entries, then those of the app whose names the file does not have; each such conflict is logged."""
+    """The file's entries, then those of the app whose names the file does not have.
+
+    An entry of the app that means something else than the file's entry of the same name is logged.
+    """
     merged = {entry.name: entry for entry in file_entries}
     for entry in app_entries:
-        if (other := merged.setdefault(entry.name, entry)) is not entry:
+        other = merged.setdefault(entry.name, entry)
+        if other is not entry and not entry.means(other):
             log.warning(
                 "Entry %s is in %s and in %s; the first counts",
                 entry.name,

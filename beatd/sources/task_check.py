@@ -1,7 +1,7 @@
 """Check of the calls that entries make, against the tasks of an app; runs in the child process that imports the app.
 
-A call fits when its task is known, its arguments bind to the signature of the task, and pydantic models validate. Apps
-of Celery and of beatd are checked alike.
+A call fits when its task is known, its arguments bind to the signature of the task, and pydantic models validate. One
+without a queue fits if the app sends the task to the default queue, too. Apps of Celery and of beatd are checked alike.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from beatd.app.pydantic_support import models_of
+from beatd.model import Entry
+from beatd.sources.task_options import named_address
 
 NO_TASKS = "the app has no tasks of its own, so that those of the entries could not be checked"
 _BUILTIN = ("beatd.", "celery.")
@@ -26,6 +28,14 @@ class Call(NamedTuple):
     task: Any
     args: Any
     kwargs: Any
+    queue: str = ""
+    """The default queue, if the entry names neither queue nor exchange; empty if it names one."""
+
+
+def call_of(entry: Entry, default_queue: str) -> Call:
+    """Return the call of an entry."""
+    named = entry.options.queue or entry.options.exchange
+    return Call(entry.name, entry.task, list(entry.args), dict(entry.kwargs), "" if named else default_queue)
 
 
 class CallFault(NamedTuple):
@@ -42,6 +52,7 @@ def call_faults(app: Any, calls: Iterable[Call]) -> Iterator[CallFault]:
     for call in calls:
         if not isinstance(call.task, str) or call.task.startswith("beatd."):
             continue
+        yield from _queue_faults(app, call)
         task = tasks.get(call.task)
         if task is None:
             near = difflib.get_close_matches(call.task, tasks, _NAMES_MAX, 0.6)
@@ -49,6 +60,22 @@ def call_faults(app: Any, calls: Iterable[Call]) -> Iterator[CallFault]:
             yield CallFault(call.entry, "task", f'the app has no task "{call.task}"{more}')
         elif getattr(task, "typing", True):
             yield from _argument_faults(task, call)
+
+
+def _queue_faults(app: Any, call: Call) -> Iterator[CallFault]:
+    """Yield a fault if the app sends the task elsewhere than the entry, which names no queue."""
+    if not call.queue:
+        return
+    try:
+        address = named_address(app, call.task, call.args, call.kwargs)
+    except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything
+        text = f"the app has no route for {call.task}: {str(error) or type(error).__name__}"
+        yield CallFault(call.entry, "queue", text)
+        return
+    if address and address != {"queue": call.queue}:
+        wanted = ", ".join(f'{name} = "{value}"' for name, value in address.items())
+        text = f'it goes to the queue "{call.queue}", but the app sends {call.task} elsewhere; set {wanted}'
+        yield CallFault(call.entry, "queue", text)
 
 
 def has_tasks(app: Any) -> bool:

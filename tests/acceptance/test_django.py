@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import environment
 from tests.acceptance.django_project import python, run, write_project
+from tests.acceptance.pages import DOCS, follow
 
 CLIENT = """
 import json, os
@@ -99,6 +102,11 @@ def test_system_checks(project, redis_url, free_port):
     done = run(project, "manage.py", "check", "--fail-level", "WARNING")
     assert 'the app has no task "shop.tasks.ad_item"; did you mean shop.tasks.add_item' in done.stderr
     assert (done.returncode, "beatd.W002" in done.stderr) == (1, True)
+    beat.write_text(FILE.format(url=redis_url).replace("nightly", "count"))  # the app has another one of this name
+    assert "no issues" in python(project, "manage.py", "check", "--fail-level", "WARNING")
+    beat.write_text(FILE.format(url=redis_url).replace("nightly", "count").replace("add_item", "ad_item"))
+    done = run(project, "manage.py", "check", "--fail-level", "WARNING")
+    assert (done.returncode, "beat_schedule.count.task: the app has no task" in done.stderr) == (1, True)
     beat.write_text(FILE.format(url=redis_url).replace('"30 4', '"70 4'))
     done = run(project, "manage.py", "check")
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
@@ -240,3 +248,11 @@ def test_a_project_without_django_is_told(tmp_path):
         check=False,
     )
     assert "Django is not installed: pip install 'beatd[django]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_new_project_works_as_the_page_says():
+    with tempfile.TemporaryDirectory(prefix="beatd-") as folder:  # short: the path of a socket has 107 bytes at most
+        work = Path(folder) / "work"
+        work.mkdir()
+        follow(DOCS / "django.md", work)

@@ -31,7 +31,7 @@ QUEUE = app.amqp.router.route({}, "proj.tasks.add")["queue"].name
 app.amqp.send_task_message = print
 """,
     "proj/tasks.py": '''"""Tasks."""
-from celery import chain, shared_task
+from celery import Task, chain, shared_task
 from celery.beat import Scheduler
 from celery.schedules import schedule
 
@@ -42,6 +42,11 @@ class Mine(Scheduler): pass
 @shared_task(bind=True, max_retries=3)
 def add(self, x, y):
     chain(add.s(1, 2), add.s(3)).delay()
+
+class Tenant(Task):
+    def apply_async(self, *args, **options): ...
+
+def test_add(celery_worker): ...
 ''',
     "proj/settings.py": "CELERY_RESULT_BACKEND = 'db+sqlite:///x'\nCELERY_BEAT_SCHEDULER = 'redbeat.RedBeatScheduler'",
     "Procfile": "web: gunicorn x\nworker: celery -A proj worker -l info -B\nbeat: celery -A proj beat\n",
@@ -85,6 +90,9 @@ def test_the_report(project, beatd):
         ("proj/tasks.py:11", "works", "tasks"),
         ("proj/tasks.py:10", "works", "task options"),
         ("proj/tasks.py:12", "works", "canvas"),
+        ("proj/tasks.py:14", "works", "task classes"),
+        ("proj/tasks.py:15", "by hand", "task classes"),
+        ("proj/tasks.py:17", "by hand", "fixtures"),
         ("proj/settings.py:1", "change", "result backend"),
         ("proj/settings.py:2", "change", "custom scheduler"),
         ("Procfile:3", "change", "command lines"),

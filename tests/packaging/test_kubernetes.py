@@ -168,6 +168,26 @@ def test_images_of_overlays_replace_those_of_the_base():
     assert {image["name"] for image in demo} == {image["newName"] for image in base}
 
 
+def test_the_kustomization_of_the_guide_names_what_the_base_has():
+    page = (PACKAGING.parent / "docs" / "how-to" / "kubernetes.md").read_text()
+    guide = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    base = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text())
+    assert {image["name"] for image in guide["images"]} == {image["newName"] for image in base["images"]}
+    assert [each["name"] for each in guide["configMapGenerator"]] == [
+        each["name"] for each in base["configMapGenerator"]
+    ]
+
+
+def test_workers_read_the_schedule_that_is_mounted():
+    example = list(yaml.safe_load_all((PACKAGING.parent / "examples" / "kubernetes" / "beatd.yaml").read_text()))
+    deployments = [each for each in (*BASE, *example) if each["kind"] == "Deployment"]
+    workers = [each for each in deployments if each["metadata"]["name"] == "beatd-worker"]
+    assert len(workers) == 2
+    for worker in workers:
+        [only] = worker["spec"]["template"]["spec"]["containers"]
+        assert only["args"][only["args"].index("--config") + 1] == f"{only['volumeMounts'][0]['mountPath']}/beat.toml"
+
+
 def test_the_schedule_is_accepted():
     done = beatd("check", str(FOLDER / "base" / "beat.toml"))
     assert done.returncode == 0, done.stderr + done.stdout

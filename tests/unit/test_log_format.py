@@ -16,7 +16,7 @@ from typing import Literal
 import pytest
 
 from beatd import log_format
-from beatd.cli.sdnotify import Notifier, watchdog_period
+from beatd.cli.sdnotify import ServiceManager, watchdog_period
 
 Configure = Callable[..., io.StringIO]
 
@@ -147,7 +147,7 @@ def test_the_service_manager_is_told(tmp_path: Path, abstract: bool) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + address[1:] if abstract else address)
         manager.settimeout(5)
-        notifier = Notifier(address)
+        notifier = ServiceManager(address)
         notifier.ready("3 entries,\nleading")
         assert manager.recv(200) == b"READY=1\nSTATUS=3 entries, leading"
         notifier.reloading()
@@ -161,14 +161,14 @@ def test_the_service_manager_is_told(tmp_path: Path, abstract: bool) -> None:
 
 
 def test_a_manager_that_is_gone_is_mentioned_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    notifier = Notifier(str(tmp_path / "nobody"))
+    notifier = ServiceManager(str(tmp_path / "nobody"))
     notifier.watchdog()
     notifier.watchdog()
     assert [getattr(record, "event", "") for record in caplog.records] == ["notify_failed"]
 
 
 def test_without_a_manager_nothing_is_sent() -> None:
-    notifier = Notifier(None)
+    notifier = ServiceManager(None)
     assert not notifier
     notifier.ready()
 

@@ -18,7 +18,7 @@ NOUNS = """
     command commands commit compare comparison completion composition compression conditions conf config connection
     connections consumers context contrib control counters credentials cron croniter cronstable crontab current daemon
     dead deadline decode delayed delivery describe dev diff digest dispatch dispatcher django dkron doctor document
-    documents down due dump duration eager edit editor effects elector embedded emptied ended endpoint entries entry
+    documents down dry due dump duration eager edit editor effects elector embedded emptied ended endpoint entries entry
     entrypoints envelope environment errors event events exceptions execution executor explain export exporter families
     field fields file find fixup form format github global graph group groups healthcheck heap heatmap held history
     holidays http import importers imports info information init inspect installation interval job json keys kombu
@@ -30,7 +30,7 @@ NOUNS = """
     protocol proxies publisher publishing pydantic queues rabbitmq rate rates reader reason record recoveries redaction
     redbeat redis references registration registry reload remote renames replica report request requests result results
     retry revoked rights routing rows rpc run runs runtime schedule schedules schema schemas script sdnotify seams
-    search secret security selection sender sent serialization server service session settings settlement shadow shard
+    search secret security selection sender sent serialization server service session settings settlement shard
     shared shutdown signals signature simulate simulation site snapshot solar solo source sources spec stamps state
     states status step stop store strategy stream subprocess support system systemd table tables targets task tasks
     template term testing threads timeline timers times timestamps timezone tls tokens toml top topology trace traces

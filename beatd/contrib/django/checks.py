@@ -26,7 +26,8 @@ from beatd.model import Entry
 from beatd.planning.lint import find_warnings
 from beatd.sources import celery_schedule
 from beatd.sources.celery_schedule import is_celery_app
-from beatd.sources.task_check import Call, call_faults, has_tasks
+from beatd.sources.task_check import call_faults, call_of, has_tasks
+from beatd.sources.task_options import with_task_options
 from beatd.state_store import running_store
 from beatd.store import server_check
 from beatd.store.client import connect
@@ -92,8 +93,9 @@ def check_schedule(**_: Any) -> list[CheckMessage]:
     if file is not None:
         found += _messages(Warning, find_warnings(file, SystemClock().now_ms()), LINT)
     if app is not None and has_tasks(app):
-        entries = [*(file.entries if file else ()), *registered]
-        found += _messages(Warning, _task_faults(app, entries), TASKS)
+        entries = [*registered, *(file.entries if file else ())]  # of two with one name the file's counts
+        default_queue = file.settings.broker.default_queue if file else str(app.conf.task_default_queue)
+        found += _messages(Warning, _task_faults(app, entries, default_queue), TASKS)
     return found
 
 
@@ -111,7 +113,7 @@ def _registrations(app: Any, file: Config | None) -> tuple[list[Entry], list[Fau
     refused: list[Fault] = []
     for name, fields in registrations.items():
         try:
-            table = loads(dumps(plain_table(celery_schedule.translated(fields))))
+            table = loads(dumps(plain_table(celery_schedule.translated(with_task_options(app, fields)))))
             defaults = file.defaults if file else None
             entries.append(config.entry(name, table, timezone=zone, defaults=defaults, source=str(app.main)))
         except ConfigError as error:
@@ -121,9 +123,9 @@ def _registrations(app: Any, file: Config | None) -> tuple[list[Entry], list[Fau
     return entries, refused
 
 
-def _task_faults(app: Any, entries: Iterable[Entry]) -> Iterator[Fault]:
+def _task_faults(app: Any, entries: Iterable[Entry], default_queue: str) -> Iterator[Fault]:
     by_name = {entry.name: entry for entry in entries if entry.policies.enabled}
-    calls = (Call(name, entry.task, list(entry.args), dict(entry.kwargs)) for name, entry in by_name.items())
+    calls = (call_of(entry, default_queue) for entry in by_name.values())
     for name, key, message in call_faults(app, calls):
         yield Fault(by_name[name].source, None, f"beat_schedule.{name}.{key}", message)
 

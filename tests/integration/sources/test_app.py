@@ -416,3 +416,91 @@ def test_tasks_and_arguments_of_file_and_app_are_checked_when_asked(module, tmp_
     without = load("beat.toml", check_tasks=True)
     assert len(without.task_faults) == 2
     assert any("could not be checked" in remark.message for remark in without.remarks)
+
+
+ROUTED = """
+    from IMPORT as App
+    from kombu import Exchange, Queue
+
+    class Router:
+        def route_for_task(self, name, args, kwargs, options, task=None, **_):
+            return {"queue": "tenant-" + kwargs["tenant"]} if "tenant" in kwargs else None
+
+    app = App("tasks", broker="redis://localhost")
+    app.conf.task_queues = [
+        Queue("video", Exchange("media", type="topic"), routing_key="media.#"),
+        Queue("images", Exchange("media", type="topic"), routing_key="media.image"),
+        Queue("solo", Exchange("alone"), routing_key="it"),
+    ]
+    app.conf.task_routes = [
+        Router(),
+        {"tasks.report": {"queue": "reports", "priority": 3}, "tasks.own": "lost"},
+        {"tasks.image": {"exchange": "media", "routing_key": "media.image"}},
+        {"tasks.alone": {"exchange": "alone", "routing_key": "it"}},
+    ]
+    every = {"schedule": 30}
+    app.conf.beat_schedule = {
+        "plain": {"task": "tasks.plain", **every},
+        "unknown": {"task": "elsewhere.task", **every},
+        "route": {"task": "tasks.report", **every},
+        "task": {"task": "tasks.own", **every},
+        "entry": {"task": "tasks.own", **every, "options": {"queue": "mine", "priority": 9, "expires": 5}},
+        "exchange": {"task": "tasks.image", **every},
+        "one queue": {"task": "tasks.alone", **every},
+        "router": {"task": "tasks.plain", **every, "kwargs": {"tenant": "7"}},
+    }
+
+    @app.task
+    def plain(tenant=None): ...
+
+    @app.task
+    def report(): ...
+
+    @app.task(queue="own", priority=6, expires=60)
+    def own(): ...
+"""
+
+
+@pytest.mark.parametrize("kind", ["celery import Celery", "beatd import App"])
+def test_options_of_tasks_and_routes_of_the_app_count_as_under_celery_beat(module: Module, kind: str) -> None:
+    module(ROUTED.replace("IMPORT", kind))
+    options = {entry.name: entry.options for entry in load_app("tasks")}
+    assert {name: one.queue for name, one in options.items()} == {
+        "plain": None,
+        "unknown": None,
+        "route": "reports",
+        "task": "own",
+        "entry": "mine",
+        "exchange": None,
+        "one queue": "solo",
+        "router": "tenant-7",
+    }
+    assert (options["exchange"].exchange, options["exchange"].routing_key) == ("media", "media.image")
+    assert [options[name].priority for name in ("plain", "route", "task", "entry")] == [None, 3, 6, 9]
+    assert [options[name].expires for name in ("route", "task", "entry")] == [None, 60_000, 5_000]
+
+
+@pytest.mark.parametrize("kind", ["celery import Celery", "beatd import App"])
+def test_a_queue_that_the_app_does_not_allow_costs_the_entry_alone(module: Module, kind: str) -> None:
+    module(ROUTED.replace("IMPORT", kind) + "\n    app.conf.task_create_missing_queues = False\n")
+    found = read_app("tasks")
+    assert {"plain", "one queue", "exchange"} <= {entry.name for entry in found.entries}
+    assert any("beat_schedule.route: queue 'reports' is not in task_queues" in str(fault) for fault in found.refused)
+
+
+@pytest.mark.parametrize("kind", ["celery import Celery", "beatd import App"])
+def test_an_entry_of_the_file_that_goes_elsewhere_than_the_app_sends_its_task_is_named(
+    module: Module, tmp_path: Path, kind: str
+) -> None:
+    module(ROUTED.replace("IMPORT", kind))
+    table = '[beat_schedule.{}]\ntask = "tasks.{}"\nschedule = 30\n{}\n'
+    calls = [("plain", ""), ("own", ""), ("report", 'queue = "x"'), ("alone", ""), ("image", "")]
+    text = "".join(table.format(f"f-{task}", task, more) for task, more in calls)
+    (tmp_path / "beat.toml").write_text(f'app = "tasks"\n[broker]\ndefault_queue = "solo"\n{text}')
+    warnings = [str(each) for each in load("beat.toml", check_tasks=True).task_faults if each.path.endswith("queue")]
+    text = 'it goes to the queue "solo", but the app sends'
+    assert warnings == [
+        f'beat.toml:8: beat_schedule.f-own.queue: {text} tasks.own elsewhere; set queue = "own"',
+        f"beat.toml:20: beat_schedule.f-image.queue: {text} tasks.image elsewhere; "
+        'set exchange = "media", routing_key = "media.image"',
+    ]

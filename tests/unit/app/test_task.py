@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from unittest import mock
 
 import celery
 import pytest
 
-from beatd import App, Task, shared_task
+from beatd import App, Task, current_app, shared_task
 from beatd.app.context import Context, running
 from beatd.exceptions import Ignore, MaxRetriesExceededError, NotRegistered, Reject
 
@@ -313,6 +315,29 @@ def test_near_names_are_found_by_spelling_and_by_function(app):
     app.task(name="other.multiply")(lambda: None)
     assert app.tasks.near("tasks.add")[0] == "proj.tasks.add"
     assert app.tasks.near("other.multply") == ["other.multiply"]
+
+
+def test_a_shared_task_can_be_used_in_place_of_the_task_itself():
+    @shared_task(name="shared.stands_in")
+    def stands_in(x, y=2):
+        """Add."""
+        return x + y
+
+    app = App("x")
+    task = app.tasks["shared.stands_in"]
+    assert isinstance(stands_in, Task)
+    assert stands_in == task
+    assert task == stands_in
+    assert {stands_in: 1}[task] == 1
+    assert copy.copy(stands_in) is task
+    assert (stands_in.__doc__, stands_in.__module__, "delay" in dir(stands_in)) == ("Add.", __name__, True)
+    assert current_app == app
+    for name in ("delay", "apply_async", "run"):
+        with mock.patch.object(stands_in, name, return_value="patched") as patched:
+            assert getattr(task, name)(1) == "patched"
+        patched.assert_called_once_with(1)
+        assert name not in vars(task)
+    assert stands_in(1) == 3
 
 
 def test_a_shared_task_belongs_to_the_current_app():

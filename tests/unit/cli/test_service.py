@@ -204,6 +204,25 @@ def run():
     return lambda *words: runner.invoke(service.service, list(map(str, words)))
 
 
+def test_a_worker_without_tasks_is_named_and_built_in_ones_can_be_had(tmp_path, run):
+    file = tmp_path / "beat.toml"
+    file.write_text('[beat_schedule.x]\ntask = "beatd.command"\nschedule = 60\n')
+    base = ("install", "--force", "--config", str(file), "--to", str(tmp_path / "units"))
+    text = "warning: the worker has no tasks: set app in"
+    assert text in run(*base).stderr
+    assert text not in run(*base, "--no-worker").stderr
+    assert text not in run(*base, "--builtin", "command,http").stderr
+    units = {name: (tmp_path / "units" / name).read_text() for name in UNITS[:2]}
+    [started] = re.findall(r"^ExecStart=.*", units["beatd-worker.service"], re.MULTILINE)
+    assert started.endswith(" --log-format text --builtin command,http")
+    assert "--builtin" not in units["beatd.service"]
+    assert installed_as(units["beatd-worker.service"]).builtin == "command,http"
+    wrong = run(*base, "--builtin", "shell")
+    assert (wrong.exit_code, "--builtin shell: expected command or http" in wrong.stderr) == (2, True)
+    file.write_text('app = "proj"\n')
+    assert text not in run(*base).stderr
+
+
 def test_what_was_installed_is_removed_and_nothing_else(tmp_path, run):
     (tmp_path / "beatd.service.d").mkdir()
     assert run("install", "--web", "--config", "/etc/beatd/beat.toml", "--to", tmp_path).exit_code == 0

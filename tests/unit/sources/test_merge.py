@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from beatd import config
@@ -18,8 +19,11 @@ def test_all_entries_of_both_are_there() -> None:
     assert [each.name for each in merged] == ["a", "b"]
 
 
-def test_the_file_overrules_the_app_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    (one,) = merge([entry("a", "beat.toml:1")], [entry("a", "tasks.py")])
+def test_the_file_overrules_the_app_and_says_so_if_they_differ(caplog: pytest.LogCaptureFixture) -> None:
+    merge([entry("a", "beat.toml:1")], [entry("a", "tasks.py")])
+    assert caplog.records == []
+    other = msgspec.structs.replace(entry("a", "tasks.py"), task="other")
+    (one,) = merge([entry("a", "beat.toml:1")], [other])
     assert one.source == "beat.toml:1"
     (record,) = caplog.records
     assert (record.event, record.entry) == ("entry_overruled", "a")

@@ -1,4 +1,4 @@
-"""The shadow of a configuration, for ``beatd run --dry-run``: the same times, and nothing that others would notice.
+"""Configuration of ``beatd run --dry-run``: the same times, and nothing that others would notice.
 
 State, leadership and history are under a prefix of their own. Nobody is notified or pinged. Runs are taken to end at
 once, so that none is skipped because of another, or of a queue's length.
@@ -17,10 +17,10 @@ KEPT = 1_000
 """Runs of each entry that are kept, for the comparison."""
 
 
-def shadow(config: Config) -> Config:
+def for_dry_run(config: Config) -> Config:
     """Return the configuration with which a dry run is made."""
     settings = config.settings
-    redis = structs.replace(settings.redis, prefix=shadow_prefix(settings.redis.prefix))
+    redis = structs.replace(settings.redis, prefix=dry_run_prefix(settings.redis.prefix))
     history = structs.replace(settings.history, keep=max(settings.history.keep, KEPT))
     return structs.replace(
         config,
@@ -29,7 +29,7 @@ def shadow(config: Config) -> Config:
     )
 
 
-def shadow_prefix(prefix: str) -> str:
+def dry_run_prefix(prefix: str) -> str:
     """The prefix of a dry run beside that of the real thing."""
     return prefix + SUFFIX
 
