@@ -19,11 +19,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.timezone import get_current_timezone_name
 from django.views.decorators.http import require_POST
 from starlette.exceptions import HTTPException
 
-from beatd.client.audit import audit_facts, change_text
+from beatd.client.audit import change_text
 from beatd.client.entries import kind_of
+from beatd.client.moments import local_text
 from beatd.config.writer import to_toml
 from beatd.contrib.django.form import EntryForm, explanation
 from beatd.contrib.django.installation import Installation, installation
@@ -31,6 +33,7 @@ from beatd.contrib.django.models import Entry
 from beatd.contrib.django.rows import entry_row, facts_of, run_row
 from beatd.exceptions import BrokerError, ConfigError, StoreError
 from beatd.store.outage import unreachable_text
+from beatd.timestamps import from_ms
 from beatd.web.actions import PauseUntil, RunNow
 from beatd.web.selection import FILTERS, ORDERS, Slice, View
 
@@ -142,11 +145,11 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     ) -> HttpResponse:
         """The last runs of an entry, and who changed it."""
         self._require(self.has_view_or_change_permission(request))
-        name, documents = unquote(object_id), installation().documents
+        name, documents, zone = unquote(object_id), installation().documents, get_current_timezone_name()
         documents.entry_named(name)
         runs, _ = documents.store.history(name, documents.clock.now_ms())
         changes = [
-            {**audit_facts(one), "text": change_text(one)}
+            {"at": from_ms(one.at_ms), "by": one.by or "not said", "text": local_text(change_text(one), zone)}
             for one in documents.changes(_CHANGES_SHOWN, glob.escape(name))
         ]
         runs = runs[:RUNS_SHOWN]

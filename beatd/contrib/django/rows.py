@@ -13,8 +13,8 @@ from beatd.client.outcomes import FAILED, EntryOutcome, RunDetail, bounds_text
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.phrase import in_words
 from beatd.planning.preview import Outlook
-from beatd.schedules import Schedule, duration_text
-from beatd.timestamps import from_ms
+from beatd.schedules import Schedule
+from beatd.timestamps import from_ms, span_text
 
 
 def entry_row(look: Outlook, outcome: EntryOutcome) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def run_row(run: RunDetail) -> dict[str, Any]:
         "is_bad": run.word in FAILED,
         "reason": record.reason or "",
         "kind": record.kind,
-        "late": duration_text(record.late_ms) if record.kind == "scheduled" and record.late_ms >= 1000 else "",
-        "took": "" if record.runtime_ms is None else duration_text(record.runtime_ms),
+        "late": span_text(record.late_ms) if record.kind == "scheduled" and record.late_ms >= 1000 else "",
+        "took": "" if record.runtime_ms is None else span_text(record.runtime_ms),
         "id": record.run_id or "",
         "error": last if last is not None and last.type and run.word != "success" else None,
         "worker": run.started.worker if run.started else last.worker if last else "",
@@ -85,7 +85,7 @@ def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
         yield "Last success", from_ms(outcome.last_success_ms)
     yield "Runs", totals_text(seen.totals)
     if numbers.duration_median_ms is not None and numbers.duration_p95_ms is not None:
-        median, most = duration_text(numbers.duration_median_ms), duration_text(numbers.duration_p95_ms)
+        median, most = span_text(numbers.duration_median_ms), span_text(numbers.duration_p95_ms)
         yield "Duration", f"median {median}, 95 % within {most}"
     yield "Bounds", bounds_text(seen.bounds)
 
