@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from time import monotonic, perf_counter, sleep
 from typing import Protocol
 
+from beatd.timestamps import span_text
+
 __all__ = [
     "Backoff",
     "Clock",
@@ -120,12 +122,8 @@ class Backoff:
 
     @property
     def away_text(self) -> str:
-        """The same for people, as ``1m17s``."""
-        seconds = int(self.away_s)
-        if seconds < 60:
-            return f"{self.away_s:.1f} s" if seconds < 10 else f"{seconds} s"
-        hours, minutes = divmod(seconds // 60, 60)
-        return f"{hours}h{minutes}m" if hours else f"{minutes}m{seconds % 60}s"
+        """The same for people, as ``1 min 17 s``."""
+        return span_text(int(self.away_s * 1000))
 
     def succeeded(self) -> None:
         """Begin again with the first pause."""

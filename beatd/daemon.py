@@ -240,7 +240,10 @@ def _outcome_watch(
     """Watch with connections of its own, one to each server that may have results."""
     timeout_ms = settings.redis.timeout_ms
     client = connect(store.url, timeout_ms=timeout_ms, name="beatd-outcomes")
-    results = [connect(url, timeout_ms=timeout_ms, name="beatd-results") for url in result_urls(settings)]
+    results = [
+        connect(url, timeout_ms=timeout_ms, name="beatd-results", role="result backend")
+        for url in result_urls(settings)
+    ]
     return OutcomeWatch(
         lambda: [shard.led() for shard in shards],
         lambda: [name for shard in shards for name in shard.ran_since()],

@@ -118,7 +118,7 @@ def is_broker(client: Redis, settings: Settings) -> bool:
         return False
     if not broker.is_redis(url):
         return False
-    with connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms) as other:
+    with connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms, role="broker") as other:
         return server_check.same(client, other)
 
 

@@ -41,6 +41,27 @@ def from_ms(ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=min(max(ms, EARLIEST_MS), LAST_MS))
 
 
+_UNITS = ((86_400_000, "days"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+
+
+def span_text(ms: int) -> str:
+    """A measured duration for people: ``15 ms``, ``1.2 s``, ``17 s``, ``1 min 17 s``, ``3 h 10 min``, ``5 days 2 h``.
+
+    Rounded down, and not below 0. :func:`beatd.schedules.duration_text` writes a duration exactly, as a file has it.
+    """
+    if ms < 1_000:
+        return f"{max(ms, 0)} ms"
+    if ms < 10_000:
+        return f"{ms // 100 / 10:g} s"
+    if ms < 60_000:
+        return f"{ms // 1_000} s"
+    number = 0 if ms >= 2 * _UNITS[0][0] else 1 if ms >= _UNITS[1][0] else 2
+    (size, unit), (part_size, part_unit) = _UNITS[number : number + 2]
+    whole, rest = divmod(ms, size)
+    part = rest // part_size
+    return f"{whole:,} {unit}" + (f" {part} {part_unit}" if part else "")
+
+
 def in_range(ms: int) -> bool:
     """True if a moment lies in the years 1970 to 9998, the range that every notation can carry."""
     return FIRST_MS <= ms <= LAST_MS
@@ -50,6 +71,15 @@ def iso_ms(ms: int) -> str:
     """ISO 8601 in UTC with milliseconds, ``2026-01-01T00:00:00.000+00:00``: how instants travel in messages."""
     ms = min(max(ms, EARLIEST_MS), LAST_MS)
     return f"{_iso_second(ms // 1000)}.{ms % 1000:03}+00:00"
+
+
+def utc_text(ms: int) -> str:
+    """``2026-11-27 12:00:00 UTC``: how texts name a moment that are written before it is known who reads them.
+
+    Those are errors, problems, log lines and notifications. :func:`beatd.client.moments.local_text` shows such a text
+    on the clocks of a zone.
+    """
+    return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -207,7 +207,7 @@ class MemoryClaims:
         for _ in self.claim([()], lease_value=lease_value):
             pass
 
-    def sweep(self, names, *, lease_value, now_ms, keep_ms):
+    def sweep(self, names, *, lease_value, now_ms, keep_ms, unloaded=0):
         self._check(lease_value)
         present = frozenset(names)
         forgotten = [name for name, at_ms in self.gone.items() if name not in present and at_ms < now_ms - keep_ms]

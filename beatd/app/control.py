@@ -200,8 +200,9 @@ class Control:
 
     def _remember(self, ids: list[str]) -> None:
         """Store revoked ids in the state store, for workers that are offline now."""
-        url = self._app.conf.state_store or (redis_url(self._url) if is_redis(self._url) else None)
-        store = RevokedStore(url, Keys())
+        own_store = self._app.conf.state_store
+        url = own_store or (redis_url(self._url) if is_redis(self._url) else None)
+        store = RevokedStore(url, Keys(), "state store" if own_store else "broker")
         try:
             store.remember(ids, self._app.clock.now_ms())
         except StoreError as error:

@@ -17,9 +17,9 @@ from beatd.clock import Clock
 from beatd.memory import give_back
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoints
-from beatd.schedules import duration_text
 from beatd.store.claims import Claims, Gap, Unreadable
 from beatd.store.entry_state import Fingerprints
+from beatd.timestamps import span_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ScheduleDiff:
         return cls(put, frozenset(before.keys() - after.keys()))
 
     def then(self, later: ScheduleDiff) -> ScheduleDiff:
-        """Both, one after the other, in one."""
+        """Return this change and a later one as one change."""
         put = {name: entry for name, entry in self.put.items() if name not in later.gone}
         return ScheduleDiff({**put, **later.put}, (self.gone - later.put.keys()) | later.gone)
 
@@ -60,7 +60,7 @@ def _mean_the_same(entry: Entry, other: Entry) -> bool:
 
 
 def known_as(entry: Entry, fingerprints: Fingerprints) -> tuple[str, str]:
-    """``(name, fingerprint)``; raises whatever an entry raises that is none, or that the store cannot take."""
+    """Return ``(name, fingerprint)`` of an entry; raises what its schedule raises, and for text that is no UTF-8."""
     name, fingerprint = entry.name, fingerprints.of(entry)
     if not name.isascii():
         name.encode()
@@ -70,10 +70,10 @@ def known_as(entry: Entry, fingerprints: Fingerprints) -> tuple[str, str]:
 log = logging.getLogger("beatd.beat")
 
 PUT_SLICE = 1_000
-"""Entries put into the heap between two signs of life."""
+"""Entries put into the heap between two calls of ``on_turn``."""
 
 SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
-"""How often the state of entries that left the schedule is looked at, and when it is forgotten."""
+"""Time between two sweeps; time after which the state of a removed entry is deleted."""
 
 VERIFY_EVERY_MS = 10_000
 """How often a leader verifies its term and the state that it claimed."""
@@ -86,7 +86,7 @@ class ActiveSchedule:
     """The entries in force and where each of them goes on.
 
     The heap is built from the store at the beginning of a term, and whenever it no longer says where entries stand;
-    a reload touches only what it changes. ``on_turn`` is called now and then while that takes long.
+    a reload touches only what it changes. ``on_turn`` is called every :data:`PUT_SLICE` entries.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class ActiveSchedule:
         self._resumed_in = 0  # the token of the term in which the heap was built; 0: it is to be built anew
         self._held = dispatcher.held
         self._held_in = 0  # the token of the term in which entries were last held back
+        self._without_state: set[str] = set()  # entries in force for which the store may have no state
         self._verify_at_ms = 0
         self._sweep_at_ms = 0
         self._clock_offset_ms = self._offset_ms()
@@ -130,9 +131,9 @@ class ActiveSchedule:
         return self._entries
 
     def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
-        """Hand over a change of the schedule: as :meth:`replace`, at the cost of what changes and not of what there is.
+        """Hand over a change of the schedule. Unlike :meth:`replace` it compares no schedules: the change is given.
 
-        An entry that is put as it was is looked at anew. May be called from any thread.
+        An entry that is put unchanged is loaded again. May be called from any thread.
         """
         with self._replacing:
             entries = {**self._entries, **put}
@@ -146,7 +147,7 @@ class ActiveSchedule:
         self._resumed_in = 0
 
     def follow(self, term: Term, now_ms: int) -> None:
-        """Make the heap say what is due under ``term``. Raises a :class:`~beatd.exceptions.StoreError`; then again."""
+        """Bring the heap up to date under ``term``; to be repeated after a :class:`~beatd.exceptions.StoreError`."""
         if self._must_resume(term, now_ms):
             self._resume(term, now_ms)
         else:
@@ -155,7 +156,7 @@ class ActiveSchedule:
             self._try_again(term, now_ms)
 
     def is_in_force(self, term: Term) -> bool:
-        """True when the heap says where entries stand under this term."""
+        """True when the heap was built under this term."""
         return self._resumed_in == term.token
 
     def _must_resume(self, term: Term, now_ms: int) -> bool:
@@ -171,7 +172,7 @@ class ActiveSchedule:
         if oldest is not None and now_ms - oldest > LATE_MS:
             late_ms = now_ms - oldest
             extra = {"event": "stalled", "lateness_ms": late_ms}
-            log.warning("Runs are %s late; catching up", duration_text(late_ms // 100 * 100), extra=extra)
+            log.warning("Runs are %s late; catching up", span_text(late_ms), extra=extra)
             return True
         return False
 
@@ -185,6 +186,7 @@ class ActiveSchedule:
             self._held_in = term.token
             self._held.clear()
         self._held.try_all()
+        self._without_state.clear()
         self._put(entries, term, now_ms)
         self._verify_at_ms = now_ms + VERIFY_EVERY_MS
         self._resumed_in = term.token
@@ -193,25 +195,29 @@ class ActiveSchedule:
         log.info("%d %s in force", len(entries), "entry" if len(entries) == 1 else "entries", extra=extra)
 
     def _take_in(self, term: Term, now_ms: int) -> None:
-        """Put what was handed to :meth:`replace` in force; the rest of the heap is not touched."""
+        """Apply the changes handed to :meth:`replace` and :meth:`amend`; the rest of the heap is not touched."""
         with self._handing_over:
             changes, self._changes = self._changes, ScheduleDiff()
         if changes:
             self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
             self._held.forget(changes.gone)
             self._held.try_now(changes.put)
+            self._without_state -= changes.gone
             for name in changes.gone:
                 self._heap.remove(name)
             self._put(changes.put, term, now_ms)
             self._resumed_in = term.token
 
     def _put(self, named: Mapping[str, Entry], term: Term, now_ms: int) -> None:
-        """Put entries where they go on; one with which that cannot be done is held back, and not in the heap."""
+        """Put entries into the heap at their resume points; hold back those for which that fails."""
         gaps, points = [], ResumePoints(now_ms)
+        if self._without_state:
+            self._without_state.difference_update(named)
         pairs = self._known_as(named, now_ms)
         states = self._claims.load_entries(pairs, lease_value=term.lease_value, now_ms=now_ms)
         for number, (name, state) in enumerate(states):
             if isinstance(state, Unreadable):
+                self._without_state.add(name)
                 self._heap.remove(name)
                 self._held.hold_for(name, f"{state}", now_ms, by_run=False)
                 continue
@@ -228,12 +234,13 @@ class ActiveSchedule:
         self._dispatcher.report.ran(named)
 
     def _known_as(self, named: Mapping[str, Entry], now_ms: int) -> Iterator[tuple[str, str]]:
-        """Yield each entry as the store knows it, made when it is asked for; one that raises is held back."""
+        """Yield name and fingerprint of each entry; hold back those that raise."""
         fingerprints = Fingerprints()
         for name, entry in named.items():
             try:
                 pair = known_as(entry, fingerprints)
             except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
+                self._without_state.add(name)
                 self._hold(name, error, now_ms)
             else:
                 yield pair
@@ -263,7 +270,7 @@ class ActiveSchedule:
         return None
 
     def _try_again(self, term: Term, now_ms: int) -> None:
-        """Put entries back that were held back, as many as their time has come for."""
+        """Put held-back entries whose next attempt is due into the heap."""
         names = self._held.due(now_ms)
         if names:
             self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
@@ -273,18 +280,21 @@ class ActiveSchedule:
             self._resumed_in = term.token
 
     def _verify_term(self, term: Term, now_ms: int) -> None:
-        """Verify, now and then, that the term holds and that the store has not lost what it had confirmed."""
+        """Verify every :data:`VERIFY_EVERY_MS` that the term holds and that the store has lost no confirmed write."""
         if now_ms >= self._verify_at_ms:
             self._verify_at_ms = now_ms + VERIFY_EVERY_MS
             self._claims.verify_term(lease_value=term.lease_value)
 
     def sweep(self, term: Term, now_ms: int) -> None:
-        """Forget, now and then, what the store knows of entries that left the schedule long ago."""
+        """Delete, once an hour, the state of entries that left the schedule long ago."""
         if now_ms < self._sweep_at_ms:
             return
-        entries = self._entries
+        with self._handing_over:
+            entries, unloaded = self._entries, len(self._changes.put) + len(self._without_state)
         self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
-        swept = self._claims.sweep(entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS)
+        swept = self._claims.sweep(
+            entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS, unloaded=unloaded
+        )
         if swept:
             extra = {"event": "state_swept", "entries": swept[:10], "count": len(swept)}
             log.info("Forgot %d entries that left the schedule long ago", len(swept), extra=extra)

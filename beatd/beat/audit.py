@@ -1,4 +1,4 @@
-"""The audit of schedules in files: the daemon that leads notes that another one is in force."""
+"""Audit of schedules in files: the leader records each change of the schedule in force."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from beatd.store.audit import NAMES_MAX, Audit, audit_record
 
 
 class ScheduleAudit:
-    """Compares what files and app say with what the audit was told of last, by any daemon."""
+    """Compares the schedule of files and app with the one that the audit has recorded last, from any daemon."""
 
     def __init__(self, audit: Audit, daemon_id: str, config: Config, clock: Clock) -> None:
         self._audit = audit
@@ -22,7 +22,7 @@ class ScheduleAudit:
         self._noted: Config | None = None
 
     def set_base(self, config: Config) -> None:
-        """Note what files and app say now. From any thread."""
+        """Set the schedule of files and app. May be called from any thread."""
         with self._lock:
             self._config = config
 

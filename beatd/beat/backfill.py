@@ -29,14 +29,14 @@ COUNTED, SENT = 2_000, 100
 """Runs counted, and sent, in one turn at most: each takes some milliseconds."""
 
 WAIT_S = 0.2
-"""Seconds after which it is looked again whether the run before has ended, or the queue has room."""
+"""Seconds between two checks whether the run before has ended, or the queue has room."""
 
 SHOWN = 1_000
 """Runs that a dry run names."""
 
 
 class BackfillJob:
-    """One request for a window, on its way. Asks the store anew whenever its entry has become another."""
+    """One request for a window, in progress. It reads the store again when its entry has changed."""
 
     def __init__(
         self, pending: PendingRequest, request: Backfill, dispatcher: ManualDispatcher, dispatched: DispatchLookup
@@ -63,7 +63,7 @@ class BackfillJob:
         return self._go_on_at - self._dispatcher.clock.monotonic()
 
     def turn(self, term: Term, in_force: Callable[[str], Entry | None]) -> None:
-        """Get on by one step. Raises what :class:`~beatd.beat.manual_dispatch.ManualDispatcher` raises."""
+        """Take one step. Raises what :class:`~beatd.beat.manual_dispatch.ManualDispatcher` raises."""
         entry = in_force(self._request.entry)
         if entry is None:
             self.over = True
@@ -74,7 +74,7 @@ class BackfillJob:
         if self._request.total is None:
             self._count(entry, term)
         else:
-            self._get_on(entry, term)
+            self._send_next(entry, term)
 
     def _begin(self, entry: Entry) -> None:
         self._entry, self._past = entry, self._dispatched.read_past(entry)
@@ -107,8 +107,8 @@ class BackfillJob:
         text, span = "Backfilling %s: %d runs from %s to %s", (iso_ms(request.from_ms), iso_ms(request.to_ms))
         log.info(text, request.entry, self._counted, *span, extra=extra | {"count": self._counted})
 
-    def _get_on(self, entry: Entry, term: Term) -> None:
-        """Deal with the next runs: leave out what is to be left out, and send as many as the pace allows."""
+    def _send_next(self, entry: Entry, term: Term) -> None:
+        """Send the next runs, as many as the rate allows; leave out those that have a reason to be left out."""
         if not self._ahead:
             self._look_ahead(entry)
         request, left_out = self._request, dict(self._request.left_out)
@@ -208,7 +208,7 @@ class BackfillJob:
         )
 
     def end(self) -> None:
-        """It is done, or what is left of it was withdrawn: say so."""
+        """Log the end: it is done, or the rest was withdrawn."""
         self.over, request = True, self._request
         if not request.dry_run:
             event = "backfill_done" if self._is_done else "backfill_withdrawn"

@@ -1,4 +1,4 @@
-"""Conditions: what is wrong in the installation now, as notification targets are told of it."""
+"""Conditions: the problems of the installation now, of which notification targets are told."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from beatd.store.recoveries import Recoveries, Recovery
 from beatd.timestamps import iso_ms
 
 HELD_MAX = 10_000
-"""Entries that are held back, of which it is told."""
+"""Most held-back entries that are reported."""
 SKEW_S = 60.0
-"""Daemons may differ in their schedules for so long, as in a deployment."""
+"""Seconds for which daemons may differ in their schedules, as in a deployment."""
 _FLEET = "the fleet"
 _FAILED = frozenset("fle")
 """Marks of attempts that count as failures."""
@@ -110,7 +110,7 @@ class Conditions:
                 yield Subject("missed", name), Condition(after_ms, text=text)
 
     def _of_fleet(self, kinds: Container[str], *, shards: int, ttl_s: float) -> Iterator[tuple[Subject, Condition]]:
-        """Conditions that last for a while already."""
+        """Return the conditions of the fleet that have lasted long enough to be reported."""
         fleet = self._fleet()
         seen: dict[Subject, tuple[str, float]] = {}
         if fleet is not None and "config" in kinds:

@@ -1,4 +1,4 @@
-"""Command handler: what operators ask of this daemon through the store (read the files again, step down)."""
+"""Command handler: carries out commands that operators give this daemon through the store (reload, step down)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = logging.getLogger("beatd.beat")
 
 
 class CommandHandler:
-    """Carries out each order that is for this daemon, once; those from before its time are not for it.
+    """Carries out each command for this daemon once, except those given before it started.
 
-    ``reload`` begins to read the files again; who reads them says so with :meth:`begin` and :meth:`end`, and the order
-    is answered with what came of an attempt that began after it. ``step_down`` is given the seconds.
+    ``reload`` starts reading the files; the reader calls :meth:`begin` and :meth:`end`, and the command is answered
+    with the result of an attempt that began after it. ``step_down`` is called with the seconds.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class CommandHandler:
         self._under_way: set[str] = set()
 
     def look(self) -> None:
-        """See what was ordered, and begin with it. Raises a :class:`~beatd.exceptions.StoreError`."""
+        """Read new commands and begin to carry them out. Raises a :class:`~beatd.exceptions.StoreError`."""
         given = self._orders.given()
         new = given.keys() - (given.keys() if self._seen is None else self._seen)
         self._seen = set(given)
@@ -50,13 +50,13 @@ class CommandHandler:
                 self._step_down(seconds)
 
     def begin(self) -> None:
-        """The files are about to be read."""
+        """Note that the files are about to be read."""
         with self._changing:
             self._under_way |= self._waiting
             self._waiting.clear()
 
     def end(self, answer: CommandReply) -> None:
-        """They have been read, and what they say is in force, or nothing is that was not before."""
+        """Answer the reloads that were waiting: the files have been read, and are in force unless they are invalid."""
         with self._changing:
             done, self._under_way = self._under_way, set()
         for order_id in done:

@@ -1,4 +1,4 @@
-"""Daemon status: the record that a daemon keeps in the store, updated by the parts that know."""
+"""Daemon status: the record that a daemon keeps in the store, updated by its parts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from beatd.store.daemon_registry import Registry, Status
 from beatd.store.outcomes import Outcomes
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
-"""Runtime entries that are wrong, named one by one; and characters of each name."""
+"""Invalid runtime entries that are named; and characters of each name."""
 
 FILE_FAULTS_TOLD, FILE_FAULT_LENGTH = 3, 300
-"""Errors of the files, told one by one; and characters of each."""
+"""Errors of the files that are listed; and characters of each."""
 
 
 class ScheduleStatus(NamedTuple):
@@ -35,7 +35,7 @@ class ScheduleStatus(NamedTuple):
 
 
 class Shard(Protocol):
-    """The beat of one shard, as far as records and metrics tell of it. Asked from other threads."""
+    """The loop of one shard, as status and metrics read it. Read from other threads."""
 
     def led(self) -> Mapping[str, Entry]: ...
 
@@ -71,9 +71,9 @@ class DaemonStatus:
         self._revision = 0
         self._late_since: float | None = None
         self.shards: Sequence[Shard] = ()
-        """The beats of all shards."""
+        """The loops of all shards."""
         self.schedule = ScheduleStatus()
-        """What is in force."""
+        """The schedule in force."""
         self._faulty: Sequence[str] = ()
         self.file_faults: Sequence[str] = ()
         """Errors of the files when they were last read; the last good schedule is in force."""
@@ -82,24 +82,24 @@ class DaemonStatus:
         """Entries in force whose tasks are unknown to the app, or do not take their arguments."""
 
     def turned(self) -> None:
-        """The loop has got on."""
+        """Note that the loop has made progress."""
         self._turned_at = self._clock.monotonic()
 
     def read(self, revision: int) -> None:
-        """The runtime entries were read, and are in force as of that revision."""
+        """Note that the runtime entries were read, and are in force as of that revision."""
         self._revision = revision
         self._read_at = self._clock.monotonic()
 
     def runtime_faults(self, names: Sequence[str]) -> None:
-        """Runtime entries that are wrong, and not in force."""
+        """Set the invalid runtime entries, which are not in force."""
         self._faulty = names
 
     def calendars_read(self, faults: Sequence[str]) -> None:
-        """Calendars were read; these cannot be read."""
+        """Set the calendars that cannot be read."""
         self._calendar_faults = faults
 
     def status(self) -> Status:
-        """All of it."""
+        """Return the whole status."""
         problem = next((shard.problem for shard in self.shards if shard.problem), None)
         return structs.replace(
             self._first,
@@ -140,7 +140,7 @@ class DaemonStatus:
 
 
 class DaemonParts(NamedTuple):
-    """The parts of a daemon that know what is to be told."""
+    """The parts of a daemon from which metrics and health are read."""
 
     status: DaemonStatus
     leaderships: Sequence[Leadership]
@@ -154,5 +154,5 @@ class DaemonParts(NamedTuple):
 
     @property
     def shards(self) -> Sequence[Shard]:
-        """The beats of all shards."""
+        """The loops of all shards."""
         return self.status.shards

@@ -4,7 +4,7 @@ The claim pushes to a list either way. If the state store is the broker, that li
 message has arrived: exactly once. Else it is the outbox, which :meth:`Delivery.flush` empties into the broker: at least
 once, and a repeat carries the same id.
 
-``tests/model/outbox.py`` says what could go wrong between the two, and shows that it does not.
+``tests/model/outbox.py`` checks every order of failures between the two.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from beatd.timestamps import iso_ms, to_ms
 log = logging.getLogger("beatd.beat.dispatcher")
 
 FLUSH_AT_MOST = 10.0
-"""Seconds after which no further batch is begun, though there are some."""
+"""Seconds after which :meth:`OutboxDelivery.flush` begins no further batch."""
 
 LOOK_AGAIN = 10.0
 """Seconds after which an outbox that was empty is looked at again: for what was claimed by a request that came late, or
@@ -46,7 +46,7 @@ class Delivery(Protocol):
         """
 
     def claimed(self, runs: Sequence[Run], report: DispatchLog, now_ms: int) -> None:
-        """These were claimed just now, with their messages; they are dispatched once the broker has them."""
+        """Note runs that were just claimed, with their messages; they count as dispatched once the broker has them."""
 
     def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
         """Bring everything claimed to the broker; raises :class:`~beatd.exceptions.BrokerError` if it cannot.
@@ -171,7 +171,7 @@ class OutboxDelivery:
         return True
 
     def leave_alone(self, term: Term) -> None:
-        """Look at the outbox again only after a while."""
+        """Do not read the outbox again before a while has passed."""
         self._empty_in, self._empty_at = term.token, self._clock.monotonic()
 
     def _is_empty(self, term: Term) -> bool:
@@ -254,7 +254,7 @@ def _left_ms(message: TaskMessage, now_ms: int) -> int | None:
 
 
 def _with_left(message: TaskMessage, left_ms: int) -> TaskMessage:
-    """The time that it waited in the outbox counts: the broker is told what is left."""
+    """Reduce the time to live of a message by the time that it waited in the outbox."""
     if "expiration" in message.properties:
         message.properties["expiration"] = str(left_ms)
     return message

@@ -24,7 +24,7 @@ ONE_BY_ONE = 10
 
 
 class DispatchLog:
-    """Counts and logs what became of runs. The loop tells it; :meth:`ran_since` may be asked from another thread."""
+    """Counts and logs the outcomes of dispatch. Written by the loop; :meth:`ran_since` is for any thread."""
 
     def __init__(self, counters: DaemonCounters | None = None, traces: RunTraces | None = None) -> None:
         self._traces = traces
@@ -34,7 +34,7 @@ class DispatchLog:
         self._noting = threading.Lock()
 
     def ran(self, names: Iterable[str]) -> None:
-        """Entries that have had a run just now, or may have had some before this leader loaded them."""
+        """Note entries that have had a run just now, or may have had some before this leader loaded them."""
         with self._noting:
             self._ran += names
 
@@ -45,13 +45,13 @@ class DispatchLog:
         return names
 
     def claimed(self, runs: Sequence[Run], now_ms: int) -> None:
-        """Runs that were claimed just now, with their messages."""
+        """Note runs that were just claimed, with their messages."""
         self.ran([run.entry.name for run in runs])
         if self._traces is not None:
             self._traces.claimed(runs, now_ms)
 
     def dispatched(self, runs: Sequence[Run], now_ms: int) -> None:
-        """Runs whose messages left just now."""
+        """Log runs whose messages have just left."""
         if self._traces is not None:
             self._traces.published(runs, now_ms)
         self.totals["dispatched"] += len(runs)
@@ -68,45 +68,45 @@ class DispatchLog:
             log.info("Dispatched %s (%s)", run.entry.name, run.entry.task, extra=extra)
 
     def left_over(self, count: int) -> None:
-        """Messages of runs that a leader before us, or we in an earlier term, had claimed, left just now."""
+        """Log messages that have just left and were claimed in an earlier term, by another leader or this one."""
         self.totals["dispatched"] += count
         self._counters.totals[SENT] += count
         extra = {"event": "leftovers_dispatched", "count": count}
         log.info("Dispatched %d runs that were claimed before and had not reached the broker", count, extra=extra)
 
     def expired_in_outbox(self, message: TaskMessage) -> None:
-        """A run that was claimed, and whose message expired before the broker could be reached."""
+        """Log a claimed run whose message expired before the broker could be reached."""
         self.totals[Skip.EXPIRED.value] += 1
         extra = _about_message(message) | {"event": "run_skipped", "reason": Skip.EXPIRED.value}
         self._counters.count(Outcome("skipped", Skip.EXPIRED.value), [str(extra["entry"])])
         log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
 
     def refused(self, message: OutgoingMessage, reason: str) -> None:
-        """A message that the broker does not take; it is among the dead letters now."""
+        """Log a message that the broker refuses; it is a dead letter now."""
         self.totals["refused"] += 1
         extra = _about_message(message.message) | {"event": "run_refused", "reason": reason}
         self._counters.count(REFUSED, [str(extra["entry"])])
         log.error("The broker does not take %s, now a dead letter: %s", message, reason, extra=extra)
 
     def corrupt(self, error: MessageError) -> None:
-        """Something in the outbox that is no message; it is among the dead letters now."""
+        """Log an element of the outbox that is no message; it is a dead letter now."""
         self.totals["corrupt"] += 1
         log.error("Found in the outbox, now a dead letter: %s", error, extra={"event": "outbox_corrupt"})
 
     def outbox_unreadable(self, error: StoreRefused) -> None:
-        """The outbox of another broker, before the state store became the broker, cannot be read."""
+        """Log that the outbox, left from a time with another broker, cannot be read."""
         extra = {"event": "outbox_unreadable"}
         log.error("%s; messages for a broker before this one stay in the outbox", error, extra=extra)
 
     def skipped(self, run: Run, reason: Skip) -> None:
-        """A run that is not sent, and why."""
+        """Log a run that is not sent, with the reason."""
         self.totals[reason.value] += 1
         self._counters.count(Outcome("skipped", reason.value), [run.entry.name])
         extra = _about(run) | {"event": "run_skipped", "reason": reason.value}
         log.info("Skipped %s: %s", run.entry.name, reason.value, extra=extra)
 
     def passed_over(self, gaps: Sequence[Gap]) -> None:
-        """Entries that missed runs which catch-up does not make. How many runs is not looked up: it may be many."""
+        """Log entries with missed runs that are not caught up. The runs are not counted: there may be many."""
         self.totals["missed"] += len(gaps)
         self._counters.count(MISSED, [gap.name for gap in gaps])
         if len(gaps) > ONE_BY_ONE:
@@ -119,18 +119,18 @@ class DispatchLog:
             log.info("Runs of %s after %s and before %s are not caught up", name, *span.values(), extra=extra)
 
     def gaps_unwritten(self, error: StoreRefused) -> None:
-        """The store refuses to record missed runs."""
+        """Log that the store refuses to record missed runs."""
         text = "%s; missed runs are not recorded. If the clock proves to have been ahead, they are not caught up"
         log.error(text, error, extra={"event": "gaps_unwritten"})
 
     def claimed_before(self, runs: Sequence[Run]) -> None:
-        """Runs that were left out: another leader claimed them, or we did in an attempt that seemed to fail."""
+        """Log runs that had been claimed before: by another leader, or here in an attempt that seemed to fail."""
         self.totals["claimed_before"] += len(runs)
         for run in runs:
             log.debug("%s was claimed before", run.entry.name, extra=_about(run) | {"event": "run_claimed_before"})
 
     def unsendable(self, run: Run, error: MessageError) -> None:
-        """A run for which no message can be made."""
+        """Log a run for which no message can be made."""
         log.warning("%s cannot be sent: %s", run.entry.name, error, extra=_about(run) | {"event": "run_unsendable"})
 
 

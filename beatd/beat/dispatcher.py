@@ -34,11 +34,11 @@ FIRST_BATCH = 50
 leave at once, and the store does not wait for work."""
 
 BATCH_BYTES = 8 << 20
-"""And of their messages: a call of some megabytes still takes less time than a connection may be silent."""
+"""Bytes of messages in one call: some megabytes still take less time than the timeout of a connection."""
 
 UNEXPLAINED = 16
-"""Runs that the store refuses one by one, without a reason of its own and with none that it takes between: then it is
-not the runs."""
+"""Single runs in a row that the store refuses without a reason, after which the refusal concerns not the runs but the
+store."""
 
 PASSED_OVER_KEPT = 100_000
 """Entries whose missed runs are remembered as logged."""
@@ -70,7 +70,7 @@ class Dispatcher:
         traces: RunTraces | None = None,
     ) -> None:
         self.held = held if held is not None else Held()
-        """The entries that failed, and wait to be tried again."""
+        """The entries that are held back."""
         self._claims = claims
         self._messages = messages
         self._delivery = delivery
@@ -80,7 +80,7 @@ class Dispatcher:
         self._passed_over: dict[str, int] = {}
         self._counters = counters or DaemonCounters()
         self.report = DispatchLog(self._counters, traces)
-        """What is said of runs, those that are asked for by hand among them."""
+        """Log and counters of runs, manual ones included."""
 
     @property
     def totals(self) -> Counter[str]:

@@ -30,11 +30,12 @@ from beatd.clock import Backoff, Clock
 from beatd.exceptions import StoreError, StoreRefused
 from beatd.store.daemon_registry import FleetView, LeaseOwner, Registry, Status
 from beatd.store.lease import Leases
+from beatd.timestamps import span_text
 
 log = logging.getLogger("beatd.beat.elector")
 
 RETRY_MIN, RETRY_MAX = 0.1, 2.0
-"""Seconds between attempts while the store does not answer; doubled from one to the other."""
+"""Seconds between attempts while the store does not answer: the first pause, doubled each time, and the longest."""
 
 HEARTBEAT_EVERY = 2.0
 """Seconds between two heartbeats, less when leases are short."""
@@ -43,7 +44,7 @@ LAPSE = 3
 """Heartbeats that a daemon may miss before it counts as gone: before its leases end, so that its heirs are known."""
 
 SLICE = 0.1
-"""Seconds of listening at a stretch; so long may a stop be kept waiting."""
+"""Seconds of one wait for notifications: the longest time until :meth:`Elector.stop` is noticed."""
 
 _TOO_LATE = "the store could not be reached in time to renew the lease"
 
@@ -57,7 +58,7 @@ EXACT_MS = 500
 class Elector:
     """Holds the leases of those shards that are this daemon's to lead.
 
-    ``status`` is asked for what the daemon has to say of itself. ``on_change`` is called, from the elector's thread,
+    ``status`` returns the status of this daemon. ``on_change`` is called, from the elector's thread,
     when a term begins or ends. ``fleet`` is what the start has seen: if nobody else is there, the first leases are
     taken before the heartbeat, which over a slow link would keep the first run waiting.
     """
@@ -96,7 +97,7 @@ class Elector:
         self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
         self._leaders: dict[int, str] = {}
         self._last_tokens: dict[int, int] = {}
-        """Of each shard, as far as this daemon knows; the store may forget."""
+        """The last token of each shard that this daemon knows; the store may have forgotten it."""
         self._presence = PresenceWatch(self._me, self._ttl)
         self._can_look, self._look_at = True, 0.0
         self._subscription = ExitStack()
@@ -215,7 +216,7 @@ class Elector:
     def _say_slow(self, place: str, seconds: float) -> None:
         """Log that the store answers slowly, when that begins and ends. Runs are late then, and none fails."""
         was_slow = bool(self._slow)
-        self._slow = f"{place} took {seconds:.1f} s" if seconds >= SLOW_S else ""
+        self._slow = f"{place} took {span_text(int(seconds * 1000))}" if seconds >= SLOW_S else ""
         if self._slow and not was_slow:
             text = "The state store answers slowly, and runs are late: %s"
             extra = {"event": "store_slow", "server": place, "seconds": round(seconds, 3)}
@@ -246,11 +247,11 @@ class Elector:
         return fleet
 
     def _unknown(self, shard: int, holder: LeaseOwner) -> bool:
-        """True for a lease of our own that we know nothing of: its answer was lost, and it is as good as free."""
+        """True for a lease in our name whose token we do not know, as the answer was lost: it counts as free."""
         return holder.daemon_id == self._me and holder.token != self.leaderships[shard].token
 
     def _follow(self, fleet: FleetView) -> None:
-        """Say whom this daemon stands by for."""
+        """Log for which leaders this daemon is a standby."""
         for shard, holder in fleet.leases.items():
             if holder.daemon_id in fleet.daemons:  # a value that is not beatd's says nothing
                 self._last_tokens[shard] = max(holder.token, self._last_tokens.get(shard, 0))
@@ -291,7 +292,7 @@ class Elector:
             self._take(range(len(self.leaderships)), fleet)
 
     def _hand_over(self, shards: Sequence[int]) -> None:
-        """Stop leading first, then release the leases: another daemon is to have these shards."""
+        """Hand shards over to other daemons: stop leading first, then release the leases."""
         tokens = {shard: token for shard, token in self._held().items() if shard in shards}
         if tokens and self._release(tokens):
             extra = {"event": "shards_handed_over", "shards": list(tokens)}
@@ -304,7 +305,7 @@ class Elector:
         return self._leases.release(tokens)
 
     def _back_off(self, error: StoreError) -> float:
-        """The store failed. A term goes on for as long as it can be trusted; returns the seconds until the next try."""
+        """Note that the store failed; returns the seconds until the next attempt. Terms last while they are trusted."""
         pause = self._backoff.failed()
         self._unsubscribe()
         self._presence.interrupted(self._clock.monotonic())
@@ -335,7 +336,7 @@ class Elector:
         self._subscription.close()
 
     def _wait(self, seconds: float) -> bool:
-        """Wait until the time is over, a leader steps down or is gone, or somebody wakes us; True: it is the end."""
+        """Wait until the time is over, a leader steps down or is gone, or another thread wakes us; True: stop."""
         until = self._clock.monotonic() + seconds
         news = False
         while self._released_within is not None and not (news or self._woken.is_set()):
@@ -353,7 +354,7 @@ class Elector:
         return self._stopping.is_set()
 
     def _look(self) -> bool:
-        """Look, now and then, whether other daemons are present; tells whether one is gone that was not before."""
+        """Check several times a second whether the other daemons are present; True if another one is gone."""
         now = self._clock.monotonic()
         if now < self._look_at or not self._can_look or self.fleet is None or self._leads_all():
             return False
@@ -376,7 +377,7 @@ class Elector:
             log.warning(text, reason, extra={"event": "presence_refused"})
 
     def _shut_down(self) -> None:
-        """Take this daemon off the list, then release the leases: whoever hears of that finds it gone."""
+        """Remove this daemon from the list, then release the leases, so that those who are notified find it gone."""
         self._unsubscribe()
         tokens = self._held()
         try:

@@ -130,8 +130,9 @@ class DueHeap:
     def advance(self, decisions: Sequence[Decision]) -> list[Failed]:
         """Move the runs that :meth:`due` handed out on, given the decision for each in the same order.
 
-        Who is behind goes to the end of what is due now: entries that catch up take turns, and what comes due meanwhile
-        waits for one round of them, not for all that they missed. Returns the entries whose next run cannot be found.
+        An entry that is behind goes to the end of what is due now: entries that catch up take turns, and runs that come
+        due meanwhile wait for one round of them, not for all missed runs. Returns the entries whose next run cannot be
+        found.
         """
         in_flight, self._in_flight = self._in_flight, []
         nexts: dict[tuple[int, int], int | None] = {}
@@ -197,7 +198,7 @@ class DueHeap:
             bucket.append(slot)
 
     def _compact(self) -> None:
-        """Let go of slots that are gone: a yearly entry's bucket would keep them for long."""
+        """Drop deleted slots: the bucket of a yearly entry would keep them for months."""
         self._buckets.clear()
         self._instants.clear()
         self._deleted = 0

@@ -15,7 +15,7 @@ from beatd.beat.term import Term
 from beatd.exceptions import BeatdError, BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.redaction import redacted_text
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.timestamps import iso_ms
+from beatd.timestamps import iso_ms, span_text
 
 log = logging.getLogger("beatd.beat")
 
@@ -26,7 +26,7 @@ AT_ONCE = 200
 """Entries tried again in one turn: others are not to wait for more."""
 
 WRITE_MS, WRITE_AGAIN_MS = 200, 5_000
-"""How long the notes in the store may lag behind, and how long they are left alone when the store refused them."""
+"""Time after which changes are written to the store; pause after the store has refused them."""
 
 REWRITE_MS = 60_000
 """How often all notes are written again, before they expire."""
@@ -111,7 +111,7 @@ class Held:
         self._changed[name] = None
 
     def succeeded(self, names: Iterable[str], now_ms: int) -> None:
-        """These work; those of them that were held back are no longer, and what waits for the same is tried at once."""
+        """Release entries that work again; try at once the others that are held back for the same cause."""
         if not self._held:
             return
         for name in names:
@@ -124,7 +124,7 @@ class Held:
                     self._again_ms = now_ms
 
     def was_put(self, name: str, due_ms: int | None, now_ms: int) -> None:
-        """It is in the heap now, or has no further run. That ends it, unless only a run can show that it works."""
+        """Release an entry that is in the heap or has no further run, unless only a run can show that it works."""
         held = self._held.get(name)
         if held is None:
             return
@@ -137,31 +137,31 @@ class Held:
             self._changed[name] = None
 
     def forget(self, names: Iterable[str]) -> None:
-        """These are not in force any more."""
+        """Release entries that are not in force any more."""
         for name in names:
             if name in self._held:
                 self._drop(name)
 
     def clear(self) -> None:
-        """A term begins: everything is to be found out anew."""
+        """Forget everything: a term begins."""
         self._held.clear()
         self._by_cause.clear()
         self._changed.clear()
         self._again_ms, self._to_clear = None, True
 
     def try_all(self) -> None:
-        """All entries are put back: none of them waits any longer."""
+        """Mark all entries as being tried: they are put into the heap."""
         self.try_now(self._held)
         self._again_ms = None
 
     def try_now(self, names: Iterable[str]) -> None:
-        """These are put back: they do not wait any longer."""
+        """Mark these entries as being tried: they are put into the heap."""
         for name in names:
             if (held := self._held.get(name)) is not None:
                 held.waiting = False
 
     def due(self, now_ms: int) -> list[str]:
-        """Entries that are to be tried now, no longer waiting; some of them, if there are many."""
+        """Return the entries whose next attempt is due, at most :data:`AT_ONCE`, and mark them as being tried."""
         if self._again_ms is None or self._again_ms > now_ms:
             return []
         waiting = {name: held for name, held in self._held.items() if held.waiting}
@@ -179,7 +179,7 @@ class Held:
         return max(min(due) - now_ms, 0) / 1000 if due else float("inf")
 
     def note(self, term: Term, now_ms: int) -> None:
-        """Write down what has changed, for people. Does not fail."""
+        """Write what has changed to the store, for people. Never raises."""
         if self._said > SAID_ONE_BY_ONE:
             extra = {"event": "entries_failed", "count": self._said}
             log.error("%d entries were held back, or held back again, at once", self._said, extra=extra)
@@ -221,12 +221,13 @@ class Held:
 
     def _log_recovered(self, name: str, held: _Held, now_ms: int) -> None:
         extra = {"event": "entry_recovered", "entry": name, "attempts": held.attempts}
-        seconds = (now_ms - held.since_ms) / 1000
-        log.info("%s is not held back any more, after %.0f s", name, seconds, extra=extra | {"seconds": seconds})
+        held_ms = now_ms - held.since_ms
+        extra["seconds"] = held_ms / 1000
+        log.info("%s is not held back any more, after %s", name, span_text(held_ms), extra=extra)
 
 
 def _reason(error: Exception) -> str:
-    """An error for people: cut before anything is done with it, and without secrets."""
+    """Return the text of an error, cut, without secrets."""
     try:
         text = str(error)[: REASON_MAX + 1]
     except Exception:  # noqa: BLE001 - an exception's own text may do anything

@@ -33,10 +33,10 @@ TURN, TURNS = 5_000, 20
 """Runs dispatched before the heap moves on and the term is looked at again; and how often, before a step ends."""
 
 STEP_S = 5.0
-"""Seconds after which a step ends although more is due: behind a slow store there always is, and other shards wait."""
+"""Seconds after which a step ends although more runs are due: other shards wait, and a slow store never catches up."""
 
 PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
-"""Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
+"""Messages are rendered ahead for runs that are due between these times (ms) from now; so many at once."""
 
 _PROBLEM_MAX = 2_000
 """Characters of an error that are shown."""
@@ -46,7 +46,7 @@ TURN_SPACING = 0.0015
 of the store takes about as long for ten runs as for one."""
 
 FEW, ON_TIME_MS = 50, 100
-"""Fewer runs than this, none later than this, are all of a turn: what comes due meanwhile leaves with the next one."""
+"""A turn ends after fewer runs than this, none later than this; runs that come due meanwhile leave with the next."""
 
 SLEEP_MAX = 1.0
 """Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
@@ -163,7 +163,7 @@ class ShardLoop:
         return min((ms for ms in (waits_ms, self._owed_ms) if ms is not None), default=None)
 
     def _owe(self) -> None:
-        """Note that runs are late from now on, as a turn failed, although the heap may be built anew meanwhile."""
+        """Note since when runs are late, as a turn failed: the heap, which would tell, may be built anew meanwhile."""
         if self._owed_ms is None:
             now_ms, next_ms = self._clock.now_ms(), self._heap.next_fire_ms()
             self._owed_ms = now_ms if next_ms is None else min(next_ms, now_ms)
@@ -206,8 +206,7 @@ class ShardLoop:
         return min(self._after_runs(term), self._until_next_due(), held.pause(self._clock.now_ms()))
 
     def _after_runs(self, term: Term) -> float:
-        """Send what was asked for by hand, and tidy the store: no regular run waits for that. Returns the seconds until
-        there is more to do by hand."""
+        """Send manual runs and sweep the store; returns the seconds until the next manual run."""
         self._dispatcher.held.note(term, self._clock.now_ms())
         rest = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
         self.schedule.sweep(term, self._clock.now_ms())
@@ -223,7 +222,7 @@ class ShardLoop:
         return min(max(left_ms / 1000, 0.0), SLEEP_MAX)
 
     def _prepare(self, instant: int) -> bool:
-        """Make some of the messages of a coming instant ready; tells whether there may be more to do."""
+        """Render some of the messages of a coming instant ahead; True if there may be more."""
         if instant != self._preparing_for:
             self._preparing_for, self._to_prepare = instant, self._heap.runs_at(instant)
         runs = list(islice(self._to_prepare, PREPARE_SLICE))
@@ -253,7 +252,7 @@ class ShardLoop:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Let garbage wait until the turn is over: to collect it in a herd delays all messages by tens of milliseconds."""
+    """Collect no garbage during a turn: in a herd that would delay all messages by tens of milliseconds."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -30,7 +30,7 @@ class RunBatch(NamedTuple):
 
 
 class ManualDispatcher:
-    """Makes runs ready, hands them over with a step of their request, and says so."""
+    """Renders the messages of manual runs, sends them with a step of their request, and logs that."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ManualDispatcher:
     def send(
         self, asked: PendingRequest, step: Step, runs: Sequence[Run], term: Term, now_ms: int
     ) -> PendingRequest | None:
-        """Take a step of a request and say what left with it; returns what is left of the request."""
+        """Take a step of a request and log what was sent; returns the rest of the request."""
         written, left = self.requests.step(asked, step, lease_value=term.lease_value)
         if written and runs:
             self._report.claimed(runs, now_ms)
@@ -74,7 +74,7 @@ class ManualDispatcher:
         return left
 
     def refuse(self, asked: PendingRequest, why: str, term: Term, *, unknown: bool = False) -> None:
-        """Answer that it will not be done, or not to its end."""
+        """Answer a request that is refused, or not carried out to its end."""
         request = asked.request
         done = {} if isinstance(request, Trigger) else {"sent": request.sent, "left_out": request.left_out}
         answer = RequestReply(

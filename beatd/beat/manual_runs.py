@@ -37,7 +37,7 @@ from beatd.store.run_requests import PendingRequest, RequestReply, Step, Trigger
 log = logging.getLogger("beatd.beat.manual")
 
 LOOK_S = 5.0
-"""Seconds between two looks for requests, when nobody rings."""
+"""Seconds between two looks for requests without a notification."""
 
 AT_ONCE = 50
 """Triggers carried out in one turn: each takes about a millisecond, and regular runs are not to wait for more."""
@@ -47,7 +47,7 @@ InForce = Callable[[str], Entry | None]
 
 
 class ManualRuns:
-    """The requests for one shard's entries, while this daemon leads it. ``owns`` tells which entries these are."""
+    """The requests for one shard's entries, while this daemon leads it. ``owns`` is true for their names."""
 
     def __init__(
         self, dispatcher: ManualDispatcher, dispatched: DispatchLookup, *, owns: Callable[[str], bool]
@@ -62,11 +62,11 @@ class ManualRuns:
         self._jobs: deque[BackfillJob] = deque()
 
     def ring(self) -> None:
-        """There is a request: look at the next turn. May be called from any thread."""
+        """Look for requests at the next turn. May be called from any thread."""
         self._look_at = 0.0
 
     def turn(self, term: Term, entry: InForce) -> float:
-        """Send what was asked for, or some of it; returns the seconds until there is more to do.
+        """Send requested runs, some at a time; returns the seconds until there is more to do.
 
         Raises what ends a turn of the beat: a term that is over, a store or broker that is away. Then what was under
         way is looked up again.
@@ -102,7 +102,7 @@ class ManualRuns:
         self._jobs.clear()
 
     def _look(self) -> None:
-        """See what is asked for now."""
+        """Read the requests that wait."""
         requests = self._dispatcher.requests.open()
         pending = {request.id: request for request in requests if self._owns(request.request.entry)}
         jobs = {job.pending.id: job for job in self._jobs}
@@ -123,7 +123,7 @@ class ManualRuns:
                 self._trigger(pending, request, term, entry)
 
     def _fill(self, term: Term, entry: InForce) -> None:
-        """One step for the first window in line that has something to do; it goes to the end."""
+        """Take one step of the first backfill in line that has something to do; it goes to the end of the line."""
         job = next((job for job in self._jobs if job.pause() <= 0), None)
         if job is not None:
             self._jobs.remove(job)
@@ -134,7 +134,7 @@ class ManualRuns:
 
     @contextmanager
     def _isolated(self, pending: PendingRequest, term: Term) -> Iterator[None]:
-        """Whatever is wrong with one request stops neither the others nor regular runs: it is refused."""
+        """Refuse a request that raises: it stops neither other requests nor regular runs."""
         try:
             yield
         except (MessageError, StoreRefused, BrokerRefused) as error:
@@ -168,7 +168,7 @@ class ManualRuns:
 
 
 def _changed(entry: Entry, request: Trigger) -> Entry:
-    """The entry with what the request has in its place."""
+    """Return the entry with the arguments of the request in place of its own."""
     options = entry.options
     if request.queue is not None:
         options = structs.replace(options, queue=request.queue, exchange=None, routing_key=None)

@@ -18,7 +18,7 @@ TraceContext = Callable[[str], tuple[str, str]]
 """Function from a run id to the headers ``traceparent`` and ``tracestate``."""
 
 CACHED_ENTRIES = 50_000
-"""Entries whose values are kept as JSON: they take about 600 bytes, and making them as long as three renderings."""
+"""Entries whose values are cached as JSON: each takes about 600 bytes, and as long to make as three renderings."""
 CACHED_TEMPLATES = 2_000
 """Templates that are kept, one for each set of options: one is about 1.2 kB."""
 

@@ -19,8 +19,8 @@ from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.metrics.counters import DaemonCounters, EntryLimit
 from beatd.metrics.families import family, gauge, text
-from beatd.schedules import duration_text
 from beatd.store.daemon_registry import LATE_MS, Sizes, Status
+from beatd.timestamps import span_text
 
 HUNG_MS = 60_000
 """A loop without progress for longer than this hangs."""
@@ -47,7 +47,7 @@ class DaemonMetrics:
         self._began_at = clock.monotonic()
 
     def attach(self, parts: DaemonParts) -> None:
-        """Tell of this daemon from now on."""
+        """Serve the metrics of this daemon from now on."""
         self._parts = parts
 
     def metrics(self) -> bytes:
@@ -59,7 +59,7 @@ class DaemonMetrics:
         status = self._parts.status.status() if self._parts else None
         if status is None or (status.turned_ms_ago or 0) <= HUNG_MS:
             return ()
-        return (f"the loop has made no progress for {duration_text(status.turned_ms_ago or 0)}",)
+        return (f"the loop has made no progress for {span_text(status.turned_ms_ago or 0)}",)
 
     def unready(self) -> Sequence[str]:
         """Return the reasons why this daemon could not send runs now."""
@@ -71,11 +71,11 @@ class DaemonMetrics:
         sizes = self._ask(parts)
         if isinstance(sizes, StoreError):
             away_s = parts.store_away_s()
-            yield f"{sizes}, for {duration_text(int(away_s) * 1000)}" if away_s >= 1 else str(sizes)
+            yield f"{sizes}, for {span_text(int(away_s * 1000))}" if away_s >= 1 else str(sizes)
         status = parts.status.status()
         if max(status.problem_ms, status.late_ms) > LATE_MS:
             reason = status.problem or "see its log"
-            yield f"runs are {duration_text(max(status.late_ms, status.problem_ms))} late: {reason}"
+            yield f"runs are {span_text(max(status.late_ms, status.problem_ms))} late: {reason}"
         if status.read_ms_ago is None:
             yield "the entries and pauses in the state store have not been read yet"
 

@@ -1,4 +1,4 @@
-"""Notifier: tells targets of what is wrong, in a thread of its own.
+"""Notifier: tells targets of problems, in a thread of its own.
 
 Every two seconds the leader of shard 0 compares the conditions of now with the marks of what each target was told. It
 puts one message for all changes into the outbox, together with new marks. Changes that still grow are waited for, half
@@ -30,9 +30,9 @@ from beatd.notify.http_request import DeliveryFailed
 from beatd.notify.message import listed, message
 from beatd.notify.sender import Directory, Sender
 from beatd.planning.alerts import Brief, Changes, Condition, Subject, Told, changes
-from beatd.schedules import duration_text
 from beatd.store.daemon_registry import FleetView
 from beatd.store.notices import Notice, Notices
+from beatd.timestamps import span_text
 
 log = logging.getLogger("beatd.beat.notifier")
 
@@ -41,11 +41,11 @@ LOOK_S = 2.0
 _SHARE = 20
 """A look is followed by a rest that is at least so many times as long."""
 GROW_S = 30.0
-"""Changes that still grow are waited for so long."""
+"""Seconds for which changes that still grow are waited for."""
 _KEEP_EVERY_S = 3_600.0
 _FOUND_ANEW: frozenset[str] = frozenset({"overdue", "too_long", "held"})
 _FIND_S = 15.0
-"""Conditions of these kinds are found anew by a new leader: before that, one that is not there is not over."""
+"""Kinds of conditions that a new leader finds out by itself: until it has, a missing one does not count as over."""
 _AWAY_S = 30.0
 _RECOVERED = "recovered"
 """Name of the mark that holds ``noted`` of the last recovery a target was told of, or need not know."""
@@ -107,17 +107,17 @@ class Notifier:
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
     def start(self) -> None:
-        """Tell from now on."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; returns when nothing is being sent any more, or after a second."""
+        """End the thread; returns when nothing is being sent any more, or after a second."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_S)
 
     def set_targets(self, targets: Sequence[NotifyTarget]) -> None:
-        """Tell these targets from now on. From any thread."""
+        """Set the targets. May be called from any thread."""
         self._targets = {target.name: target for target in targets}
 
     def set_entries(self, put: Mapping[str, Entry], gone: Collection[str] | None = None) -> None:
@@ -267,7 +267,7 @@ class Notifier:
 
     def _tell_of_gap(self, away_ms: int, lease_value: str) -> None:
         now_ms = self._clock.now_ms()
-        text = f"it had no leader for {duration_text(away_ms // 1000 * 1000)}; {self._sight.daemon_id} leads now"
+        text = f"it had no leader for {span_text(away_ms)}; {self._sight.daemon_id} leads now"
         begun = {subject_of(0): Condition(now_ms - away_ms, text=text)}
         for target in self._targets.values():
             if "nobody_leads" in target.on and subject_of(0) not in self._state(target.name, lease_value).told:

@@ -50,13 +50,13 @@ _ENTRIES_A_LOOK, _RUNS_A_LOOK = 5_000, 10_000
 next looks. It bounds the time that is taken from a daemon which sends thousands of runs a second."""
 _BATCH = 500
 _PAUSE_S = 0.02
-"""Rest between two batches: the loop of the daemon goes first."""
+"""Seconds between two batches, in which the loop of the daemon runs."""
 _RECENT = 20
 _PLAIN_MODULES = ("", "builtins", "__main__", "celery.exceptions", "billiard.exceptions")
 
 
 class Pending(NamedTuple):
-    """A run of which no end is known."""
+    """A run whose end is not known."""
 
     record: Record
     try_at_ms: int

@@ -61,7 +61,7 @@ class OverdueWatch:
         self._too_long = LateEntries("too_long", outcomes.too_long, outcomes.set_too_long)
 
     def forget(self) -> None:
-        """Begin anew: this daemon leads nothing any more."""
+        """Forget everything: this daemon leads nothing any more."""
         self._entries, self._watched, self._to_learn, self._learn_at_ms = {}, {}, {}, {}
         self._overdue.forget()
         self._too_long.forget()

@@ -22,7 +22,7 @@ log = logging.getLogger("beatd.beat.traces")
 WAITING_MAX = 50_000
 """Runs whose spans are not made yet; of more, the oldest are dropped."""
 _LATE_MS = 3_600_000
-"""A run that is later was made up for: its trace begins with its claim."""
+"""Lateness from which a run counts as caught up: its trace begins with its claim."""
 _BATCH, _PAUSE_S, _LOOK_S = 200, 0.02, 0.5
 """Runs at once, the rest between two batches, and between two looks."""
 
@@ -34,7 +34,7 @@ class _Dispatched(NamedTuple):
 
 
 class RunTraces:
-    """Records what the dispatch log is told, and gives messages their context."""
+    """Makes spans from the events of the dispatch log, and trace contexts for messages."""
 
     def __init__(self, tracing: Tracing, clock: Clock) -> None:
         self._tracing = tracing

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from beatd.store.daemon_registry import FleetView, Status
+from beatd.timestamps import span_text
 
 
 def assign(shards: int, daemons: Iterable[str], leaders: Mapping[int, str]) -> dict[int, str]:
@@ -50,16 +51,16 @@ def _score(shard: int, daemon: str) -> bytes:
 log = logging.getLogger("beatd.beat.fleet")
 
 SETTLE = 3.0
-"""Seconds for which a shard must belong to another daemon before it is handed over: who starts may yet fail to."""
+"""Seconds for which a shard must be assigned to another daemon before it is handed over: that may fail to start."""
 
 GRACE = 1.0
 """Seconds for which a shard must be without a leader before a daemon takes it that was not meant to have it."""
 
 SKEW_MS = 1_000
-"""A host's clock that is further off the store's is warned of."""
+"""Difference (ms) of a host's clock to the store's that is warned of."""
 
 REMEDY = "give them the same files, or, if they are two fleets, each a prefix of its own under [redis]"
-"""What to do about daemons that share their keys and not their schedule."""
+"""Advice for daemons that share keys and have different schedules."""
 
 
 class Plan(NamedTuple):
@@ -133,7 +134,7 @@ class ShardPlanner:
         self._say("config_mismatch", text, "All daemons have the same schedule again")
         offset = me.clock_offset_ms or 0
         ahead = "ahead of" if offset > 0 else "behind"
-        text = f"The clock of this host is {abs(offset) / 1000:.1f} s {ahead} the state store's; runs leave as it says"
+        text = f"The clock of this host is {span_text(abs(offset))} {ahead} the state store's; runs leave as it says"
         self._say("clock_skew", text if abs(offset) > SKEW_MS else "", "The clock of this host is right again")
 
     def _say(self, event: str, text: str, over: str) -> None:
@@ -167,5 +168,5 @@ def why_aside(one: Status, alive: Iterable[Status]) -> str:
     if one.config != "ok" and first.config == "ok":
         return f"its files are broken, and those of {first.id} are not"
     if one.resting_ms and one.shards == first.shards:
-        return f"it was told to step down, and campaigns again in {-(-one.resting_ms // 1000)} s"
+        return f"it was told to step down, and campaigns again in {span_text(-(-one.resting_ms // 1000) * 1000)}"
     return f"it wants {one.shards} shards, and {first.id}, which started earlier, has {first.shards}"

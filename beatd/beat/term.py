@@ -34,7 +34,7 @@ class Leadership:
         return term if term is not None and self._clock.monotonic() < term.trusted_until else None
 
     def lose(self, term: Term) -> None:
-        """The store said that ``term`` is over."""
+        """End ``term``, as the store said that it is over."""
         self.end(term.token, "the store refused a write")
 
     @property
@@ -44,19 +44,19 @@ class Leadership:
         return None if term is None else term.token
 
     def begin(self, term: Term) -> None:
-        """A term that was just won."""
+        """Begin a term that was just won."""
         self._term = term
         extra = {"event": "term_began", "term": term.token, "shard": self.shard}
         log.info("Leading shard %d, term %d", self.shard, term.token, extra=extra)
 
     def prolong(self, token: int, trusted_until: float) -> None:
-        """The term was renewed, unless it has ended meanwhile."""
+        """Prolong the term that was renewed, unless it has ended meanwhile."""
         with self._lock:
             if self._term is not None and self._term.token == token:
                 self._term = self._term._replace(trusted_until=trusted_until)
 
     def end(self, token: int, reason: str) -> None:
-        """The term is over against our will, if it was not already."""
+        """End the term that was lost, unless it has ended already."""
         if self.leave(token):
             extra = {"event": "term_ended", "term": token, "shard": self.shard, "reason": reason}
             log.warning("Stepping down from shard %d: %s", self.shard, reason, extra=extra)

@@ -1,7 +1,7 @@
 """Watchdog: a thread that notices when the loop hangs.
 
 Everything that the loop waits for has a timeout, so this should never happen; when it does all the same, a standby
-has to take over, and that takes somebody who lets the leases go. A thread that hangs cannot be ended from outside, and
+has to take over, and for that the leases must be released. A thread that hangs cannot be ended from outside, and
 its connections cannot be pulled from under it safely, so the process ends and the service manager starts a fresh one.
 """
 
@@ -25,11 +25,11 @@ Looks are counted instead of time, so that a process that was stopped, or a host
 """
 
 SAY_WITHIN = 2.0
-"""Seconds for the last words: what the loop hangs on may be the log itself."""
+"""Seconds for the last log record: the loop may hang in the log itself."""
 
 
 class Watchdog:
-    """Call it whenever the loop gets on; after a minute without, it says where the loop hangs and calls ``on_hang``."""
+    """Called whenever the loop makes progress; after a minute without it logs the stack and calls ``on_hang``."""
 
     def __init__(
         self, on_hang: Callable[[], None], *, every: float = LOOK_EVERY, say_within: float = SAY_WITHIN

@@ -56,7 +56,7 @@ def pool(connection: Any, *, producers: bool) -> Any:
 def ping(url: str) -> None:
     """Raise at once if a Redis cannot be reached; its client in kombu would try for some seconds before."""
     if is_redis(url):
-        with connect(redis_url(url), timeout_ms=round(PUBLISH_TIMEOUT * 1000)) as client:
+        with connect(redis_url(url), timeout_ms=round(PUBLISH_TIMEOUT * 1000), role="broker") as client:
             client.ping()
 
 

@@ -15,7 +15,7 @@ from beatd.broker.bindings import Binding, log_not_bound
 from beatd.broker.publisher import Address, OutgoingMessage, Refused, outgoing_message, publish_with_retries
 from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.message.protocol import TaskMessage, envelope
-from beatd.store.client import connect, place_of, store_error, translate_errors
+from beatd.store.client import connect, server_of, store_error, translate_errors
 from beatd.urls import redis_url
 
 log = logging.getLogger("beatd.broker")
@@ -59,7 +59,7 @@ class RedisPublisher:
     batch = 1_000
 
     def __init__(self, url: str) -> None:
-        self._client = connect(redis_url(url), name="beatd-publisher")
+        self._client = connect(redis_url(url), name="beatd-publisher", role="broker")
         self._unbound: set[Address] = set()
         """Addresses that a warning has named as unbound."""
 
@@ -136,7 +136,7 @@ class RedisPublisher:
             answers = pipeline.execute(raise_on_error=False)
         for numbered, answer in zip(lists.values(), answers, strict=True):
             if isinstance(answer, RedisError):
-                cause = store_error(answer, place_of(self._client))
+                cause = store_error(answer, server_of(self._client))
                 if not isinstance(cause, StoreRefused):
                     raise cause
                 refused |= {number: str(_broker_error(cause)) for number, _ in numbered}
@@ -171,7 +171,7 @@ def _broker_errors() -> Iterator[None]:
 
 def _broker_error(error: StoreError) -> BrokerError:
     kind = BrokerRefused if isinstance(error, StoreRefused) else BrokerError
-    return kind(str(error).replace("state store", "broker", 1))
+    return kind(str(error))
 
 
 def _text(member: bytes | str) -> str:

@@ -228,7 +228,7 @@ class RpcResults:
             if not isinstance(error, (OSError, KombuError, AMQPError, RedisError)):
                 raise
             stop()
-            raise StoreUnavailable(f"results by {self._place}: {error or type(error).__name__}") from error
+            raise StoreUnavailable(f"result backend {self._place}: {error or type(error).__name__}") from error
 
 
 def _read(message: Any) -> Meta:

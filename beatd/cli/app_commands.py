@@ -12,7 +12,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +36,7 @@ from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
 from beatd.redaction import redacted
 from beatd.sources.app_file import app_settings
 from beatd.state_store import running_store
+from beatd.timestamps import utc_text
 from beatd.urls import check_broker, shown
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -316,12 +317,11 @@ def print_event(event: Mapping[str, Any], *, as_json: bool) -> None:
         print_line(_compact(event))
         return
     stamp = event.get("timestamp")
-    at = datetime.fromtimestamp(stamp, UTC).astimezone() if isinstance(stamp, int | float) else None
+    at = utc_text(int(stamp * 1000)) if isinstance(stamp, int | float) else "-"
     hidden = {"type", "hostname", "timestamp", "utcoffset", "pid", "clock", "uuid", "name", "local_received"}
     told = " ".join(f"{key}={value}" for key, value in redacted(dict(event)).items() if key not in hidden)
     about = f" {event.get('name') or ''}({event['uuid']})" if "uuid" in event else ""
-    when = f"{at:%Y-%m-%d %H:%M:%S}" if at else "-"
-    print_line(f"{event.get('hostname', '-')} [{when}] {event['type'].replace('-', ' ')}{about} {told}".rstrip())
+    print_line(f"{event.get('hostname', '-')} [{at}] {event['type'].replace('-', ' ')}{about} {told}".rstrip())
 
 
 def _compact(event: Mapping[str, Any]) -> str:

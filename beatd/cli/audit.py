@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from beatd.cli.completion import entry_names
-from beatd.cli.history import local_moment
 from beatd.cli.installation import installation, is_glob
 from beatd.cli.output import print_json, print_table, read_moment
 from beatd.client.audit import audit_facts, change_text
+from beatd.client.moments import local_text, moment_text
 from beatd.clock import SystemClock
 from beatd.store.audit import RECORDS_MAX, Audit, AuditRecord
 
@@ -47,10 +47,10 @@ def audit(*, subject: str, count: int, action: str, since: str | None, config_fi
 
 def _cells(record: AuditRecord, zone: str) -> Iterator[Any]:
     yield f"{record.action} {_subjects(record)}".rstrip()
-    yield local_moment(record.at_ms, zone)
+    yield moment_text(record.at_ms, zone)
     yield record.by or "not said"
     yield record.via
-    yield change_text(record)
+    yield local_text(change_text(record), zone)
 
 
 def _subjects(record: AuditRecord) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 
 import click
@@ -17,11 +16,11 @@ from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, read_moment
 from beatd.cli.trigger import in_words
 from beatd.client import Backfilled
+from beatd.client.moments import moment_text
 from beatd.client.runs import AT_MOST, RATE, RunClient
 from beatd.clock import SystemClock, monotonic
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.model import Overlap
-from beatd.schedules import zone
 from beatd.store.audit import whoami
 from beatd.timestamps import from_ms, iso_ms
 
@@ -152,7 +151,7 @@ def _print(done: Backfilled, timezone: str, *, dry_run: bool) -> None:
     for reason, count in done.left_out.items():
         click.echo(f"  {count:,} {_REASONS.get(reason, reason)}")
     for due_ms in done.dues_ms:
-        click.echo(f"{_local(due_ms, timezone):%Y-%m-%d %H:%M:%S %Z}")
+        click.echo(f"{moment_text(due_ms, timezone)}")
     if dry_run and done.sent > len(done.dues_ms):
         click.echo(f"and {plural(done.sent - len(done.dues_ms), 'run')} more")
     if done.repeated:
@@ -163,7 +162,3 @@ def _facts(done: Backfilled) -> dict[str, Any]:
     facts: dict[str, Any] = {"entry": done.entry, "request_id": done.request_id, "repeated": done.repeated}
     facts |= {"total": done.total, "sent": done.sent, "left_out": dict(done.left_out)}
     return facts | {"dues_at": [iso_ms(due_ms) for due_ms in done.dues_ms]}
-
-
-def _local(ms: int, timezone: str) -> datetime:
-    return from_ms(ms).astimezone(zone(timezone).info)

@@ -18,7 +18,7 @@ from beatd.exceptions import StoreRefused
 from beatd.model import Settings
 from beatd.redaction import redacted_text
 from beatd.state_store import running_store
-from beatd.store.client import connect, translate_errors
+from beatd.store.client import Role, connect, translate_errors
 from beatd.urls import RedisUrl
 
 REDBEAT_LOCK = "redbeat::lock"
@@ -48,7 +48,8 @@ def signs_on_servers(settings: Settings, queues: Iterable[str], *, redbeat: bool
     store = running_store(settings)
     broker = settings.broker.url or store
     for url in dict.fromkeys(each for each in (store, broker) if is_redis(each)):
-        with connect(url, timeout_ms=settings.redis.timeout_ms, name="beatd-signs") as client:
+        role: Role = "state store" if url == store else "broker"
+        with connect(url, timeout_ms=settings.redis.timeout_ms, name="beatd-signs", role=role) as client:
             with suppress(StoreRefused), translate_errors(client):
                 if redbeat and client.exists(REDBEAT_LOCK):
                     yield f"RedBeat leads on {RedisUrl.parse(url).shown}; {_ADVICE}"

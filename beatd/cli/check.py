@@ -26,7 +26,7 @@ from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
 from beatd.state_store import is_broker, store_keys
 from beatd.store import rights, server_check
-from beatd.store.client import connect, is_cluster, place_of, try_nodes
+from beatd.store.client import connect, is_cluster, server_of, try_nodes
 from beatd.store.embedded import find_embedded
 from beatd.store.embedded.binary import choose
 from beatd.store.keys import Keys
@@ -197,7 +197,7 @@ def _store(settings: Settings, queues: Sequence[str]) -> str:
             return f"would be {choose(None)}"
         url = running
     with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
-        notes = _examine(client, store_keys(settings), queues, "state store")
+        notes = _examine(client, store_keys(settings), queues)
         what = f", {server_check.described(client)} runs" if settings.redis.url == "embedded" else ""
         server_check.inspect(client)
         if is_cluster(client):
@@ -211,13 +211,13 @@ def _store(settings: Settings, queues: Sequence[str]) -> str:
     return "; ".join([f"reachable{what}{both}", *notes])
 
 
-def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], what: str, *, state: bool = True) -> list[str]:
+def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], *, state: bool = True) -> list[str]:
     """Describe a server; raises :class:`StoreRefused` with all that is wrong with it."""
     info = server_check.facts(client)
     wrong, notes = rights.state_of(info, in_cluster=is_cluster(client))
     wrong = wrong or rights.missing(client, keys, queues, state=state)
     if wrong:
-        raise StoreRefused(f"{what} {place_of(client)}: {'; '.join(wrong)}")
+        raise StoreRefused(f"{server_of(client)}: {'; '.join(wrong)}")
     return notes + (rights.optional(client, keys) if state else [])
 
 
@@ -225,10 +225,10 @@ def _broker(url: str, queues: Sequence[str], exchanges: Sequence[str], settings:
     notes = []
     if broker.is_redis(url):
         try:
-            with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
-                notes = _examine(client, Keys(settings.redis.prefix), queues, "broker", state=False)
+            with connect(url, timeout_ms=settings.redis.timeout_ms, role="broker") as client:
+                notes = _examine(client, Keys(settings.redis.prefix), queues, state=False)
         except StoreUnavailable as error:
-            raise BrokerError(str(error).replace("state store", "broker", 1)) from None
+            raise BrokerError(str(error)) from None
     elif broker.is_amqp(url):
         notes = broker.try_rights(url, queues, exchanges)
     publisher = broker.open(url)

@@ -9,11 +9,12 @@ import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.history import error_line, histories, local_moment, spoken
+from beatd.cli.history import error_line, histories
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import print_folded, print_json, print_line, print_table
 from beatd.client.entries import NEXT, Description, description_facts
 from beatd.client.history import totals_text
+from beatd.client.moments import local_text, moment_text
 from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text
 from beatd.clock import SystemClock
 from beatd.config.writer import Unwritable, entry_table, to_toml
@@ -22,6 +23,7 @@ from beatd.planning.catchup import ResumePoints
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
 from beatd.redaction import redacted
+from beatd.timestamps import span_text
 
 _LABEL = 11
 """Columns of the labels."""
@@ -40,9 +42,9 @@ def describe(*, name: str, config_file: str | None, app: str | None, as_json: bo
     if as_json:
         print_json(description_facts(seen))
         return
-    for line in _described(seen, zone):
-        print_folded(line, _LABEL)
-    _print_runs(seen, zone)
+    for line in _described(seen):
+        print_folded(local_text(line, seen.entry.timezone), _LABEL)
+    _print_runs(seen)
     click.echo()
     for line in _table(seen.entry, zone):
         print_line(line)
@@ -73,46 +75,47 @@ def _following(look: Outlook, state: EntryState, now_ms: int) -> list[Upcoming]:
     return list(islice(upcoming(look.entry, state, ResumePoints(now_ms)), NEXT))
 
 
-def _described(seen: Description, zone: str) -> Iterator[str]:
+def _described(seen: Description) -> Iterator[str]:
     entry, outcome, numbers = seen.entry, seen.outcome, seen.statistics
+    zone = entry.timezone
     yield f"Entry      {entry.name}"
     yield f"Task       {entry.task}"
-    yield f"Schedule   {schedule_phrase(entry.schedule).text}, {entry.timezone}"
+    yield f"Schedule   {schedule_phrase(entry.schedule).text}, {zone}"
     yield f"Place      {entry.source}"
     yield f"State      {seen.state}"
     yield f"Outcome    {outcome.word or 'no run yet'} {outcome.marks}".rstrip()
     if outcome.failing_since_ms is not None:
         yield f"Failing    {failure_text(entry.name, outcome)}"
     if outcome.overdue_since_ms is not None:
-        yield f"Overdue    since {local_moment(outcome.overdue_since_ms, zone)}"
+        yield f"Overdue    since {moment_text(outcome.overdue_since_ms, zone)}"
     if outcome.too_long_since_ms is not None:
-        yield f"Too long   since {local_moment(outcome.too_long_since_ms, zone)}"
+        yield f"Too long   since {moment_text(outcome.too_long_since_ms, zone)}"
     success = outcome.last_success_ms
-    yield f"Success    {local_moment(success, zone) if success else 'none that is remembered'}"
+    yield f"Success    {moment_text(success, zone) if success else 'none that is remembered'}"
     yield f"Runs       {totals_text(seen.totals)}"
     yield f"Duration   {_spread(numbers.duration_median_ms, numbers.duration_p95_ms)}"
     yield f"Lateness   {_spread(numbers.lateness_median_ms, numbers.lateness_p95_ms)}"
     yield f"Bounds     {bounds_text(seen.bounds)}"
     for number, run in enumerate(seen.following):
         note = f", {run.note}" if run.note else ""
-        yield f"{'Next' if number == 0 else '':<10} {local_moment(run.due_ms, entry.timezone)}{note}"
+        yield f"{'Next' if number == 0 else '':<10} {moment_text(run.due_ms, zone)}{note}"
 
 
 def _spread(median_ms: int | None, p95_ms: int | None) -> str:
     if median_ms is None or p95_ms is None:
         return "not known"
-    return f"median {spoken(median_ms)}, 95 % within {spoken(p95_ms)}"
+    return f"median {span_text(median_ms)}, 95 % within {span_text(p95_ms)}"
 
 
-def _print_runs(seen: Description, zone: str) -> None:
+def _print_runs(seen: Description) -> None:
     if not seen.runs:
         return
     click.echo()
     rows = [
         [
-            local_moment(run.record.due_ms, zone),
+            moment_text(run.record.due_ms, seen.entry.timezone),
             f"{run.word}: {run.record.reason}" if run.record.reason else run.word,
-            "" if run.record.runtime_ms is None else spoken(run.record.runtime_ms),
+            "" if run.record.runtime_ms is None else span_text(run.record.runtime_ms),
             (run.record.run_id or "")[:8],
             error_line(run),
         ]

@@ -25,6 +25,7 @@ from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.cli.problems import problems
 from beatd.cli.status import look
 from beatd.cli.systemd_units import DAEMON, installed_as
+from beatd.client.moments import local_text
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import BeatdError, ConfigError
@@ -34,6 +35,7 @@ from beatd.schedules import zone
 from beatd.state_store import running_store
 from beatd.store.client import connect
 from beatd.store.embedded import find_embedded
+from beatd.timestamps import span_text
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 _MARKS = {OK: "+", NOTE: "~", WRONG: "!"}
@@ -176,10 +178,12 @@ def _clock(found: Config) -> Findings:
     trip = after - before
     if abs(offset_ms) > SKEW_MS + trip:
         ahead = "ahead of" if offset_ms > 0 else "behind"
-        text = f"it is {abs(offset_ms) / 1000:.1f} s {ahead} the state store's; set it by NTP on both hosts"
+        text = f"it is {span_text(abs(offset_ms))} {ahead} the state store's; set it by NTP on both hosts"
         yield Finding("clock", WRONG, text)
     else:
-        yield Finding("clock", OK, f"within {max(abs(offset_ms), 1)} ms of the state store's; round trip {trip} ms")
+        yield Finding(
+            "clock", OK, f"within {span_text(max(abs(offset_ms), 1))} of the state store's; round trip {trip} ms"
+        )
 
 
 def _daemons(found: Config) -> Findings:
@@ -194,7 +198,7 @@ def _daemons(found: Config) -> Findings:
     if alive and found.digest not in {one.status.digest for one in alive}:
         yield Finding("daemons", NOTE, "none has the schedule of this file; see beatd diff, then beatd reload")
     for problem in problems(seen):
-        yield Finding("daemons", WRONG if problem.blocks else NOTE, problem.text)
+        yield Finding("daemons", WRONG if problem.blocks else NOTE, local_text(problem.text, found.settings.timezone))
 
 
 def _celery_beat(found: Config) -> Findings:

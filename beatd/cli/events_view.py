@@ -91,11 +91,15 @@ class EventsView:
         """Return the lines, each with its style: "", "bold" or "selected"."""
         online = sum(self._workers.values())
         head = f"beatd events: {plural(self.count, 'event')}, {online} of {plural(len(self._workers), 'worker')} online"
-        widths = (8, 10, max(10, (width - 24) * 2 // 3), max(6, (width - 24) // 3))
+        widths = (10, 10, max(10, (width - 26) * 2 // 3), max(6, (width - 26) // 3))
         shown = max(1, height - _CHROME)
         order = self._order()
         first = max(0, order.index(self._selected) - shown + 1) if self._selected in self._tasks else 0
-        lines = [(head, "bold"), (self.problem, "bold"), (_row(("time", "state", "task", "worker"), widths), "bold")]
+        lines = [
+            (head, "bold"),
+            (self.problem, "bold"),
+            (_row(("time (UTC)", "state", "task", "worker"), widths), "bold"),
+        ]
         for uuid in order[first : first + shown]:
             one = self._tasks[uuid]
             name = f"{one.name or '?'} {uuid}"
@@ -116,7 +120,7 @@ def _detail(event: Mapping[str, Any]) -> str:
 
 def _time(stamp: float) -> str:
     try:
-        return f"{datetime.fromtimestamp(stamp, UTC).astimezone():%H:%M:%S}" if stamp else "-"
+        return f"{datetime.fromtimestamp(stamp, UTC):%H:%M:%S}" if stamp else "-"
     except (ValueError, OverflowError, OSError):
         return "-"
 

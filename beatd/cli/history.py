@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 
 import click
 
@@ -14,16 +13,16 @@ from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
 from beatd.cli.output import plural, print_folded, print_json, print_table, read_moment
 from beatd.client.history import counts, facts
+from beatd.client.moments import local_time
 from beatd.client.outcomes import OutcomeReader, RunDetail, detail_facts
 from beatd.clock import SystemClock, monotonic, sleep
-from beatd.schedules import duration_text, zone
 from beatd.state_store import result_urls
 from beatd.store.client import connect
 from beatd.store.history import REASONS, Record, RecordFilter
 from beatd.store.history_reader import Ending, Histories, Totals
 from beatd.store.run_record import REFUSED
 from beatd.store.runtime_entries import Runtime
-from beatd.timestamps import from_ms
+from beatd.timestamps import span_text
 
 _LOOK_S = 0.05
 _ERROR_SHOWN = 100
@@ -39,7 +38,8 @@ def histories(place: Installation, result_backend: str | None) -> Iterator[Histo
     if result_backend and broker.is_redis(result_backend):
         urls.insert(0, broker.redis_url(result_backend))
     with ExitStack() as stack:
-        clients = [stack.enter_context(connect(url, timeout_ms=settings.redis.timeout_ms)) for url in urls]
+        timeout_ms = settings.redis.timeout_ms
+        clients = [stack.enter_context(connect(url, timeout_ms=timeout_ms, role="result backend")) for url in urls]
         yield Histories(place.client, place.keys, results=clients)
 
 
@@ -109,9 +109,9 @@ def _print(runs: Sequence[RunDetail], timezone: str, *, with_name: bool) -> None
     columns = {
         "entry": [one.entry if with_name else "" for one in lines],
         "due": _moments(lines, timezone),
-        "late": [spoken(one.late_ms) if one.kind == "scheduled" else "" for one in lines],
+        "late": [span_text(one.late_ms) if one.kind == "scheduled" else "" for one in lines],
         "outcome": [_outcome(one, timezone) for one in runs],
-        "took": ["" if one.runtime_ms is None else spoken(one.runtime_ms) for one in lines],
+        "took": ["" if one.runtime_ms is None else span_text(one.runtime_ms) for one in lines],
         "run": [(one.run_id or "")[:8] for one in lines],
         "error": list(map(error_line, runs)),
     }
@@ -121,8 +121,8 @@ def _print(runs: Sequence[RunDetail], timezone: str, *, with_name: bool) -> None
 
 def _moments(lines: Sequence[Record], timezone: str) -> list[str]:
     """When runs were due, with the year if they are not all of one."""
-    dues = [_local(one.due_ms, timezone) for one in lines]
-    form = "%m-%d %H:%M:%S" if len({due.year for due in dues}) == 1 else "%Y-%m-%d %H:%M:%S"
+    dues = [local_time(one.due_ms, timezone) for one in lines]
+    form = "%m-%d %H:%M:%S %Z" if len({due.year for due in dues}) == 1 else "%Y-%m-%d %H:%M:%S %Z"
     return [due.strftime(form) for due in dues]
 
 
@@ -132,7 +132,7 @@ def _outcome(run: RunDetail, timezone: str) -> str:
         case "skipped":
             return f"skipped: {one.reason}"
         case "missed":
-            return f"missed to {_local(one.at_ms, timezone):%m-%d %H:%M:%S}"
+            return f"missed to {local_time(one.at_ms, timezone):%m-%d %H:%M:%S %Z}"
         case "scheduled":
             return _ended(run)
         case by_hand:
@@ -156,13 +156,6 @@ def error_line(run: RunDetail) -> str:
     return (text if len(text) <= _ERROR_SHOWN else f"{text[: _ERROR_SHOWN - 1]}…") + attempts
 
 
-def spoken(ms: int) -> str:
-    """A duration for people: ``3 ms``, ``1.2 s``, then ``2m5s``."""
-    if ms < 1_000:
-        return f"{ms} ms"
-    return f"{ms / 1000:.1f} s" if ms < 60_000 else duration_text(ms // 1000 * 1000)
-
-
 def _summed_up(what: str, totals: Sequence[Totals]) -> str:
     scheduled, counts = sum(one.scheduled for one in totals), sum((one.counts for one in totals), start=Counter[str]())
     by_hand = [f"{counts[word]:,} {word}" for word in ("triggered", "backfilled") if counts[word]]
@@ -171,12 +164,3 @@ def _summed_up(what: str, totals: Sequence[Totals]) -> str:
     late = [f"{counts['late']:,} more than 1 s late"] if counts["late"] else []
     refused = [f"{counts['refused']:,} refused by the broker"] if counts["refused"] else []
     return f"{what}: {', '.join([f'{scheduled:,} sent by schedule', *late, *by_hand, *refused, *skipped])}"
-
-
-def _local(ms: int, timezone: str) -> datetime:
-    return from_ms(ms).astimezone(zone(timezone).info)
-
-
-def local_moment(ms: int, timezone: str) -> str:
-    """A moment on the clocks of a zone."""
-    return f"{_local(ms, timezone):%Y-%m-%d %H:%M:%S %Z}"

@@ -6,7 +6,6 @@ Answers with rows are printed as tables, facts as lines.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,6 +15,7 @@ from beatd.cli.app_commands import client_app
 from beatd.cli.global_options import is_quiet
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_table
 from beatd.redaction import printable
+from beatd.timestamps import utc_text
 from beatd.worker.control import COMMANDS, Command, Kind
 
 Answers = Mapping[str, Any]
@@ -115,7 +115,7 @@ def _since(info: Mapping[str, Any]) -> str:
     began = info.get("time_start")
     if not isinstance(began, int | float):
         return "waiting"
-    return f"since {datetime.fromtimestamp(began, UTC).isoformat(sep=' ', timespec='seconds')[:19]} UTC"
+    return f"since {utc_text(int(began * 1000))}"
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

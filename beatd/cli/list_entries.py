@@ -14,18 +14,18 @@ from beatd.cli.completion import entry_names
 from beatd.cli.installation import EffectiveSchedule, Installation, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.client.entries import entry_facts, has_tags, is_of, kind_of
+from beatd.client.moments import local_text, moment_text
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.model import Entry
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
-from beatd.schedules import duration_text
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause
-from beatd.timestamps import from_ms
+from beatd.timestamps import span_text
 
 _SHOWN = 10
 """Faults, and reasons of held-back entries, that are shown one by one."""
@@ -43,7 +43,7 @@ class EntryRow(NamedTuple):
     def state(self) -> str:
         """The reason why it does not run, in a word or two; the full one of a held-back entry is ``look.note``."""
         if self.pause is not None and self.pause.until_ms is not None:
-            return f"paused until {from_ms(self.pause.until_ms):%Y-%m-%d %H:%M:%S} UTC"
+            return f"paused until {moment_text(self.pause.until_ms, self.look.entry.timezone)}"
         return "held back" if self.look.held else self.look.note
 
 
@@ -215,7 +215,7 @@ def _print(listing: Listing, now_ms: int) -> None:
     _print_failing(listing.lines)
     held = [line.look for line in listing.lines if line.look.held]
     for look in held[:_SHOWN]:
-        print_problem(f"{look.entry.name} is {look.note}")
+        print_problem(local_text(f"{look.entry.name} is {look.note}", look.entry.timezone))
     if held[_SHOWN:]:
         print_line(f"! and {plural(len(held) - _SHOWN, 'entry')} more held back; --json has the reasons")
     for entry in listing.overruled:
@@ -231,7 +231,8 @@ def _print(listing: Listing, now_ms: int) -> None:
 def _print_failing(lines: Sequence[EntryRow]) -> None:
     failing = [line for line in lines if line.outcome.failing_since_ms is not None]
     for line in failing[:_SHOWN]:
-        print_problem(failure_text(line.look.entry.name, line.outcome))
+        entry = line.look.entry
+        print_problem(local_text(failure_text(entry.name, line.outcome), entry.timezone))
     if failing[_SHOWN:]:
         print_line(f"! and {plural(len(failing) - _SHOWN, 'entry')} more failing; beatd list --failed --json has all")
 
@@ -242,18 +243,12 @@ def _cells(line: EntryRow, now_ms: int) -> list[str]:
     return [
         look.entry.name,
         schedule_phrase(look.entry.schedule).text,
-        "" if look.last_due_ms is None else f"{distance(now_ms - look.last_due_ms)} ago",
+        "" if look.last_due_ms is None else f"{span_text(now_ms - look.last_due_ms)} ago",
         f"{line.outcome.word or ''} {line.outcome.marks}".strip(),
-        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {distance(next_ms - now_ms)}",
+        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {span_text(next_ms - now_ms)}",
         line.source,
         line.state,
     ]
-
-
-def distance(ms: int) -> str:
-    """Round to tenths of a second, seconds up to an hour, minutes up to two days, then hours."""
-    unit = 100 if ms < 10_000 else 1_000 if ms < 3_600_000 else 60_000 if ms < 172_800_000 else 3_600_000
-    return duration_text(max(ms, 0) // unit * unit)
 
 
 def _facts(listing: Listing) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from beatd.clock import SystemClock
 from beatd.exceptions import StoreUnavailable
 from beatd.listen_address import ListenAddress
 from beatd.model import Settings
-from beatd.timestamps import from_ms, iso_ms
+from beatd.timestamps import iso_ms, utc_text
 from beatd.urls import shown
 
 _ASK_S = 4.0
@@ -30,7 +30,7 @@ def with_since(error: StoreUnavailable, settings: Settings) -> StoreUnavailable:
         found = _DOWN.search(answer) if status == 200 else None
         if found is not None and (away_ms := int(float(found[1]) * 1000)):
             since_ms = SystemClock().now_ms() - away_ms
-            told = StoreUnavailable(f"{error}, since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC")
+            told = StoreUnavailable(f"{error}, since {utc_text(since_ms)}")
             told.since_ms = since_ms
             return told
     return error

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from beatd.beat.shard_assignment import SKEW_MS, why_aside
 from beatd.cli.output import plural
 from beatd.client.outcomes import failing_text
-from beatd.schedules import duration_text
 from beatd.store.daemon_registry import LATE_MS, Member, Status
-from beatd.timestamps import from_ms
+from beatd.timestamps import span_text, utc_text
 
 if TYPE_CHECKING:
     from beatd.cli.status import Overview
@@ -60,7 +59,7 @@ def _leadership(seen: Overview) -> Iterator[Problem]:
             text = f"nobody can lead shard {shard}: the key {key} does not hold a lease of beatd; delete the key"
             yield Problem(text, blocks=True)
         elif alive and holder.daemon_id not in alive:
-            left = duration_text(-(-max(holder.left_ms, 0) // 1000) * 1000)
+            left = span_text(-(-max(holder.left_ms, 0) // 1000) * 1000)
             text = f"shard {shard} is led by {holder.daemon_id}, which is gone; a standby takes over within {left}"
             yield Problem(text, blocks=True)
 
@@ -72,7 +71,7 @@ def _daemons(seen: Overview) -> Iterator[Problem]:
         yield Problem(f"the daemons have {len(digests)} different schedules: compare their files and run beatd reload")
     for one in seen.fleet.daemons.values():
         if not one.alive:
-            yield Problem(f"{one.status.id} is gone: its last heartbeat was {duration_text(rounded(one.age_ms))} ago")
+            yield Problem(f"{one.status.id} is gone: its last heartbeat was {span_text(one.age_ms)} ago")
     for one in seen.alive:
         if why := why_aside(one.status, statuses):
             yield Problem(f"{one.status.id} is not eligible to lead: {why}")
@@ -84,13 +83,13 @@ def _daemons(seen: Overview) -> Iterator[Problem]:
 def _blocked_runs(one: Member, seen: Overview) -> Iterator[Problem]:
     """Report a leader whose runs are not sent, or late."""
     each = one.status
-    late = f"; runs are {duration_text(rounded(each.late_ms))} late" if each.late_ms > LATE_MS else ""
+    late = f"; runs are {span_text(each.late_ms)} late" if each.late_ms > LATE_MS else ""
     if each.problem:
-        since = _clock(seen.fleet.now_ms - one.age_ms - each.problem_ms)
+        since = utc_text(seen.fleet.now_ms - one.age_ms - each.problem_ms)
         text = f"{each.id}: no run is sent since {since}: {each.problem}{late}; it resumes by itself once that is fixed"
         yield Problem(text, blocks=max(each.problem_ms, each.late_ms) > LATE_MS)
     elif late:
-        since = _clock(seen.fleet.now_ms - one.age_ms - each.late_ms)
+        since = utc_text(seen.fleet.now_ms - one.age_ms - each.late_ms)
         yield Problem(f"{each.id}: no run is sent in time since {since}{late}; see its log", blocks=True)
 
 
@@ -114,20 +113,18 @@ def _warnings(each: Status) -> Iterator[Problem]:
         yield Problem(f"{each.id}: the state store answers slowly, and runs are late: {each.slow}")
     if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
         ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
-        yield Problem(f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's")
+        yield Problem(f"{each.id}: its clock is {span_text(abs(each.clock_offset_ms))} {ahead} the state store's")
     if each.read_ms_ago is not None and each.read_ms_ago > UNREAD_MS:
-        ago = duration_text(rounded(each.read_ms_ago))
+        ago = span_text(each.read_ms_ago)
         yield Problem(f"{each.id}: it has not read runtime entries for {ago}; see its log")
     if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
-        yield Problem(
-            f"{each.id}: its loop has made no progress for {duration_text(rounded(each.turned_ms_ago))}; see its log"
-        )
+        yield Problem(f"{each.id}: its loop has made no progress for {span_text(each.turned_ms_ago)}; see its log")
 
 
 def _held_back(seen: Overview) -> Iterator[Problem]:
     for name, held in islice(sorted(seen.held.items()), HELD_SHOWN):
-        again = f"next try at {_clock(held.again_ms)}"
-        yield Problem(f"{name} is held back since {_clock(held.since_ms)}: {held.reason}; {again}")
+        again = f"next try at {utc_text(held.again_ms)}"
+        yield Problem(f"{name} is held back since {utc_text(held.since_ms)}: {held.reason}; {again}")
     if seen.held_count > HELD_SHOWN:
         yield Problem(f"and {plural(seen.held_count - HELD_SHOWN, 'entry')} more held back; see beatd list --held")
 
@@ -144,7 +141,7 @@ def _failing(seen: Overview) -> Iterator[Problem]:
     ):
         ordered = sorted(late.items(), key=lambda item: (item[1], item[0]))
         for name, since_ms in ordered[:FAILING_SHOWN]:
-            yield Problem(f"entry {name} {is_late} since {_clock(since_ms)}; see beatd describe {name}{advice}")
+            yield Problem(f"entry {name} {is_late} since {utc_text(since_ms)}; see beatd describe {name}{advice}")
         if len(ordered) > FAILING_SHOWN:
             what = f"{plural(len(ordered) - FAILING_SHOWN, 'entry')} more"
             yield Problem(f"and {what} that {is_late.replace('has', 'have', 1)}; see beatd list --overdue")
@@ -159,7 +156,7 @@ def _undelivered(seen: Overview) -> Iterator[Problem]:
             what, advice = (f"as {kind.replace('_', '-')}s to {host}", "; see the leader's log")
         lost = f", {plural(one.given_up, 'notice')} given up" if one.given_up else ""
         tries = f"{plural(one.attempts, 'attempt')}{lost}"
-        text = f"no notification {what} is delivered since {_clock(one.since_ms)} ({tries}): {one.error}{advice}"
+        text = f"no notification {what} is delivered since {utc_text(one.since_ms)} ({tries}): {one.error}{advice}"
         yield Problem(text)
     if len(seen.undelivered) > FAILING_SHOWN:
         yield Problem(
@@ -167,19 +164,6 @@ def _undelivered(seen: Overview) -> Iterator[Problem]:
         )
 
 
-def _clock(ms: int) -> str:
-    try:
-        return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError):
-        return "an unknown time"
-
-
 def shards(numbers: list[int]) -> str:
     """``shard 3``, ``shards 1, 2``."""
     return f"shard{'s' if numbers[1:] else ''} {', '.join(map(str, numbers))}"
-
-
-def rounded(ms: int) -> int:
-    """Round to seconds up to an hour, then to minutes."""
-    unit = 1_000 if ms < 3_600_000 else 60_000
-    return ms // unit * unit

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from beatd.cli.history import histories, local_moment
+from beatd.cli.history import histories
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import print_json, print_line
 from beatd.client.history import facts
+from beatd.client.moments import moment_text
 from beatd.client.outcomes import OutcomeReader, RunDetail, run_facts
 from beatd.clock import SystemClock
 from beatd.redaction import printable
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Runtime
+from beatd.timestamps import span_text
 
 _SHORTEST = 4
 _SHOWN = 20
@@ -62,10 +64,10 @@ def described(run: RunDetail, zone: str) -> Iterator[str]:
     yield f"Entry      {record.entry}"
     yield f"Run        {record.run_id}"
     yield f"Outcome    {run.word}" + (f": {record.reason}" if record.reason else "")
-    yield f"Due        {local_moment(record.due_ms, zone)}, {record.kind}"
-    yield f"Sent       {local_moment(record.at_ms, zone)}, {record.late_ms} ms late"
+    yield f"Due        {moment_text(record.due_ms, zone)}, {record.kind}"
+    yield f"Sent       {moment_text(record.at_ms, zone)}, {span_text(record.late_ms)} late"
     if run.started:
-        yield f"Running    since {local_moment(run.started.start_ms, zone)} by {run.started.worker}"
+        yield f"Running    since {moment_text(run.started.start_ms, zone)} by {run.started.worker}"
     if last is not None:
         facts = (("Task", last.task), ("Args", last.args), ("Kwargs", last.kwargs), ("Result", last.result))
         yield from (f"{name:<10} {text}" for name, text in facts if text)
@@ -79,8 +81,8 @@ def described(run: RunDetail, zone: str) -> Iterator[str]:
 
 def _attempts(attempts: Sequence[RunRecord], zone: str) -> Iterator[str]:
     for attempt in attempts:
-        start = local_moment(attempt.start_ms, zone) if attempt.start_ms else "–"
-        end = f", ended {local_moment(attempt.end_ms, zone)}" if attempt.end_ms else ""
+        start = moment_text(attempt.start_ms, zone) if attempt.start_ms else "–"
+        end = f", ended {moment_text(attempt.end_ms, zone)}" if attempt.end_ms else ""
         by = f" by {attempt.worker}" if attempt.worker else ""
         error = f": {attempt.type}: {' '.join(attempt.message.split())}" if attempt.type else ""
         yield f"Attempt {attempt.attempt}  {attempt.word}{error}"

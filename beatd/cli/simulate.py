@@ -22,12 +22,13 @@ from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.next import facts, named
 from beatd.cli.output import plural, print_json, print_table, read_moment, write_output
+from beatd.client.moments import local_time, moment_text
 from beatd.clock import SystemClock
 from beatd.model import Entry
 from beatd.planning.preview import all_upcoming, caveats
 from beatd.planning.simulation import STEPS_S, Busy, Simulation, TooManyRuns, Totals, simulate, window_state
-from beatd.schedules import duration_text, zone
-from beatd.timestamps import from_ms, iso_ms
+from beatd.schedules import duration_text
+from beatd.timestamps import iso_ms
 
 WIDTH, HEIGHT, MARGIN = 960, 320, 48
 """Of the SVG, in its own units."""
@@ -168,7 +169,7 @@ def simulate_runs(
         return
     with _progress(end_ms - start_ms) as advance:
         simulation = simulate(entries, start_ms, end_ms, limit=limit, progress=advance)
-    bars = Bars(_local(start_ms, timezone), timedelta(seconds=simulation.seconds_per_column), simulation.columns)
+    bars = Bars(local_time(start_ms, timezone), timedelta(seconds=simulation.seconds_per_column), simulation.columns)
     if svg_file is not None:
         title = f"{plural(simulation.sent, 'run')}, {_window(simulation, timezone)}"
         write_output(Path(svg_file), svg_chart(bars, title), kind="SVG file")
@@ -216,7 +217,7 @@ def _print(simulation: Simulation, bars: Bars, timezone: str, rows: int | None) 
     if simulation.busiest:
         click.echo("\nbusiest seconds")
     for busy in simulation.busiest:
-        click.echo(f"  {_local(busy.second * 1000, timezone):%Y-%m-%d %H:%M:%S %Z}  {busy.runs:>9,}  {_names(busy)}")
+        click.echo(f"  {moment_text(busy.second * 1000, timezone)}  {busy.runs:>9,}  {_names(busy)}")
     _print_overlaps([total for total in simulation.totals if total.overlaps], timezone)
 
 
@@ -243,7 +244,7 @@ def _print_overlaps(totals: Sequence[Totals], timezone: str) -> None:
         click.echo("\noverlaps: runs that leave within max_runtime of the one before")
     for total in totals[:ROWS]:
         policies = total.entry.policies
-        first = f"first at {_local(total.first_overlap_ms or 0, timezone):%Y-%m-%d %H:%M:%S %Z}"
+        first = f"first at {moment_text(total.first_overlap_ms or 0, timezone)}"
         runtime = f"max_runtime {duration_text(policies.max_runtime_ms or 0)}"
         click.echo(f'  {total.entry.name}: {total.overlaps:,}, {first}; {runtime}, overlap = "{policies.overlap}"')
 
@@ -287,9 +288,5 @@ def _facts(simulation: Simulation) -> dict[str, Any]:
 
 
 def _window(simulation: Simulation, timezone: str) -> str:
-    start, end = _local(simulation.from_ms, timezone), _local(simulation.to_ms, timezone)
+    start, end = local_time(simulation.from_ms, timezone), local_time(simulation.to_ms, timezone)
     return f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} {timezone}"
-
-
-def _local(ms: int, timezone: str) -> datetime:
-    return from_ms(ms).astimezone(zone(timezone).info)

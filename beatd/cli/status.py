@@ -15,14 +15,14 @@ from beatd.beat.shard_assignment import why_aside
 from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
-from beatd.cli.problems import problems, rounded, shards
+from beatd.cli.problems import problems, shards
 from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
+from beatd.client.moments import local_text
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
 from beatd.exceptions import BeatdError, StoreRefused, StoreUnavailable
 from beatd.model import Settings
-from beatd.schedules import duration_text
 from beatd.state_store import running_store
 from beatd.store import server_check
 from beatd.store.client import connect, place_of
@@ -32,7 +32,7 @@ from beatd.store.outcomes import Outcomes
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.undelivered import Undelivered, Unreached
-from beatd.timestamps import iso_ms
+from beatd.timestamps import iso_ms, span_text
 
 _HELD_TOLD = 1_000
 """Held-back entries in the JSON document."""
@@ -145,7 +145,7 @@ def status(
     if as_json:
         print_json(facts(seen) | workers_document(workers))
     else:
-        _print(seen)
+        _print(seen, settings.timezone)
         print_workers(workers)
         with suppress(BeatdError):  # another broker may be away
             for sign in signs_on_servers(settings, [settings.broker.default_queue], redbeat=False):
@@ -205,10 +205,10 @@ def _changes(runtime: Runtime) -> Changes:
     return Changes(revision, entries, pauses, dict(sorted(paused.items())))
 
 
-def _print(seen: Overview) -> None:
+def _print(seen: Overview, timezone: str) -> None:
     found = list(problems(seen))
     for problem in found:
-        print_problem(problem.text)
+        print_problem(local_text(problem.text, timezone))
     if found:
         click.echo()
     print_line(f"State store  {seen.place}, {seen.server}, prefix {seen.prefix}")
@@ -218,7 +218,7 @@ def _print(seen: Overview) -> None:
     if seen.runtime.revision or seen.runtime.entries or seen.runtime.pauses:
         print_line(f"Runtime      {plural(seen.runtime.entries, 'entry')}, revision {seen.runtime.revision:,}")
     for number, line in enumerate(_paused(seen.runtime)):
-        print_folded(f"{'Paused' if number == 0 else '':<12} {line}", 13)
+        print_folded(local_text(f"{'Paused' if number == 0 else '':<12} {line}", timezone), 13)
     if seen.alive:
         click.echo()
         print_table(["daemon", "up", "seen", "entries", "schedule", "role"], (_row(one, seen) for one in seen.alive))
@@ -248,8 +248,8 @@ def _leader(seen: Overview) -> str:
 
 def _row(one: Member, seen: Overview) -> list[str]:
     each = one.status
-    up = duration_text(rounded(max(seen.fleet.now_ms - each.started_ms, 0)))
-    heard = f"{one.age_ms / 1000:.1f} s ago"
+    up = span_text(max(seen.fleet.now_ms - each.started_ms, 0))
+    heard = f"{span_text(one.age_ms)} ago"
     led = seen.led_by(each.id)
     if led:
         role = f"leads {shards(list(led))}" if len(seen.outboxes) > 1 else f"leads, term {led[0]}"

@@ -17,12 +17,11 @@ from beatd.clock import SystemClock
 from beatd.config.loader import LoadedSettings, load
 from beatd.exceptions import BeatdError, ConfigError
 from beatd.model import Settings
-from beatd.schedules import duration_text
 from beatd.state_store import running_store
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.worker_registry import worker_heartbeats
-from beatd.timestamps import iso_ms
+from beatd.timestamps import iso_ms, span_text
 
 WITHIN_S = 4.0
 """Time in which the broker has to answer."""
@@ -101,7 +100,7 @@ def _queues_of(head: LoadedSettings, file: Path) -> set[str]:
 
 
 def _heartbeats(url: str, settings: Settings) -> dict[str, int | None]:
-    with connect(redis_url(url), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
+    with connect(redis_url(url), timeout_ms=settings.redis.timeout_ms, name="beatd-status", role="broker") as client:
         found: dict[str, int | None] = {}
         for prefix in {_OWN_PREFIX, settings.redis.prefix}:
             found |= worker_heartbeats(client, Keys(prefix))
@@ -144,7 +143,7 @@ def _lengths(queues: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The longest queues, then how many others are empty or not shown."""
     shown = [each for each in queues if each["messages"]][:_QUEUES_SHOWN]
     for each in shown:
-        oldest = "" if each["oldest_s"] is None else f", the oldest for {duration_text(int(each['oldest_s']) * 1000)}"
+        oldest = "" if each["oldest_s"] is None else f", the oldest for {span_text(int(each['oldest_s']) * 1000)}"
         yield f"{each['name']} {plural(each['messages'], 'message')}{oldest}"
     if rest := len(queues) - len(shown):
         yield f"{rest:,} {'others' if shown else 'empty'}" if rest > 1 or not shown else "1 other"
@@ -153,11 +152,13 @@ def _lengths(queues: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _row(each: Mapping[str, Any]) -> list[str]:
     running = "" if each["running"] is None else f"{each['running']:,} of {each['concurrency'] or '?'}"
     age = each["heartbeat_age_ms"]
-    return [each["name"], each["state"], running, "" if age is None else _ago(age), ", ".join(each["queues"])]
-
-
-def _ago(age_ms: int) -> str:
-    return f"{age_ms / 1000:.1f} s ago"
+    return [
+        each["name"],
+        each["state"],
+        running,
+        "" if age is None else f"{span_text(age)} ago",
+        ", ".join(each["queues"]),
+    ]
 
 
 def workers_document(seen: SeenWorkers) -> dict[str, Any]:

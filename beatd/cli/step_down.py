@@ -13,6 +13,7 @@ from beatd.clock import SystemClock
 from beatd.schedules import duration_text
 from beatd.store.daemon_commands import DaemonCommand, DaemonCommands
 from beatd.store.daemon_registry import FleetView
+from beatd.timestamps import span_text
 
 _LOOK_S = 0.05
 
@@ -49,10 +50,10 @@ def step_down(
     if as_json:
         print_json({"daemon": leader, "leaders": {str(number): heirs[number] for number in sorted(heirs)}})
         return
-    click.echo(f"{leader} stepped down; it leads nothing for {duration_text(rest_ms)}")
+    click.echo(f"{leader} stepped down; it leads nothing for {span_text(rest_ms)}")
     for number in sorted(heirs):
         whole = len(heirs) == 1 and number == 0
-        click.echo(f"{heirs[number]} leads{'' if whole else f' shard {number}'} now, after {took_ms:,} ms")
+        click.echo(f"{heirs[number]} leads{'' if whole else f' shard {number}'} now, after {span_text(took_ms)}")
 
 
 def _leader(fleet: FleetView, daemon: str | None, shard: int | None) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 
 from beatd import sources
 from beatd.cli import status
-from beatd.cli.list_entries import distance
 from beatd.cli.output import plural
 from beatd.cli.top_view import PAGE, Away, Change, Row, Snapshot, Style, Table, Wanted
 from beatd.client.history import pause_facts
+from beatd.client.moments import local_text, moment_text
 from beatd.client.outcomes import FAILED, EntryOutcome, RunDetail, failure_text
 from beatd.client.runs import RunClient
 from beatd.client.workers import WorkerClient
@@ -34,7 +34,7 @@ from beatd.store.client import connect
 from beatd.store.history import ALL_RECORDS
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.server_check import RareCheck, keys_in
-from beatd.timestamps import from_ms, to_ms
+from beatd.timestamps import span_text, to_ms
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.selection import Selector, View
@@ -104,27 +104,30 @@ class Collector:
 
     def _be_away(self, reason: str, now_ms: int) -> None:
         """Keep what was seen last, and say that it is old."""
-        last = self.snapshot or Snapshot(now_ms, "", (), 0, 0, self.wanted.tab, Table(()))
+        zone = self.settings.timezone
+        last = self.snapshot or Snapshot(now_ms, "", (), 0, 0, self.wanted.tab, Table(()), timezone=zone)
         self.snapshot = last._replace(now_ms=now_ms, away=last.away or Away(now_ms, reason))
 
     def _overview(self) -> dict[str, Any]:
         return status.facts(status.look(self.settings, self._rare))
 
     def _look(self, wanted: Wanted, now_ms: int) -> Snapshot:
-        overview = self._store.status()
+        overview, timezone = self._store.status(), self.settings.timezone
         self._selector.lay_over()
         table = (self._entries, self._runs, self._workers, self._queues)[wanted.tab](wanted, now_ms)
         leaders = sorted({shard["leader"] for shard in overview["shards"] if shard["leader"]})
+        faults = map(str, self._plan.faults[:3])
         alive = sum(daemon["alive"] for daemon in overview["daemons"])
         led = f"{leaders[0] if len(leaders) == 1 else len(leaders)} leads" if leaders else "nobody leads"
         return Snapshot(
             now_ms,
             f"{led}, {plural(alive, 'daemon')} alive",
-            [*overview["problems"], *map(str, self._plan.faults[:3])],
+            [local_text(text, timezone) for text in (*overview["problems"], *faults)],
             len(self._plan.listing.entries),
             overview["failing_count"],
             wanted.tab,
             table,
+            timezone=timezone,
         )
 
     def _entries(self, wanted: Wanted, now_ms: int) -> Table:
@@ -142,14 +145,14 @@ class Collector:
         cells = (
             name,
             f"{outcome.word or '':<8}{outcome.marks}",
-            "" if look.last_due_ms is None else distance(now_ms - look.last_due_ms),
-            "" if next_ms is None else "now" if next_ms <= now_ms else distance(next_ms - now_ms),
+            "" if look.last_due_ms is None else span_text(now_ms - look.last_due_ms),
+            "" if next_ms is None else "now" if next_ms <= now_ms else span_text(next_ms - now_ms),
             state,
         )
-        return Row(cells, style, name, detail=paused.note if paused else detail)
+        return Row(cells, style, name, detail=local_text(paused.note if paused else detail, look.entry.timezone))
 
     def _runs(self, _wanted: Wanted, now_ms: int) -> Table:
-        """The runs at work, as the workers tell, then the newest ones of the history."""
+        """Running runs, as workers report them, then the newest ones of the history."""
         workers = self._broker.workers()["workers"]
         active = {task["id"]: (worker["name"], task) for worker in workers for task in worker["active"]}
         rows = []
@@ -193,16 +196,16 @@ class Collector:
 def _run_row(run: RunDetail, now_ms: int) -> Row:
     record, last = run.record, run.last
     style: Style = "bad" if run.word in FAILED else "good" if run.word == "running" else ""
-    took = "" if record.runtime_ms is None else distance(record.runtime_ms)
+    took = "" if record.runtime_ms is None else span_text(record.runtime_ms)
     worker = run.started.worker if run.started else last.worker if last else ""
     since_ms = run.started.start_ms if run.started else record.at_ms
     error = f"{last.type}: {last.message}" if last is not None and last.type else record.reason or ""
-    cells = (record.entry, run.word, distance(now_ms - since_ms), took, worker)
+    cells = (record.entry, run.word, span_text(now_ms - since_ms), took, worker)
     return Row(cells, style, record.entry, record.run_id or "", error)
 
 
 def _since(moment: str | None, now_ms: int) -> str:
-    return "" if moment is None else distance(now_ms - to_ms(datetime.fromisoformat(moment)))
+    return "" if moment is None else span_text(now_ms - to_ms(datetime.fromisoformat(moment)))
 
 
 class Operations:
@@ -244,7 +247,8 @@ class Operations:
                 note = Pause(since_ms=now_ms, by=whoami(), reason=change.reason, until_ms=until_ms)
                 Runtime(client, keys).put_pauses([name], note, ("until", "reason", "by"))
                 after = pause_facts(note)
-                done = f"Paused {name}" + ("" if until_ms is None else f" until {from_ms(until_ms):%m-%d %H:%M:%S} UTC")
+                until = "" if until_ms is None else f" until {moment_text(until_ms, settings.timezone)}"
+                done = f"Paused {name}{until}"
             elif change.verb == "resume":
                 if not Runtime(client, keys).resume([name]):
                     return f"{name} is not paused"

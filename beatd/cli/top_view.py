@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from beatd.cli.output import cell_len
+from beatd.client.moments import local_text, moment_text
 from beatd.exceptions import ScheduleError
 from beatd.redaction import printable
 from beatd.schedules import duration_ms
-from beatd.timestamps import from_ms
 
 Style = Literal["", "good", "bad", "warn", "dim", "bold", "selected"]
 PAGE = 200
@@ -70,6 +70,7 @@ class Snapshot(NamedTuple):
     tab: int
     table: Table
     away: Away | None = None
+    timezone: str = "UTC"
 
 
 class Wanted(NamedTuple):
@@ -253,7 +254,7 @@ class View:
         seen = self._snapshot
         if seen is None:
             return [Line("beatd top", "bold"), Line("Asking the state store …", "dim")]
-        time = f"{from_ms(seen.now_ms):%Y-%m-%d %H:%M:%S} UTC"
+        time = moment_text(seen.now_ms, seen.timezone)
         counts = f"{seen.entries:,}" + (f", {seen.failing:,} failing" if seen.failing else "")
         tabs = "  ".join(
             f"[{number} {name}]" if number - 1 == self.wanted.tab else f" {number} {name} "
@@ -264,8 +265,9 @@ class View:
 
     def _problem(self, seen: Snapshot) -> Line:
         if seen.away is not None:
-            since = f"{from_ms(seen.away.since_ms):%H:%M:%S} UTC"
-            return Line(f"! The store is away since {since}: {seen.away.reason}", "bad")
+            since = moment_text(seen.away.since_ms, seen.timezone)
+            reason = local_text(seen.away.reason, seen.timezone)
+            return Line(f"! The store is away since {since}: {reason}", "bad")
         if not seen.problems:
             return Line("Healthy", "good")
         more = f"   (and {len(seen.problems) - 1} more: beatd status)" if seen.problems[1:] else ""

@@ -13,12 +13,13 @@ from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
 from beatd.client.runs import RunClient
 from beatd.exceptions import MessageError, RequestRefused, ScheduleError
-from beatd.schedules import duration_ms, duration_text
+from beatd.schedules import duration_ms
 from beatd.states import IGNORED, SUCCESS
 from beatd.store.audit import whoami
 from beatd.store.history_reader import Ending
 from beatd.store.result_document import exception_from
 from beatd.store.runtime_entries import Runtime
+from beatd.timestamps import span_text
 
 WAIT_S = 60.0
 """Seconds that ``--wait`` waits without a number."""
@@ -108,9 +109,7 @@ def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | N
 def _told(ending: Ending | None, seconds: float) -> str:
     if ending is None:
         return f"It has not ended within {seconds:g} s, as far as its result or a bundled worker tells."
-    took = (
-        "" if ending.runtime_ms is None else f" in {duration_text(ending.runtime_ms) if ending.runtime_ms else '0 ms'}"
-    )
+    took = "" if ending.runtime_ms is None else f" in {span_text(ending.runtime_ms)}"
     meta = ending.result
     if meta is None:
         return f"{ending.state}{took}"

@@ -13,6 +13,7 @@ from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import plural, print_colored, print_json, print_line, print_table, read_moment
 from beatd.client.history import facts, held_facts, pause_facts
+from beatd.client.moments import local_text, local_time, moment_text
 from beatd.client.outcomes import OutcomeReader, RunDetail
 from beatd.client.workers import WorkerClient
 from beatd.clock import SystemClock
@@ -20,7 +21,6 @@ from beatd.exceptions import BeatdError
 from beatd.model import Entry, EntryState, Policies, run_id
 from beatd.planning.policies import runtime_ms
 from beatd.planning.reason import Reasons, Rule, reasons
-from beatd.schedules import duration_text, zone
 from beatd.state_store import running_store
 from beatd.store.entry_state import Running, UnfinishedRun
 from beatd.store.held_back import HeldBackEntry
@@ -29,7 +29,7 @@ from beatd.store.history_reader import Histories
 from beatd.store.keys import shard_of
 from beatd.store.lease import TermRecord, read_terms
 from beatd.store.runtime_entries import Pause
-from beatd.timestamps import from_ms, iso_ms
+from beatd.timestamps import iso_ms, span_text, utc_text
 
 _PAST = re.compile(r"-\d\S*")
 _MINUTES = re.compile(r"(\d{4}-\d\d-\d\d[T ])?\d\d?:\d\d([+-]\d\d:?\d\d|Z)?")
@@ -171,7 +171,7 @@ def _store_rules(
         yield Rule("pause", not (after_begin and before_end and record is None), seen.pause.note)
     is_open = record is None and answer.due_ms is not None and answer.due_ms <= now_ms
     if seen.held is not None and record is None:
-        since, again = _utc(seen.held.since_ms), _utc(seen.held.again_ms)
+        since, again = utc_text(seen.held.since_ms), utc_text(seen.held.again_ms)
         yield Rule("held back", _passes(is_open, True), f"since {since}: {seen.held.reason}; next try at {again}")
     if record is None and (answer.due or seen.live) and entry.policies.overlap != "allow":
         yield _overlap_rule(entry.policies, seen.unfinished, is_open=is_open)
@@ -192,7 +192,7 @@ def _overlap_rule(policies: Policies, unfinished: UnfinishedRun | None, *, is_op
         return Rule("overlap now", _passes(is_open, False), "the run before has ended")
     then = "waits for that" if policies.overlap == "queue_one" else "is skipped"
     text = f"the run before, {unfinished.run_id[:8]}, has not ended: one that is due now {then}"
-    bound = f"it counts as ended at {_utc(unfinished.until_ms)} at the latest (max_runtime)"
+    bound = f"it counts as ended at {utc_text(unfinished.until_ms)} at the latest (max_runtime)"
     return Rule("overlap now", _passes(is_open, True), f"{text}; {bound}")
 
 
@@ -218,30 +218,31 @@ def term_of(terms: Sequence[TermRecord], record: Record) -> TermRecord | None:
 def _term_rule(term: TermRecord | None) -> Rule:
     if term is None:
         return Rule("term", None, "the term that claimed it is not remembered")
-    began = f"which began at {_utc(term.began_ms)}"
+    began = f"which began at {utc_text(term.began_ms)}"
     return Rule("term", None, f"claimed by {term.daemon_id} in term {term.token} of shard {term.shard}, {began}")
 
 
 def _told(record: Record, blocker: RunDetail | None) -> str:
     """A line of history in words."""
     if record.kind == "missed":
-        return f"missed: nobody led from {_utc(record.due_ms)} to {_utc(record.at_ms)}, and catch-up did not make it"
+        gap = f"from {utc_text(record.due_ms)} to {utc_text(record.at_ms)}"
+        return f"missed: nobody led {gap}, and catch-up did not make it"
     if record.kind == "skipped":
         reason = _SKIPPED.get(record.reason or "", record.reason)
-        return f"skipped at {_utc(record.at_ms)}: {reason}{_blocked_by(blocker)}"
+        return f"skipped at {utc_text(record.at_ms)}: {reason}{_blocked_by(blocker)}"
     ended = record.outcome or "no outcome is known"
-    took = "" if record.runtime_ms is None else f" after {duration_text(record.runtime_ms)}"
+    took = "" if record.runtime_ms is None else f" after {span_text(record.runtime_ms)}"
     reason = f": {record.reason}" if record.reason else ""
-    late = f", {duration_text(record.late_ms)} late" if record.late_ms and record.kind == "scheduled" else ""
-    return f"{record.kind}, sent at {_utc(record.at_ms)}{late}; {ended}{took}{reason}"
+    late = f", {span_text(record.late_ms)} late" if record.late_ms and record.kind == "scheduled" else ""
+    return f"{record.kind}, sent at {utc_text(record.at_ms)}{late}; {ended}{took}{reason}"
 
 
 def _blocked_by(blocker: RunDetail | None) -> str:
     if blocker is None:
         return ""
-    sent = f"run {(blocker.record.run_id or '')[:8]}, sent at {_utc(blocker.record.at_ms)}"
+    sent = f"run {(blocker.record.run_id or '')[:8]}, sent at {utc_text(blocker.record.at_ms)}"
     is_over = blocker.word not in ("queued", "running")
-    ended = f", ended at {_utc(blocker.last.end_ms)}" if is_over and blocker.last else f", is {blocker.word}"
+    ended = f", ended at {utc_text(blocker.last.end_ms)}" if is_over and blocker.last else f", is {blocker.word}"
     return f"; {sent}{ended}"
 
 
@@ -273,7 +274,8 @@ def _print(entry: Entry, answer: Reasons, rules: list[Rule], verdict: str) -> No
         print_line(f"Due at {_local(entry, answer.due_ms)}, run id {run_id(entry.name, answer.due_ms)}.")
     click.echo()
     marks = {True: "yes", False: "NO", None: ""}
-    print_table(["rule", "passes", "detail"], [(rule.name, marks[rule.ok], rule.text) for rule in rules])
+    rows = [(rule.name, marks[rule.ok], local_text(rule.text, entry.timezone)) for rule in rules]
+    print_table(["rule", "passes", "detail"], rows)
     click.echo()
     if answer.before_ms is not None:
         print_line(f"The run before was due at {_local(entry, answer.before_ms)}.")
@@ -282,11 +284,7 @@ def _print(entry: Entry, answer: Reasons, rules: list[Rule], verdict: str) -> No
 
 
 def _local(entry: Entry, ms: int) -> str:
-    return f"{from_ms(ms).astimezone(zone(entry.timezone).info):%a %Y-%m-%d %H:%M:%S %Z}"
-
-
-def _utc(ms: int) -> str:
-    return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{local_time(ms, entry.timezone):%a} {moment_text(ms, entry.timezone)}"
 
 
 def _facts(

@@ -98,7 +98,9 @@ def open_places(
         places = []
         broker_client = None
         if broker.is_redis(url):
-            broker_client = stack.enter_context(connect(broker.redis_url(url), name="beatd-dead-letters"))
+            broker_client = stack.enter_context(
+                connect(broker.redis_url(url), name="beatd-dead-letters", role="broker")
+            )
             places.append(DeadLetterSource(broker_client, keys, None))
         if store_url is not None:
             client = stack.enter_context(connect(store_url, name="beatd-dead-letters"))

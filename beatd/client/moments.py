@@ -1,8 +1,14 @@
-"""Moments that people write: an instant, a date, a time of today, ``now``, or a distance such as ``+1d``, ``-2h``."""
+"""Moments that people write and read.
+
+They write an instant, a date, a time of today, ``now``, or a distance such as ``+1d``, ``-2h``. They read the schedule
+of an entry in its time zone, and what happened in that of the file, always with the name of the zone.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from datetime import datetime
 
 from beatd.config.values import InvalidValue, moment
 from beatd.exceptions import ScheduleError
@@ -31,7 +37,7 @@ def read_moment(text: str, *, timezone: str, base_ms: int, now_ms: int) -> int:
         else:
             if _TIME_OF_DAY.fullmatch(written):
                 time_of_day = written if written[2] == ":" else f"0{written}"
-                written = f"{from_ms(now_ms).astimezone(zone(timezone).info):%Y-%m-%d} {time_of_day}"
+                written = f"{local_time(now_ms, timezone):%Y-%m-%d} {time_of_day}"
             moment_ms = to_ms(moment(written, timezone))
     except (InvalidValue, ScheduleError) as error:
         is_told = written[:1] in {"+", "-"} or "out of range" in str(error)
@@ -39,3 +45,36 @@ def read_moment(text: str, *, timezone: str, base_ms: int, now_ms: int) -> int:
     if not in_range(moment_ms):
         raise ScheduleError(f"{quoted(text)} is out of range: expected a moment in the years 1970 to 9998")
     return moment_ms
+
+
+def local_time(ms: int, timezone: str) -> datetime:
+    """A moment on the clocks of a zone."""
+    return from_ms(ms).astimezone(zone(timezone).info)
+
+
+def moment_text(ms: int, timezone: str) -> str:
+    """A moment as text: ``2026-11-27 13:00:00 CET``."""
+    return f"{local_time(ms, timezone):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def local_text(text: str, timezone: str) -> str:
+    """A text in which moments are written in UTC, with these on the clocks of a zone."""
+    return with_moments(text, lambda since, ms: since + moment_text(ms, timezone))
+
+
+_WRITTEN = re.compile(r"(since )?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)?(?: UTC|\+00:00)")
+
+
+def with_moments(text: str, shown: Callable[[str, int], str]) -> str:
+    """A text whose moments in UTC, as :func:`beatd.timestamps.utc_text` and ``iso_ms`` write them, are replaced.
+
+    ``shown`` gets the word before the moment, ``"since "`` or nothing, and the moment (ms).
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        try:
+            return shown(match[1] or "", to_ms(datetime.fromisoformat(f"{match[2]}T{match[3]}+00:00")))
+        except (ValueError, OverflowError):  # a person wrote something that is no moment
+            return match[0]
+
+    return _WRITTEN.sub(replaced, text)

@@ -7,12 +7,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beatd.planning.overdue import Bounds, bounds_of, learned_bounds
-from beatd.schedules import duration_text
 from beatd.store.history import Record
 from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes, Started, Summary
 from beatd.store.run_record import WORDS, RunRecord
-from beatd.timestamps import from_ms, iso_ms
+from beatd.timestamps import iso_ms, span_text, utc_text
 
 if TYPE_CHECKING:
     import redis
@@ -80,7 +79,7 @@ class RunDetail(NamedTuple):
     attempts: Sequence[RunRecord] = ()
     """The attempts that have ended, the oldest first."""
     started: Started | None = None
-    """The attempt that is at work."""
+    """The attempt that is running."""
 
     @property
     def last(self) -> RunRecord | None:
@@ -190,7 +189,7 @@ class OutcomeReader:
 
 
 def word_of(record: Record, started: Mapping[str, Started], now_ms: int) -> str:
-    """The outcome of a run in a word. ``started``: the marks of runs that are at work, by run id."""
+    """The outcome of a run in a word. ``started``: the marks of runs that are running, by run id."""
     if record.is_open and (mark := started.get(str(record.run_id))) is not None:
         return "lost" if mark.is_lost(now_ms) else "running"
     if record.outcome is None:
@@ -255,7 +254,7 @@ def bounds_facts(bounds: Bounds) -> dict[str, int | None]:
 def bounds_text(bounds: Bounds) -> str:
     """The bounds of an entry in words."""
     parts = [
-        text.format(duration_text(ms // 1_000 * 1_000 or ms))
+        text.format(span_text(ms))
         for text, ms in (
             ("starts within {}", bounds.start_ms),
             ("finishes within {}", bounds.finish_ms),
@@ -279,7 +278,7 @@ _ERROR_SHOWN = 200
 def failing_text(name: str, since_ms: int | None, failures: int, error: RunRecord | None) -> str:
     """The sentence of :func:`failure_text`."""
     times = "once" if failures == 1 else f"{failures:,} times in a row"
-    since = f" since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC" if since_ms else ""
+    since = f" since {utc_text(since_ms)}" if since_ms else ""
     text = " ".join(error.message.split()) if error else ""
     text = text if len(text) <= _ERROR_SHOWN else f"{text[: _ERROR_SHOWN - 1]}…"
     cause = f": {error.type}: {text}" if error and error.type else ""

@@ -18,7 +18,7 @@ ANSWER_S = 0.7
 """Time without a further answer after which no more are waited for."""
 _QUESTIONS = ("stats", "active", "active_queues")
 _TASKS_SHOWN = 100
-"""Tasks at work that are named for each worker."""
+"""Running tasks that are named for each worker."""
 QUEUES_MAX = 200
 """Queues that are asked for their length."""
 
@@ -42,7 +42,7 @@ class WorkerClient:
             self._app.conf.state_store = store_url
 
     def workers(self) -> list[dict[str, Any]]:
-        """The workers that answer: pool, queues, tasks at work and how many have run."""
+        """The workers that answer: pool, queues, running tasks and how many have run."""
         with ThreadPoolExecutor(len(_QUESTIONS), thread_name_prefix="inspect") as threads:
             stats, active, queues = threads.map(self._ask, _QUESTIONS)
         names = sorted({*stats, *active, *queues})
@@ -57,7 +57,7 @@ class WorkerClient:
             publisher.close()
 
     def stop(self, run_id: str) -> None:
-        """End a run: workers skip its message, or terminate the task that is at work."""
+        """End a run: workers skip its message, or terminate the task that is running."""
         self._app.control.revoke(run_id, terminate=True)
 
     def _ask(self, question: str) -> Answers:

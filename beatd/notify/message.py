@@ -10,8 +10,7 @@ from typing import Any
 from beatd.model import NotifyTarget
 from beatd.planning.alerts import Brief, Changes, Condition, Subject
 from beatd.redaction import printable, redacted_text
-from beatd.schedules import duration_text
-from beatd.timestamps import from_ms, iso_ms
+from beatd.timestamps import iso_ms, span_text, utc_text
 
 LISTED, FIELDS = 10, 100
 """Items that are named in the text, and in the fields."""
@@ -118,19 +117,19 @@ def _line(subject: Subject, one: Condition, reasons: Mapping[str, str], *, again
     row = f" ({one.failures:,} in a row)" if one.failures > 1 else ""
     reason = _reason(subject, one, reasons)
     still = ", still" if again else ""
-    return f"{text} since {_moment(one.since_ms)}{row}{still}{f': {reason}' if reason else ''}"
+    return f"{text} since {utc_text(one.since_ms)}{row}{still}{f': {reason}' if reason else ''}"
 
 
 def _brief_line(subject: Subject, one: Brief, reasons: Mapping[str, str]) -> str:
     row = f" {one.failures:,} times in a row" if one.failures > 1 else ""
     reason = _reason(subject, Condition(one.since_ms), reasons)
-    text = f"{printable(subject.name)} failed{row} at {_moment(one.since_ms)} and succeeded at {_moment(one.end_ms)}"
+    text = f"{printable(subject.name)} failed{row} at {utc_text(one.since_ms)} and succeeded at {utc_text(one.end_ms)}"
     return f"{text}{f': {reason}' if reason else ''}"
 
 
 def _over_line(subject: Subject, since_ms: int, now_ms: int) -> str:
-    lasted = max(now_ms - since_ms, 0) // 1000 * 1000
-    return f"{_OVER[subject.kind].format(printable(subject.name))}; it lasted {duration_text(lasted)}"
+    lasted = max(now_ms - since_ms, 0)
+    return f"{_OVER[subject.kind].format(printable(subject.name))}; it lasted {span_text(lasted)}"
 
 
 def _reason(subject: Subject, one: Condition, reasons: Mapping[str, str]) -> str:
@@ -151,10 +150,3 @@ def _fields(subject: Subject, one: Condition, reasons: Mapping[str, str]) -> dic
 def _more(count: int, end: str) -> Iterator[str]:
     if count > LISTED:
         yield f"and {count - LISTED:,} more{end}"
-
-
-def _moment(ms: int) -> str:
-    try:
-        return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError):
-        return "an unknown time"

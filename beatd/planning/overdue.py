@@ -28,7 +28,7 @@ class PastRun(NamedTuple):
     is_started: bool
     is_over: bool
     start_ms: int | None = None
-    """When it started, of a run that is at work."""
+    """When it started, of a run that is running."""
 
 
 class EndedAttempt(NamedTuple):

@@ -7,7 +7,7 @@ the entry's resume point on. It is *sent* if no policy keeps it back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from beatd.planning.timeline import next_due_ms, timeline
 from beatd.schedules import Schedule, dst_note, duration_text, latest_ms, zone
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import Union
-from beatd.timestamps import from_ms, to_ms
+from beatd.timestamps import from_ms, span_text, to_ms, utc_text
 
 RUNS_WALKED = 100_000
 """Runs that are counted at most, for an entry with ``max_runs``."""
@@ -153,9 +153,9 @@ def _bounds(entry: Entry, at_ms: int) -> Iterator[Rule]:
     if not policies.enabled:
         yield Rule("enabled", False, "enabled = false")
     if policies.start is not None:
-        yield Rule("start", to_ms(policies.start) <= at_ms, f"begins at {_shown(policies.start)}")
+        yield Rule("start", to_ms(policies.start) <= at_ms, f"begins at {utc_text(to_ms(policies.start))}")
     if policies.end is not None:
-        yield Rule("end", at_ms <= to_ms(policies.end), f"ends at {_shown(policies.end)}")
+        yield Rule("end", at_ms <= to_ms(policies.end), f"ends at {utc_text(to_ms(policies.end))}")
 
 
 def _resume_rules(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> Iterator[Rule]:
@@ -175,7 +175,7 @@ def _resume_rules(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> 
         yield Rule("catch_up", True, "overdue: it leaves as soon as a daemon leads and the other rules allow it")
     skipped_by = _dropped(entry, state, due_ms, now_ms)
     if skipped_by is not None:
-        yield Rule("overlap", False, f'overlap = "queue_one": dropped with the run of {_shown(skipped_by.due_at)}')
+        yield Rule("overlap", False, f'overlap = "queue_one": dropped with the run of {utc_text(skipped_by.due_ms)}')
 
 
 def _dropped(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> Upcoming | None:
@@ -200,19 +200,15 @@ def _policy_rules(entry: Entry, run: Upcoming) -> Iterator[Rule]:
     policies, options, skip = entry.policies, entry.options, run.skip and run.skip.value
     if policies.blackout is not None:
         covered = skip == "blackout"
-        end = f"; it ends at {_shown(from_ms(policies.blackout.end_ms(run.due_ms)))}" if covered else ""
+        end = f"; it ends at {utc_text(policies.blackout.end_ms(run.due_ms))}" if covered else ""
         yield Rule("blackout", not covered, f"{'covers it' if covered else 'does not cover it'}{end}")
     if options.expires is not None and skip != "blackout":
         text = "its message has expired" if skip == "expired" else "its message is not expired when it leaves"
         yield Rule("expires", skip != "expired", text)
     if policies.jitter_ms:
-        late = duration_text(run.fire_ms - run.due_ms)
-        yield Rule("jitter", None, f"leaves {late} after it is due, at {_shown(run.fire_at)}")
+        late = span_text(run.fire_ms - run.due_ms)
+        yield Rule("jitter", None, f"leaves {late} after it is due, at {utc_text(run.fire_ms)}")
     if policies.overlap != "allow":
         yield Rule("overlap", None, f'overlap = "{policies.overlap}": decided when it leaves')
     if policies.max_queue_depth is not None:
         yield Rule("queue depth", None, f"skipped if its queue holds {policies.max_queue_depth:,} messages or more")
-
-
-def _shown(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

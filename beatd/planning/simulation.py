@@ -22,7 +22,7 @@ from beatd.schedules.cron import Cron
 from beatd.schedules.interval import Interval, Relative
 from beatd.schedules.schedule import Union
 from beatd.schedules.timezone import Zone
-from beatd.timestamps import from_ms
+from beatd.timestamps import from_ms, utc_text
 
 _MARGIN_S = 26 * 3600
 """A run that a change of the clock moved is nearer to the change than this."""
@@ -198,7 +198,7 @@ def _is_chain(schedule: Schedule) -> bool:
 
 def window_text(ms: int) -> str:
     """A moment of the window, for people."""
-    return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
+    return utc_text(ms)
 
 
 SLICE_MS = 86_400_000

@@ -24,11 +24,11 @@ LOAD_BATCH = 1_000
 
 GAPS_KEPT_MS = 7 * 86_400_000
 MISSED_KEPT_MS = 2 * 3_600_000
-"""How long a clock may have been ahead for what it passed over to be made good."""
+"""Time (ms) for which gaps are kept: a clock that is set right within it gets the runs that it passed over."""
 
 
 DIGITS = 15
-"""Of an instant or a number in the store, at most."""
+"""Most digits of an instant or a number in the store."""
 
 
 class Unreadable(NamedTuple):
@@ -110,7 +110,7 @@ class Claims:
         self._pass_over = Script(client, "pass_over")
         self._sweep = Script(client, "sweep")
         self._confirmed = 0
-        """What the store last told us of how often it was written to. It never has less, unless it lost writes."""
+        """The number of claims that the store had when it last answered. It only has fewer after losing writes."""
 
     def load_entries(
         self, entries: Iterable[tuple[str, str]], *, lease_value: str, now_ms: int
@@ -175,30 +175,28 @@ class Claims:
             flat = (part for gap in batch for part in (*gap, history.missed(gap.after_ms, gap.before_ms)))
             self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, MISSED_KEPT_MS, *flat])
 
-    def sweep(self, names: Collection[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
+    def sweep(
+        self, names: Collection[str], *, lease_value: str, now_ms: int, keep_ms: int, unloaded: int = 0
+    ) -> list[str]:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
-        names. The names in the store are not read where it has no more than these."""
+        names.
+
+        ``unloaded`` of ``names`` may have no state in the store. If the others, and the entries that are marked as
+        gone, are as many as the store knows, it knows no others: its names, which are many, are then not read.
+        """
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             pipeline.hlen(self._keys.fingerprints)
-            pipeline.zcard(self._keys.gone)
-            number_known, number_gone = pipeline.execute()
-        if number_known <= len(names) and not number_gone:
-            return []
-        present, too_old = frozenset(names), now_ms - keep_ms
-        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.hkeys(self._keys.fingerprints)
             pipeline.zrange(self._keys.gone, 0, -1, withscores=True)
-            names_known, marked = pipeline.execute()
-        known = self._mine(names_known)
-        gone = {
-            name: since
-            for name, since in ((raw.decode(errors="backslashreplace"), since) for raw, since in marked)
-            if self._owns(name)
-        }
-        forgotten = [name for name, since in gone.items() if name not in present and since < too_old]
-        changes = [(name, "") for name in gone if name in present]
+            number_known, marked = pipeline.execute()
+        gone = {name: since for raw, since in marked if self._owns(name := raw.decode(errors="backslashreplace"))}
+        known: set[str] = set()
+        if number_known > len(names) - unloaded + sum(name not in names for name in gone):
+            with translate_errors(self._client):
+                known = self._mine(self._client.hkeys(self._keys.fingerprints))
+        forgotten = [name for name, since in gone.items() if name not in names and since < now_ms - keep_ms]
+        changes = [(name, "") for name in gone if name in names]
         changes += [(name, "forget") for name in forgotten]
-        changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
+        changes += [(name, "mark") for name in sorted(known) if name not in names and name not in gone]
         shard = self._keys
         hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.missed, shard.tally]
         hashes += (shard.last_outcome, shard.ended)

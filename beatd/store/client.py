@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import redis
 from redis.backoff import NoBackoff
@@ -163,13 +163,18 @@ def _explained(error: redis.RedisError, service: str) -> str:
     return text
 
 
-def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
+Role = Literal["state store", "broker", "result backend"]
+"""What a server is used for. Errors begin with it, see :func:`server_of`."""
+
+
+def connect(
+    url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd", role: Role = "state store"
+) -> redis.Redis:
     """Return a client of the server at ``url`` (``redis://``, ``rediss://``, ``unix://``); connects on first use.
 
     With ``sentinel://`` it is a client of the primary: sentinels are asked for each new connection. With
-    ``redis+cluster://`` it is a client of all nodes of a cluster.
-    ``timeout_ms`` bounds connecting and every answer. ``name`` is shown by ``CLIENT LIST``.
-    Raises :class:`WrongUrl` if the URL cannot be used.
+    ``redis+cluster://`` it is a client of all nodes of a cluster. Raises :class:`WrongUrl`.
+    ``timeout_ms`` bounds connecting and every answer. ``name`` is shown by ``CLIENT LIST``, ``role`` in errors.
     """
     parsed = RedisUrl.parse(url)
     for option in _FILES:
@@ -190,12 +195,15 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
     options |= parsed.arguments
     if parsed.password_command:
         options["credential_provider"] = password_command(parsed.password_command, options.pop("username", None))
-    if parsed.service is not None:
-        return connect_through_sentinels(parsed, options)
     kind = UnixDomainSocketConnection if parsed.path is not None else SSLConnection if parsed.tls else Connection
-    if parsed.nodes:
-        return ClusterClient(parsed, options, kind)
-    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+    if parsed.service is not None:
+        client = connect_through_sentinels(parsed, options)
+    elif parsed.nodes:
+        client = ClusterClient(parsed, options, kind)
+    else:
+        client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+    client.beatd_role = role  # type: ignore[attr-defined]
+    return client
 
 
 def _shake_hands(connection: Any) -> None:
@@ -291,32 +299,32 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
     except redis.RedisError as error:
         if isinstance(client, ClusterClient) and isinstance(error, AskError):
             client.topology.note(error)
-            raise store_error(TryAgainError(_moved(error)), client.place) from error
-        raise store_error(error, place_of(client)) from error
+            raise store_error(TryAgainError(_moved(error)), server_of(client)) from error
+        raise store_error(error, server_of(client)) from error
 
 
-def store_error(error: RedisError, place: str) -> Exception:
-    """Return beatd's error for one of redis-py's."""
+def store_error(error: RedisError, server: str) -> Exception:
+    """Return beatd's error for one of redis-py's. ``server``: its role and place, see :func:`server_of`."""
     text = _text_of(error)
     match error:
         case ResponseError() if text.startswith("FENCED"):
             return TermLost(text)
         case ResponseError() if text.startswith("ROLLBACK"):
-            return StoreRolledBack(f"state store {place} lost writes that it had confirmed: {text.partition(' ')[2]}")
+            return StoreRolledBack(f"{server} lost writes that it had confirmed: {text.partition(' ')[2]}")
         case ResponseError() if text.startswith("CORRUPT"):
-            return StoreRefused(f"state store {place}: {text.partition(' ')[2]}")
+            return StoreRefused(f"{server}: {text.partition(' ')[2]}")
         case AuthenticationError() if "HELLO" in text or "Authentication required" in text:
-            return StoreRefused(f"state store {place}: it demands a password, and its URL has none")
+            return StoreRefused(f"{server}: it demands a password, and its URL has none")
         case AuthenticationError() | AuthorizationError() | NoPermissionError():
-            return StoreRefused(f"state store {place}: {text}")
+            return StoreRefused(f"{server}: {text}")
         case BusyLoadingError() | ReadOnlyError() | OutOfMemoryError() | ClusterDownError() | TryAgainError():
-            return StoreUnavailable(f"state store {place}: {text}")
+            return StoreUnavailable(f"{server}: {text}")
         case redis.ConnectionError() | redis.TimeoutError():
-            return _unreachable(error, text, place)
+            return _unreachable(error, text, server)
         case ResponseError() if text.startswith(_PASSING):
-            return StoreUnavailable(f"state store {place}: {text}")
+            return StoreUnavailable(f"{server}: {text}")
         case _:
-            return StoreRefused(f"state store {place}: {text}")
+            return StoreRefused(f"{server}: {text}")
 
 
 def _text_of(error: RedisError) -> str:
@@ -336,21 +344,21 @@ def _text_of(error: RedisError) -> str:
     return text
 
 
-def _unreachable(error: RedisError, text: str, place: str) -> Exception:
+def _unreachable(error: RedisError, text: str, server: str) -> Exception:
     """Return the error of a failed connection, with a hint where TLS is or may be the reason."""
     if isinstance(error, NoPrimary):
-        return StoreUnavailable(f"state store {place}: {text}")
+        return StoreUnavailable(f"{server}: {text}")
     if distrust := _DISTRUST.search(text):
         hint = "name the authority that signed it with ?ssl_ca_certs=FILE in the URL, and the server as it does"
         wrong = f"its certificate is not trusted: {distrust[1].strip(' .')}; {hint}"
-        return StoreRefused(f"state store {place}: {wrong}")
+        return StoreRefused(f"{server}: {wrong}")
     if any(word in text for word in _NO_TLS):
-        return StoreUnavailable(f"state store {place}: it does not speak TLS on this port; write redis:// ({text})")
+        return StoreUnavailable(f"{server}: it does not speak TLS on this port; write redis:// ({text})")
     if "handshake" in str(error.__context__):  # a plain Redis waits for the end of what it takes for a command
         text = f"{text}: the TLS handshake was not answered; if it does not speak TLS on this port, write redis://"
     if any(word in text for word in _CLOSED):
         text = f"{text} (so does a server that expects TLS: rediss://)"
-    return StoreUnavailable(f"state store {place}: {text}")
+    return StoreUnavailable(f"{server}: {text}")
 
 
 _OF_SOCKETS = re.compile(
@@ -373,6 +381,11 @@ _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLU
 def slowest_place(client: redis.Redis) -> str:
     """Return the place of the server that took longest to answer: in a cluster, of one of its nodes."""
     return str(client.topology.slowest()) if isinstance(client, ClusterClient) else place_of(client)
+
+
+def server_of(client: redis.Redis) -> str:
+    """Return role and place of a client's server: ``broker localhost:6379/0``."""
+    return f"{getattr(client, 'beatd_role', 'state store')} {place_of(client)}"
 
 
 def place_of(client: redis.Redis) -> str:

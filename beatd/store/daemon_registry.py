@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import redis
 
-from beatd.store.client import place_of, slowest_place, store_error, translate_errors
+from beatd.store.client import server_of, slowest_place, store_error, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 
@@ -179,7 +179,7 @@ class Registry:
         return FleetView(int(now_ms), found, dict(_holders(leases)), slowest=slowest_place(self._client))
 
     def _call_cluster(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
-        """The same of a cluster: the list of daemons, and each lease from its own node."""
+        """Do the same in a cluster: the list of daemons, and each lease from its own node."""
         shards = min(shards, self._keys.parts)
         now_ms, daemons, _ = self._heartbeat([self._keys.daemons], [daemon_id, status, FORGET_MS])
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
@@ -187,11 +187,11 @@ class Registry:
                 pipeline.get(self._keys.shard(shard).lease)
                 pipeline.pttl(self._keys.shard(shard).lease)
             answers = pipeline.execute(raise_on_error=False)
-        place, raw, away = place_of(self._client), list[Any](), dict[int, str]()
+        server, raw, away = server_of(self._client), list[Any](), dict[int, str]()
         for shard, (value, left_ms) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
             error = next((one for one in (value, left_ms) if isinstance(one, redis.RedisError)), None)
             if error is not None:
-                away[shard] = str(store_error(error, place))
+                away[shard] = str(store_error(error, server))
             raw += (b"" if error is not None or left_ms == _ENDED else value, left_ms)
         found = dict(_presences(daemons, int(now_ms)))
         return FleetView(int(now_ms), found, dict(_holders(raw)), away, slowest_place(self._client))

@@ -21,9 +21,9 @@ from beatd.store.result_document import exception_payload
 from beatd.store.script import Call, Script, bulk_strings
 
 _CLAIM_S = 60
-"""For so long nobody else sends a body that somebody began to send."""
+"""Time for which one worker alone may send the body of a chord."""
 _DONE_S = 300
-"""For so long it is remembered that a body was sent: the end of a header's task may be reported twice."""
+"""Time for which a sent body is remembered: the end of a task of the header may be reported twice."""
 
 
 class Part(NamedTuple):

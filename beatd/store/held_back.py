@@ -90,7 +90,7 @@ class HeldBack:
         return sum(length for length in found if isinstance(length, int))  # none in a key of another type
 
     def write(self, changes: Mapping[str, HeldBackEntry | None], *, shard: int, lease_value: str) -> bool:
-        """Put entries of a shard, or take them out (None); tells whether that was done.
+        """Put entries of a shard, or remove them (None); returns whether that was done.
 
         An error is not raised: no run depends on this. Beyond :data:`MOST` entries further ones are left out.
         """
@@ -98,7 +98,7 @@ class HeldBack:
         return self._call([items[start : start + BATCH] for start in range(0, len(items), BATCH)], shard, lease_value)
 
     def clear(self, *, shard: int, lease_value: str) -> bool:
-        """Take out all entries of a shard: a new term finds out by itself which ones are held back."""
+        """Remove all entries of a shard, at the beginning of a term."""
         return self._call([None], shard, lease_value)
 
     def _call(self, batches: Sequence[list[tuple[bytes, bytes]] | None], shard: int, lease_value: str) -> bool:

@@ -1,4 +1,4 @@
-"""Outages of the state store as a process that asks it finds them out: since when, and told at bounded intervals."""
+"""Outages of the state store as one process sees them: since when, logged at bounded intervals."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import threading
 
 from beatd.clock import LOGGED_EVERY_S, Clock
 from beatd.exceptions import StoreError, StoreUnavailable
-from beatd.schedules import duration_text
-from beatd.timestamps import from_ms
+from beatd.timestamps import span_text, utc_text
 
 log = logging.getLogger("beatd.store")
 
@@ -37,9 +36,9 @@ class OutageWatch:
         with self._lock:
             self._answered_ms, since_ms, self._since_ms = self._clock.now_ms(), self._since_ms, None
         if since_ms is not None:
-            away_ms = (self._answered_ms - since_ms) // 1_000 * 1_000
+            away_ms = self._answered_ms - since_ms
             extra = {"event": "store_recovered", "seconds": away_ms // 1_000}
-            log.info("The state store answers again, after %s", duration_text(away_ms), extra=extra)
+            log.info("The state store answers again, after %s", span_text(away_ms), extra=extra)
 
     def failed(self, error: StoreUnavailable) -> StoreUnavailable:
         """Note that it has not answered; returns the error with the moment since when."""
@@ -58,7 +57,7 @@ class OutageWatch:
         return told
 
     def _since_text(self, since_ms: int) -> str:
-        since = f", since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC"
+        since = f", since {utc_text(since_ms)}"
         if self._answered_ms is None or since_ms - self._answered_ms > _NOTICED_WITHIN_MS:
             return f"{since} or longer"
         return since

@@ -1,4 +1,4 @@
-"""Outcomes of runs: records of attempts with error and output, a summary of each entry, and the runs that are at work.
+"""Outcomes of runs: records of attempts with error and output, a summary of each entry, and runs that have started.
 
 Records and summaries are written by ``note_ends.lua`` with the end of a run that is reported anyway. The newest
 :data:`RECORDS_MAX` records of an entry are kept, and of these as many as :data:`BYTES_MAX` bytes can hold.
@@ -104,7 +104,7 @@ def _public(state: str) -> str:
 
 
 class Started(NamedTuple):
-    """A run that is at work. ``seen_ms``: the last report of its worker."""
+    """A run that is running. ``seen_ms``: the last report of its worker."""
 
     start_ms: int
     seen_ms: int
@@ -191,7 +191,7 @@ class Outcomes:
                 raise
 
     def began(self, runs: Mapping[str, Started]) -> None:
-        """Note that runs are at work; to be repeated before :data:`SILENT_MS` have passed."""
+        """Note that runs are running; to be repeated before :data:`SILENT_MS` have passed."""
         if runs:
             with (
                 self._unless_away(),

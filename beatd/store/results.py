@@ -24,7 +24,7 @@ from beatd.exceptions import (
 )
 from beatd.message import json_codec
 from beatd.states import READY_STATES
-from beatd.store.client import connect, is_cluster, translate_errors
+from beatd.store.client import connect, is_cluster, server_of, translate_errors
 from beatd.store.groups import Groups, GroupStore, NoGroups
 from beatd.store.script import Script
 
@@ -133,7 +133,7 @@ class RedisResults:
     keeps_runs = False
 
     def __init__(self, url: str, *, keep_s: int = DAY_S, timeout_ms: int = 5_000, ordered: bool | None = None) -> None:
-        self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms)
+        self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms, role="result backend")
         self._store = Script(self._client, "store_results")
         self._keep_s = keep_s
         self.groups: GroupStore = Groups(self._client, keep_s, ordered=ordered)
@@ -219,7 +219,7 @@ class RedisResults:
             channel = self._take()
             try:
                 channel.subscribe(name)
-                _await_subscription(channel, name)
+                _await_subscription(channel, name, server_of(self._client))
                 yield channel
                 channel.unsubscribe(name)  # the answer is read by whoever waits next
             except BaseException:
@@ -235,12 +235,12 @@ class RedisResults:
             return self._idle.pop() if self._idle else _pubsub(self._client)
 
 
-def _await_subscription(channel: Any, name: str) -> None:
+def _await_subscription(channel: Any, name: str, server: str) -> None:
     """Read until the server has confirmed; what else comes belongs to an earlier wait."""
     while True:
         message = channel.get_message(timeout=5.0)
         if message is None:
-            raise StoreUnavailable("the state store did not confirm a subscription within 5 s")
+            raise StoreUnavailable(f"{server}: it did not confirm a subscription within 5 s")
         if message["type"] == "subscribe" and message["channel"] == name.encode():
             return
 

@@ -18,10 +18,10 @@ from beatd.message.json_codec import dumps, loads
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
 from beatd.store.script import Script, translate_script_errors
-from beatd.timestamps import from_ms
+from beatd.timestamps import utc_text
 
 KEPT = 1_000
-"""Changes of which the store knows the names: who is further behind reads everything."""
+"""Changes whose names the store keeps: a reader that is further behind reads everything."""
 
 BATCH = 1_000
 """Names in one call: it keeps the server busy for about a millisecond."""
@@ -55,7 +55,7 @@ class Paused(NamedTuple):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """That an entry is paused: since when (ms since the epoch), by whom and why, as far as they said.
+    """A pause of an entry: since when (ms since the epoch), by whom and why, as far as that was given.
 
     A leader or standby resumes it at ``until_ms``; ``None``: it stays paused until somebody resumes it.
     """
@@ -68,14 +68,10 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def note(self) -> str:
         """All that is known of it in words: ``paused until …, since … by …: reason``."""
-        until = f" until {_shown(self.until_ms)}" if self.until_ms is not None else ""
-        since = f"{',' if until else ''} since {_shown(self.since_ms)}" if self.since_ms else ""
+        until = f" until {utc_text(self.until_ms)}" if self.until_ms is not None else ""
+        since = f"{',' if until else ''} since {utc_text(self.since_ms)}" if self.since_ms else ""
         author, reason = f" by {self.by}" if self.by else "", f": {self.reason}" if self.reason else ""
         return f"paused{until}{since}{author}{reason}"
-
-
-def _shown(ms: int) -> str:
-    return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Runtime:

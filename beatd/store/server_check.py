@@ -12,7 +12,7 @@ import redis
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store import client
-from beatd.store.client import IS_CLUSTER, is_cluster, place_of, store_error, translate_errors
+from beatd.store.client import IS_CLUSTER, is_cluster, place_of, server_of, store_error, translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys, type_of
 from beatd.store.script import Script
 
@@ -47,7 +47,7 @@ def inspect(client: redis.Redis, keys: Keys | None = None) -> None:
         _check_format(stored, place_of(client), keys)
     _check_version(info, place_of(client), in_cluster=is_cluster(client))
     if info.get("cluster_enabled") and not is_cluster(client):
-        raise StoreRefused(f"state store {place_of(client)}: {IS_CLUSTER}")
+        raise StoreRefused(f"{server_of(client)}: {IS_CLUSTER}")
     for event, text in _warnings(info):
         log.warning("%s: %s", place_of(client), text, extra={"event": event})
 
@@ -67,7 +67,7 @@ def _facts_and_format(client: redis.Redis, keys: Keys) -> tuple[dict[str, Any], 
         pipeline.get(keys.format)
         info, noted, stored = pipeline.execute(raise_on_error=False)
         if isinstance(stored, redis.ResponseError) and str(stored).startswith("WRONGTYPE"):
-            raise StoreRefused(f"state store {place_of(client)}: {keys.format} is not a string; delete that key")
+            raise StoreRefused(f"{server_of(client)}: {keys.format} is not a string; delete that key")
         for answer in (info, stored):
             if isinstance(answer, Exception):
                 raise answer
@@ -116,7 +116,7 @@ def _compare_shards(noted: bytes, client: redis.Redis, keys: Keys) -> None:
     if noted != str(keys.parts).encode():
         text = noted.decode("utf-8", "replace")[:20]
         raise StoreRefused(
-            f"state store {place_of(client)}: it was begun with [leader] shards = {text}, which cannot change in a "
+            f"{server_of(client)}: it was begun with [leader] shards = {text}, which cannot change in a "
             f"cluster, and the file has {keys.parts}: write shards = {text}, or another [redis] prefix"
         )
 
@@ -140,7 +140,7 @@ def readable_keys(client: redis.Redis, prefix: str) -> Keys:
             pipeline.exists(part.lease)
         answers = pipeline.execute(raise_on_error=False)
     failed = ((number, one) for number, one in enumerate(answers) if isinstance(one, redis.RedisError))
-    errors = ((number, store_error(one, place_of(client))) for number, one in failed)
+    errors = ((number, store_error(one, server_of(client))) for number, one in failed)
     return keys.without({number: str(error) for number, error in errors if isinstance(error, StoreUnavailable)})
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from beatd.store.client import connect, translate_errors
+from beatd.store.client import Role, connect, translate_errors
 from beatd.store.ended_runs import SentRun
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Ended, Outcomes, Started
@@ -31,10 +31,10 @@ KEPT_MS = 24 * 3600 * 1000
 
 
 class RevokedStore:
-    """The memory that all workers share in the state store at ``url``; without one each has only its own."""
+    """The memory that all workers share in the server at ``url``; without one each has only its own."""
 
-    def __init__(self, url: str | None, keys: Keys) -> None:
-        self._client = connect(url, name="beatd-worker", timeout_ms=2_000) if url else None
+    def __init__(self, url: str | None, keys: Keys, role: Role = "state store") -> None:
+        self._client = connect(url, name="beatd-worker", timeout_ms=2_000, role=role) if url else None
         self._key = keys.workers().revoked
 
     @property
@@ -110,7 +110,7 @@ class DelayedMessages:
         return [(_read(member), int(due)) for member, due in found]
 
     def strike(self, messages: Sequence[DelayedMessage]) -> None:
-        """These are in their queues."""
+        """Remove messages that are in their queues now."""
         with translate_errors(self._client):
             self._client.zrem(self._lent, *(message.member for message in messages))
 
@@ -126,17 +126,17 @@ def _read(member: bytes) -> DelayedMessage:
 
 
 class FinishedRuns:
-    """The memory that all workers share in the state store at ``url``; without one nothing is remembered."""
+    """The memory that all workers share in the server at ``url``; without one nothing is remembered."""
 
-    def __init__(self, url: str | None, keys: Keys) -> None:
-        self._client = connect(url, name="beatd-worker") if url else None
+    def __init__(self, url: str | None, keys: Keys, role: Role = "state store") -> None:
+        self._client = connect(url, name="beatd-worker", role=role) if url else None
         self._prefix = keys.prefix
         self._holds_schedule = False
         self._owed: list[Ended] = []
         """Ends that are to be noted when their node of a cluster is back."""
 
     def remember(self, ended: Sequence[Ended]) -> None:
-        """These have ended: one call of the store for all of them.
+        """Remember runs that have ended, in one call of the store.
 
         Ends of runs whose node of a cluster is away are noted later, unless the worker ends before: others go on.
         """
@@ -151,7 +151,7 @@ class FinishedRuns:
         self._owed = left[-OWED_MAX:]
 
     def began(self, runs: Mapping[str, Started]) -> None:
-        """These are at work; to be repeated every now and then."""
+        """Note runs that are running; to be repeated while they run."""
         if self._outcomes is not None:
             self._outcomes.began(runs)
 

@@ -25,7 +25,7 @@ from beatd.schedules import duration_ms
 from beatd.sources import call_faults
 from beatd.store.runtime_entries import Pause, Runtime, read_table, readable_table
 from beatd.store.runtime_entries import place as runtime_place
-from beatd.timestamps import from_ms, iso_ms
+from beatd.timestamps import from_ms, iso_ms, utc_text
 from beatd.web.documents import Documents, letter_filter
 
 log = logging.getLogger("beatd.web")
@@ -107,7 +107,7 @@ class Operator:
             raise HTTPException(409, f"{name} is paused like this already")
         until = None if until_ms is None else iso_ms(until_ms)
         self._audit(who, "pause", name, after={"reason": note.reason, "until": until})
-        ends = "until somebody resumes it" if until_ms is None else f"until {from_ms(until_ms):%Y-%m-%d %H:%M:%S} UTC"
+        ends = "until somebody resumes it" if until_ms is None else f"until {utc_text(until_ms)}"
         return {"done": f"{name} is paused {ends}", "until": until}
 
     def resume(self, who: str, name: str) -> Sentence:
@@ -149,7 +149,7 @@ class Operator:
         return {"done": f"{done.sent:,} of {done.total:,} runs of {name} sent{left_out}", "total": done.total}
 
     def stop(self, who: str, run_id: str) -> Sentence:
-        """End a run: it is skipped if it waits, and terminated if it is at work."""
+        """End a run: it is skipped if it waits, and terminated if it is running."""
         run = self._documents.run_detail(run_id)
         if run.word not in ("queued", "running", "retry"):
             raise HTTPException(409, f"the run has ended meanwhile: {run.word}")

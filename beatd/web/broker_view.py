@@ -70,7 +70,7 @@ class BrokerView:
         self._names: set[str] = set()
 
     def workers(self) -> dict[str, Any]:
-        """The workers that answer, and their tasks at work."""
+        """The workers that answer, and their running tasks."""
         return self._workers()
 
     def queues(self, entries: Sequence[Entry]) -> dict[str, Any]:

@@ -38,11 +38,8 @@ def _run(operator: Operator, who: str, path: Mapping[str, str], fields: Fields) 
 def _backfill(operator: Operator, who: str, path: Mapping[str, str], fields: Fields) -> Sentence:
     done = operator.backfill(who, path["name"], convert(fields, BackfillWindow))
     if dues := done.get("dues_at"):
-        more = " …" if len(dues) > 5 else ""
-        done = {
-            **done,
-            "done": f"{done['done']}: {', '.join(due[:16].replace('T', ' ') for due in dues[:5])}{more} UTC",
-        }
+        more = ", …" if len(dues) > 5 else ""
+        done = {**done, "done": f"{done['done']}: {', '.join(dues[:5])}{more}"}
     return done
 
 

@@ -8,7 +8,7 @@ from math import ceil, log
 from statistics import median
 from typing import Any, NamedTuple
 
-from beatd.schedules import zone
+from beatd.client.moments import local_time
 from beatd.timestamps import from_ms, to_ms
 
 LEVELS = 5
@@ -57,7 +57,7 @@ def heat_map(document: Mapping[str, Any], timezone: str) -> HeatMap:
     for first in range(0, len(padded), columns):
         row_ms, part = first_ms + first * step_ms, padded[first : first + columns]
         end_ms = row_ms + columns * step_ms
-        label = _local(row_ms, timezone).strftime("%H:%M" if is_day else "%a %d %H:%M")
+        label = local_time(row_ms, timezone).strftime("%H:%M" if is_day else "%a %d %H:%M")
         cells = [
             Cell(column, _level(count, usual, most), f"{_clock(row_ms + column * step_ms, timezone)}: {_runs(count)}")
             for column, count in enumerate(part)
@@ -161,9 +161,5 @@ def _ms(text: str) -> int:
     return to_ms(datetime.fromisoformat(text))
 
 
-def _local(ms: int, timezone: str) -> datetime:
-    return from_ms(ms).astimezone(zone(timezone).info)
-
-
 def _clock(ms: int, timezone: str) -> str:
-    return f"{_local(ms, timezone):%a %H:%M}"
+    return f"{local_time(ms, timezone):%a %H:%M}"

@@ -160,7 +160,7 @@ CHANGING = (
          lambda o, c: o.put(c.who, c.path["name"], c.body.table), actions.EntryTable),
     _act("DELETE", "/entries/{name}", "remove_entry", "Take an entry out of the state store",
          lambda o, c: o.remove(c.who, c.path["name"])),
-    _act("POST", "/runs/{id}/stop", "stop_run", "End a run that waits or is at work",
+    _act("POST", "/runs/{id}/stop", "stop_run", "End a run that waits or is running",
          lambda o, c: o.stop(c.who, c.path["id"])),
     _act("POST", "/dead-letters/{id}/requeue", "requeue_dead_letter", "Send a dead letter again",
          lambda o, c: o.requeue(c.who, c.path["id"])),

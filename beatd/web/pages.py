@@ -21,13 +21,14 @@ from markupsafe import Markup
 
 import beatd
 from beatd.client.entries import kind_of
+from beatd.client.moments import with_moments
 from beatd.client.outcomes import FAILED, MARKS, EntryOutcome, RunDetail
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.phrase import in_words
 from beatd.planning.preview import Outlook
 from beatd.schedules import Schedule, zone
 from beatd.schedules.interval import Interval
-from beatd.timestamps import from_ms, to_ms
+from beatd.timestamps import from_ms, span_text, to_ms
 from beatd.web.access import Person
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -47,22 +48,8 @@ def relative(ms: int) -> str:
     """``in 4 s``, ``12 min ago``: two units at most. Negative is past."""
     if abs(ms) < 1000:
         return "now"
-    text = length(abs(ms))
+    text = span_text(abs(ms))
     return f"in {text}" if ms > 0 else f"{text} ago"
-
-
-def length(ms: int) -> str:
-    """``15 ms``, ``4 s``, ``12 min``, ``3 h 10 min``, ``5 days``."""
-    if ms < 1000:
-        return f"{ms} ms"
-    if ms < MINUTE:
-        return f"{ms // 1000} s"
-    if ms < HOUR:
-        return f"{ms // MINUTE} min"
-    if ms < 2 * DAY:
-        hours, minutes = ms // HOUR, ms % HOUR // MINUTE
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{ms // DAY} days"
 
 
 def moment(ms: int, timezone: str, now_ms: int) -> Moment:
@@ -94,20 +81,14 @@ def in_zone(text: str, timezone: str) -> str:
     return f"{instant(text).astimezone(zone(timezone).info):%a %d %b %H:%M:%S %Z}"
 
 
-_WRITTEN = re.compile(r"(since )?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)?(?: UTC|\+00:00)")
-
-
 def moments_in(text: str, timezone: str, now_ms: int) -> str:
     """A text with its moments on the clocks of a zone; after "since" also how long ago that is."""
 
-    def shown(match: re.Match[str]) -> str:
-        try:
-            at = moment(to_ms(instant(f"{match[2]}T{match[3]}+00:00")), timezone, now_ms)
-        except (ValueError, OverflowError):  # a person wrote something that is no moment
-            return match[0]
-        return f"since {at.short}, {at.relative}" if match[1] else at.short
+    def shown(since: str, ms: int) -> str:
+        at = moment(ms, timezone, now_ms)
+        return f"since {at.short}, {at.relative}" if since else at.short
 
-    return _WRITTEN.sub(shown, text)
+    return with_moments(text, shown)
 
 
 def instant(text: str) -> datetime:
@@ -118,7 +99,7 @@ def instant(text: str) -> datetime:
 def milliseconds(ms: int) -> str:
     """A difference of clocks with its sign: ``+12 ms``, ``−3.4 s``."""
     sign = "−" if ms < 0 else "+" if ms else ""
-    return f"{sign}{abs(ms)} ms" if abs(ms) < 1000 else f"{sign}{abs(ms) / 1000:.1f} s"
+    return f"{sign}{span_text(abs(ms))}"
 
 
 class Frame(NamedTuple):
@@ -155,10 +136,9 @@ class Page:
         environment.filters |= {
             "offset": milliseconds,
             "path": quote,
-            "duration": length,
+            "duration": span_text,
             "count": count,
             "ago": lambda text, now_ms: relative(to_ms(instant(text)) - now_ms),
-            "utc": lambda text: f"{instant(text):%d %b %Y, %H:%M:%S} UTC",
             "in_zone": in_zone,
             "moments": moments_in,
         }
@@ -193,11 +173,11 @@ def daemon_rows(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, An
             role = f"leads {', '.join(parts)}" if sharded else f"leads, term {led[0]['term']}"
             kind = "leads"
         started_ms = to_ms(instant(daemon["started_at"]))
-        yield {**daemon, "role": role, "kind": kind, "up": length(max(now_ms - started_ms, 0))}
+        yield {**daemon, "role": role, "kind": kind, "up": span_text(max(now_ms - started_ms, 0))}
 
 
 def spread(median_ms: int | None, p95_ms: int | None) -> str:
-    return "–" if median_ms is None or p95_ms is None else f"{length(median_ms)} ({length(p95_ms)})"
+    return "–" if median_ms is None or p95_ms is None else f"{span_text(median_ms)} ({span_text(p95_ms)})"
 
 
 def run_row(run: RunDetail, zone: str, now_ms: int) -> dict[str, Any]:
@@ -207,8 +187,8 @@ def run_row(run: RunDetail, zone: str, now_ms: int) -> dict[str, Any]:
         "word": run.word,
         "is_bad": run.word in FAILED,
         "due": moment(record.due_ms, zone, now_ms),
-        "took": "" if record.runtime_ms is None else length(record.runtime_ms),
-        "late": length(record.late_ms) if record.kind == "scheduled" and record.late_ms >= 1000 else "",
+        "took": "" if record.runtime_ms is None else span_text(record.runtime_ms),
+        "late": span_text(record.late_ms) if record.kind == "scheduled" and record.late_ms >= 1000 else "",
         "by_hand": record.kind if record.sent and record.kind != "scheduled" else "",
         "reason": record.reason or "",
         "error": last if last is not None and last.type and run.word != "success" else None,
@@ -259,4 +239,4 @@ def _leaves(each: Outlook, now_ms: int) -> str:
         return "overdue"
     if each.next_due_ms <= now_ms:
         return f"leaves {relative(each.next_fire_ms - now_ms)}"
-    return f"leaves {length(each.next_fire_ms - each.next_due_ms)} later"
+    return f"leaves {span_text(each.next_fire_ms - each.next_due_ms)} later"

@@ -169,7 +169,7 @@ class Site:
         )  # fmt: skip
 
     def workers(self, request: Request) -> Response:
-        """The workers that answer, and their tasks at work."""
+        """The workers that answer, and their running tasks."""
         return self._html(request, "workers.html", "/workers", title="Workers", document=self._documents.workers())
 
     def queues(self, request: Request) -> Response:

@@ -20,6 +20,7 @@ from beatd.broker.bindings import Binding
 from beatd.broker.bus import Names
 from beatd.clock import Backoff, monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
+from beatd.store.client import Role
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
 from beatd.worker import chord_unlock
@@ -174,7 +175,9 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
         request_class(task)  # fail at the start, not at the first message
     url = app.conf.broker_read_url
     url = url if isinstance(url, str) else ";".join(url)
-    store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
+    own_store = settings.store_url or app.conf.state_store
+    store_url = own_store or (redis_url(url) if is_redis(url) else None)
+    role: Role = "state store" if own_store else "broker"
     exporter, queues = _exporter(settings, url, store_url), Queues(app.conf)
     consumer = open_consumer(
         url,
@@ -190,8 +193,11 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
     )
     if app.conf.worker_keep_output:
         output.enable()
-    finished = FinishedRuns(store_url, Keys(settings.prefix))
-    pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
+    finished = FinishedRuns(store_url, Keys(settings.prefix), role)
+    pool, remote = (
+        _pool(app, settings),
+        _remote(app, settings, url, RevokedStore(store_url, Keys(settings.prefix), role)),
+    )
     worker = Worker(
         app,
         settings,
@@ -200,7 +206,7 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
         finished=finished,
         remote=remote,
         rates=_rates(app),
-        poison=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix))),
+        poison=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix), role)),
         metrics=WorkerMetrics(exporter),
     )
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
@@ -245,10 +251,9 @@ def _check_accepted(app: App) -> None:
         raise ConfigError([Fault("beatd worker", None, "", str(error))]) from None
 
 
-def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None) -> RemoteControl:
+def _remote(app: App, settings: WorkerSettings, url: str, store: RevokedStore) -> RemoteControl:
     """Make the remote control, with a short timeout: tasks wait while it waits."""
     names = Names(app.conf.control_exchange, app.conf.event_exchange)
-    store = RevokedStore(store_url, Keys(settings.prefix))
     return RemoteControl(app, settings, lambda: bus.open(url, names, timeout=2.0), names, store)
 
 

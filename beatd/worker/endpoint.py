@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 
 import beatd
 from beatd.metrics.families import family, gauge, text
-from beatd.schedules import duration_text
+from beatd.timestamps import span_text
 from beatd.worker.exporter import HUNG_S, Asking, Servers, ServerView
 from beatd.worker.snapshot import Snapshot
 
@@ -33,7 +33,7 @@ class WorkerEndpoint:
         self._asking.snapshot()
         if self._blocks or self._asking.silent_s <= HUNG_S:
             return ()
-        return (f"the worker's loop has made no progress for {duration_text(int(self._asking.silent_s) * 1000)}",)
+        return (f"the worker's loop has made no progress for {span_text(int(self._asking.silent_s * 1000))}",)
 
     def unready(self) -> Sequence[str]:
         """Return the reasons why the worker takes no messages."""

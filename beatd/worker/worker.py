@@ -149,7 +149,7 @@ class Worker:
             pause = min(self.turn(), remote_in)
             if self._backoff.attempts:
                 extra = {"event": "worker_reconnected", "attempts": self._backoff.attempts}
-                log.info("Broker and store answer again, after %s", self._backoff.away_text, extra=extra)
+                log.info("All servers answer again, after %s", self._backoff.away_text, extra=extra)
             self._backoff.succeeded()
             self._app.outgoing.backlog.open()
             self._metrics.works()
@@ -160,7 +160,7 @@ class Worker:
                 self._app.outgoing.backlog.close(str(error))
             log.log(
                 self._backoff.level,
-                "Broker or store away%s, trying again in %ss: %s",
+                "A server is away%s, trying again in %ss: %s",
                 self._backoff.since_text,
                 pause,
                 error,

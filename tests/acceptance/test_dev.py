@@ -83,14 +83,28 @@ def due_times(text: str) -> list[float]:
     return [float(found) for found in re.findall(r"Dispatched add \(.*due_at=\S+T\d\d:\d\d:(\d\d\.\d+)", text)]
 
 
+def start_sleeping(project: Path, start_beatd: Start) -> Any:
+    """Start it with a task that sleeps for a minute, and wait until that runs."""
+    text = FILE.replace('task = "tasks.add"\nschedule = 1.0\nargs = [2, 3]', 'task = "tasks.sleep"\nschedule = 1.0')
+    (project / "beat.toml").write_text(text)
+    beatd = start_beatd("dev")
+    beatd.expect("sleeping")
+    return beatd
+
+
+def assert_ends(beatd: Any, number: signal.Signals, project: Path, *, within_s: float) -> None:
+    """It ends in time at that signal, and leaves no process."""
+    begun = time.monotonic()
+    assert beatd.end(number) == 0
+    assert time.monotonic() - begun < within_s
+    assert processes_in(project) == {}
+
+
 def test_tasks_run_within_seconds_and_ctrl_c_leaves_nothing(project: Path, start_beatd: Start) -> None:
     beatd = start_beatd("dev", "--builtin", "command")
     beatd.expect(r"^worker \| .*tasks\.add\S* succeeded.*: 5\b", times=3)
     beatd.expect(r"^worker \| .*beatd\.command\S* succeeded", times=1)
-    begun = time.monotonic()
-    assert beatd.end(signal.SIGINT) == 0
-    assert time.monotonic() - begun < 5
-    assert processes_in(project) == {}
+    assert_ends(beatd, signal.SIGINT, project, within_s=5)
     assert "Traceback" not in beatd.text
     assert re.search(r"worker.*stopped(.|\n)*daemon.*stopped(.|\n)*dev.*Embedded store stopped", beatd.text)
 
@@ -112,28 +126,16 @@ def test_started_again_it_goes_on_where_it_stopped(project: Path, start_beatd: S
 
 @pytest.mark.slow
 def test_a_task_that_takes_long_does_not_hold_up_the_end(project: Path, start_beatd: Start) -> None:
-    text = FILE.replace('task = "tasks.add"\nschedule = 1.0\nargs = [2, 3]', 'task = "tasks.sleep"\nschedule = 1.0')
-    (project / "beat.toml").write_text(text)
-    beatd = start_beatd("dev")
-    beatd.expect("sleeping")
-    begun = time.monotonic()
-    assert beatd.end(signal.SIGTERM) == 0
-    assert time.monotonic() - begun < 5.5
-    assert processes_in(project) == {}
+    beatd = start_sleeping(project, start_beatd)
+    assert_ends(beatd, signal.SIGTERM, project, within_s=5.5)
 
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_kills(project: Path, start_beatd: Start) -> None:
-    text = FILE.replace('task = "tasks.add"\nschedule = 1.0\nargs = [2, 3]', 'task = "tasks.sleep"\nschedule = 1.0')
-    (project / "beat.toml").write_text(text)
-    beatd = start_beatd("dev")
-    beatd.expect("sleeping")
+    beatd = start_sleeping(project, start_beatd)
     beatd.send(signal.SIGINT)
     beatd.expect("Stopping")
-    begun = time.monotonic()
-    assert beatd.end(signal.SIGINT) == 0
-    assert time.monotonic() - begun < 2
-    assert processes_in(project) == {}
+    assert_ends(beatd, signal.SIGINT, project, within_s=2)
 
 
 @pytest.mark.slow

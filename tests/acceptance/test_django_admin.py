@@ -179,7 +179,8 @@ print(json.dumps(said))""")
     assert "every 7 minutes" in said["explained"]
     assert "Warning:" in said["explained"]
     assert "Done: new is removed." in said["removed"]
-    assert re.search(r"anna reason: move; until: ", said["history"])
+    assert re.search(r"[\d:]{8} \w+ anna reason: move; until: [\d-]{10} [\d:]{8} \w+", said["history"])
+    assert "+00:00" not in said["history"]
     assert said["nobody"] == 404
     changes = json.loads(beatd("audit", "--json").stdout)["changes"]
     assert [(each["action"], each["by"]) for each in changes] == [

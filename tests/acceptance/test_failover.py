@@ -35,6 +35,11 @@ class Daemons:
         self.running = []
         self._numbers = itertools.count(1)
 
+    def keep_leases_for(self, ttl):
+        """For the daemons that start from now on."""
+        config = self.folder / "beat.toml"
+        config.write_text(config.read_text().replace('ttl = "2s"\nrenew = "500ms"', f'ttl = "{ttl}"'))
+
     def start(self):
         with (self.folder / f"daemon-{next(self._numbers)}.log").open("wb") as log:
             command = [
@@ -81,6 +86,17 @@ def daemons(tmp_path, redis_url):
         daemons.end(process, signal.SIGKILL)
 
 
+@pytest.fixture
+def await_runs(client, wait_until):
+    """``await_runs(3, "the first")`` waits until so many runs are in the queue, ``more=True`` for so many more."""
+
+    def await_runs(number, what, *, more=False):
+        least = number + (client.llen("celery") if more else 0)
+        wait_until(lambda: client.llen("celery") >= least, timeout=20, what=what)
+
+    return await_runs
+
+
 def due_times(client):
     """The due times (ms) of everything in the queue, oldest first, and that ids are those of the runs."""
     messages = [open_envelope(raw) for raw in reversed(client.lrange("celery", 0, -1))]
@@ -94,81 +110,72 @@ def assert_every_run_once(due):
     assert set(steps) == {200}, f"runs are missing or doubled: {steps}"
 
 
-def test_a_killed_leader_loses_and_doubles_nothing(daemons, client, wait_until):
+def test_a_killed_leader_loses_and_doubles_nothing(daemons, client, wait_until, await_runs):
     daemons.start()
     daemons.start()
-    wait_until(lambda: client.llen("celery") >= 5, timeout=20, what="the first runs")
+    await_runs(5, "the first runs")
     for _ in range(5):
         leader = wait_until(lambda: daemons.leader(client), timeout=20, what="a leader")
-        before = client.llen("celery")
-        wait_until(lambda before=before: client.llen("celery") >= before + 10, timeout=20, what="runs of that leader")
+        await_runs(10, "runs of that leader", more=True)
         daemons.end(leader, signal.SIGKILL)
         daemons.start()
-    before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 20, timeout=20, what="runs after the last kill")
+    await_runs(20, "runs after the last kill", more=True)
     assert_every_run_once(due_times(client))
 
 
-def test_a_killed_leader_is_replaced_long_before_its_lease_ends(daemons, client, wait_until):
-    config = daemons.folder / "beat.toml"
-    config.write_text(config.read_text().replace('ttl = "2s"\nrenew = "500ms"', 'ttl = "60s"'))
+def test_a_killed_leader_is_replaced_long_before_its_lease_ends(daemons, client, wait_until, await_runs):
+    daemons.keep_leases_for("60s")
     first = daemons.start()
-    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    await_runs(3, "the first runs")
     for standby in range(1, 4):
         daemons.start()
         wait_until(lambda standby=standby: daemons.logs().count("standing_by") == standby, timeout=20, what="a standby")
         leader = daemons.leader(client)
         daemons.end(leader, signal.SIGKILL)
-        before = client.llen("celery")
-        wait_until(lambda before=before: client.llen("celery") > before, timeout=20, what="a run of the standby")
+        await_runs(1, "a run of the standby", more=True)
     assert daemons.logs().count("daemon_gone") >= 3
     assert first.poll() is not None
-    before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 10, timeout=20, what="more runs")
+    await_runs(10, "more runs", more=True)
     assert_every_run_once(due_times(client))
 
 
-def test_a_leader_that_is_told_to_stop_hands_over_long_before_its_lease_ends(daemons, client, wait_until):
-    config = daemons.folder / "beat.toml"
-    config.write_text(config.read_text().replace('ttl = "2s"\nrenew = "500ms"', 'ttl = "60s"'))
+def test_a_leader_that_is_told_to_stop_hands_over_long_before_its_lease_ends(daemons, client, wait_until, await_runs):
+    daemons.keep_leases_for("60s")
     first = daemons.start()
-    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    await_runs(3, "the first runs")
     daemons.start()
     wait_until(lambda: "standing_by" in daemons.logs(), timeout=20, what="a standby")
     assert daemons.end(first) == 0
     wait_until(lambda: daemons.leader(client), timeout=20, what="the standby to lead")
-    before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 5, timeout=20, what="runs of the new leader")
+    await_runs(5, "runs of the new leader", more=True)
     assert_every_run_once(due_times(client))
 
 
-def test_a_leader_that_was_frozen_sends_nothing_when_it_wakes(daemons, client, wait_until):
+def test_a_leader_that_was_frozen_sends_nothing_when_it_wakes(daemons, client, wait_until, await_runs):
     frozen = daemons.start()
-    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    await_runs(3, "the first runs")
     daemons.start()
     wait_until(lambda: "standing_by" in daemons.logs(), timeout=20, what="a standby")
     frozen.send_signal(signal.SIGSTOP)
     wait_until(lambda: daemons.leader(client) not in (None, frozen), timeout=20, what="the standby to lead")
     frozen.send_signal(signal.SIGCONT)
-    before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 15, timeout=20, what="runs of the new leader")
+    await_runs(15, "runs of the new leader", more=True)
     assert frozen.poll() is None, "a daemon that lost its term must stand by, not exit"
     assert_every_run_once(due_times(client))
 
 
-def test_a_frozen_leader_sends_nothing_although_the_store_forgot_its_term(daemons, client, wait_until):
+def test_a_frozen_leader_sends_nothing_although_the_store_forgot_its_term(daemons, client, await_runs):
     """After FLUSHALL tokens begin anew; but a lease names its daemon, too, and so does what a write must match."""
     frozen = daemons.start()
-    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    await_runs(3, "the first runs")
     assert client.get(LEASE).endswith(b":1")
     frozen.send_signal(signal.SIGSTOP)
     client.flushall()
     daemons.start()
-    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="runs of a daemon that knows nothing of the first")
+    await_runs(3, "runs of a daemon that knows nothing of the first")
     assert client.get(LEASE).endswith(b":1")
     frozen.send_signal(signal.SIGCONT)
-    before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 15, timeout=20, what="runs of the new leader")
+    await_runs(15, "runs of the new leader", more=True)
     assert frozen.poll() is None
     assert_every_run_once(due_times(client))
 

@@ -111,7 +111,7 @@ def test_who_stepped_down_does_not_take_it_back_while_another_is_there(start_bea
     second.expect("Standing by")
     done = beatd("step-down", "--config", file)
     assert done.returncode == 0, done.stderr
-    assert "stepped down; it leads nothing for 1m" in done.stdout
+    assert "stepped down; it leads nothing for 1 min" in done.stdout
     assert "leads now, after" in done.stdout
     second.expect("Leading")
     status = beatd("status", "--config", file)

@@ -395,7 +395,7 @@ def test_a_repeat_that_comes_while_its_run_is_at_work_is_dropped(
     publisher.close()
     worker = start_beatd("worker", *config(), "-A", "proj", "-Q", queue, "-c", "2", LOG=redis_url)
     worker.expect("Dropping tasks.tick.a.: this run", times=2, timeout=30)
-    worker.expect("Dropping tasks.tick.a.: this run is at work")
+    worker.expect("Dropping tasks.tick.a.: this run is running")
     worker.expect("succeeded", times=2)
     assert worker.end() == 0
     assert sorted(store.lrange("executed", 0, -1)) == [b"a", b"b"]

@@ -221,7 +221,7 @@ def test_workers_are_shown_beside_daemons(start_beatd, write, beatd, status, tmp
     assert seen["queues"] == sorted(queues.split(","))
     assert seen["heartbeat_at"] is not None
     shown = beatd("status", "--config", file).stdout
-    assert re.search(rf"{name} +online +\d of 2 +\d+\.\d s ago +celery, invoices", shown), shown
+    assert re.search(rf"{name} +online +\d of 2 +[\d.]+ m?s ago +celery, invoices", shown), shown
     worker.send(signal.SIGSTOP)
     try:
         silent = status(file, lambda seen: seen["workers"][0]["state"] != "online", "a worker that does not answer")

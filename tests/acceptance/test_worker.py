@@ -389,7 +389,7 @@ def test_the_worker_outlives_its_broker(project, start_server, start_beatd):
     result = send(client, "nap", 1.0)
     worker.expect("received")
     server.kill()
-    worker.expect("Broker or store away")
+    worker.expect(r"A server is away.*: (broker|result backend) 127\.0\.0\.1:")
     worker.expect("succeeded")
     server.start()
     assert result.get(timeout=15) == "rested"
@@ -402,7 +402,7 @@ def test_the_worker_waits_for_its_broker(project, start_server, start_beatd):
     server.kill()
     (project / "proj.py").write_text(TASKS.format(url=server.url))
     worker = start_beatd("worker", "-A", "proj", "-c", "1")
-    worker.expect(rf"Cannot connect to 127\.0\.0\.1:{server.port}/0.*Trying again", times=2)
+    worker.expect(rf"Cannot connect to .*: broker 127\.0\.0\.1:{server.port}/0.*Trying again", times=2)
     server.start()
     worker.expect(r"ready\.")
 

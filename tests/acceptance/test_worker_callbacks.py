@@ -54,63 +54,64 @@ def read(path):
     return path.read_text().split() if path.exists() else []
 
 
-@pytest.mark.parametrize("pool", ["asyncio", "threads", "prefork"])
-def test_a_callback_waits_for_the_broker_and_keeps_no_task_waiting(
-    tmp_path, redis_url, start_server, start_beatd, wait_until, pool
-):
-    broker = start_server()
-    (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
-    worker = start_beatd("worker", "-A", "proj", "-P", pool, "-c", "3")
-    worker.expect(r"ready\.")
-    app = App("client", broker=broker.url, backend=redis_url, set_as_current=False)
-    try:
-        result = app.signature("proj.add", (1, 2)).apply_async(link=app.signature("proj.done"))
-        app.signature("proj.tick", (6,)).apply_async()
-        wait_until(lambda: len(read(tmp_path / "ticks")) > 5)
-        broker.pause()
-        try:
-            (tmp_path / "go").touch()
-            worker.expect(r"proj\.add\[.*succeeded")
-            time.sleep(3)  # the broker does not answer for longer than any single tick may take
-            assert not read(tmp_path / "done")
-        finally:
-            broker.resume()
-        wait_until(lambda: read(tmp_path / "done"), 20)
-        assert result.get(timeout=10) == 3
-        wait_until(lambda: worker.find(r"proj\.tick\[.*succeeded"), 20)
-    finally:
+@pytest.fixture
+def start(tmp_path, redis_url, start_beatd):
+    """``worker, app = start(broker, pool, concurrency)``: a worker that is ready, and a client."""
+    apps = []
+
+    def start(broker, pool, concurrency):
+        (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
+        worker = start_beatd("worker", "-A", "proj", "-P", pool, "-c", str(concurrency))
+        worker.expect(r"ready\.")
+        apps.append(App("client", broker=broker.url, backend=redis_url, set_as_current=False))
+        return worker, apps[-1]
+
+    yield start
+    for app in apps:
         app.close()
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "threads", "prefork"])
+def test_a_callback_waits_for_the_broker_and_keeps_no_task_waiting(tmp_path, start_server, start, wait_until, pool):
+    broker = start_server()
+    worker, app = start(broker, pool, 3)
+    result = app.signature("proj.add", (1, 2)).apply_async(link=app.signature("proj.done"))
+    app.signature("proj.tick", (6,)).apply_async()
+    wait_until(lambda: len(read(tmp_path / "ticks")) > 5)
+    broker.pause()
+    try:
+        (tmp_path / "go").touch()
+        worker.expect(r"proj\.add\[.*succeeded")
+        time.sleep(3)  # the broker does not answer for longer than any single tick may take
+        assert not read(tmp_path / "done")
+    finally:
+        broker.resume()
+    wait_until(lambda: read(tmp_path / "done"), 20)
+    assert result.get(timeout=10) == 3
+    wait_until(lambda: worker.find(r"proj\.tick\[.*succeeded"), 20)
     ticks = [float(text) for text in read(tmp_path / "ticks")]
     gaps = [later - earlier for earlier, later in itertools.pairwise(ticks)]
     assert max(gaps) < 1.5
     assert read(tmp_path / "done") == ["3"]
 
 
-def test_a_hundred_callbacks_without_a_broker_do_not_hold_up_the_event_loop(
-    tmp_path, redis_url, start_server, start_beatd, wait_until
-):
+def test_a_hundred_callbacks_without_a_broker_do_not_hold_up_the_event_loop(tmp_path, start_server, start, wait_until):
     broker = start_server()
-    (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
-    worker = start_beatd("worker", "-A", "proj", "-P", "asyncio", "-c", "200")
-    worker.expect(r"ready\.")
-    app = App("client", broker=broker.url, backend=redis_url, set_as_current=False)
+    worker, app = start(broker, "asyncio", 200)
+    for n in range(100):
+        app.signature("proj.add", (n, 0)).apply_async(link=app.signature("proj.done"))
+    app.signature("proj.tick", (6,)).apply_async()
+    worker.expect(r"proj\.add\[.*received", times=100)
+    wait_until(lambda: len(read(tmp_path / "ticks")) > 5)
+    broker.pause()
     try:
-        for n in range(100):
-            app.signature("proj.add", (n, 0)).apply_async(link=app.signature("proj.done"))
-        app.signature("proj.tick", (6,)).apply_async()
-        worker.expect(r"proj\.add\[.*received", times=100)
-        wait_until(lambda: len(read(tmp_path / "ticks")) > 5)
-        broker.pause()
-        try:
-            (tmp_path / "go").touch()
-            worker.expect(r"proj\.add\[.*succeeded", times=100)
-            time.sleep(2)
-        finally:
-            broker.resume()
-        wait_until(lambda: len(read(tmp_path / "done")) == 100, 30)
-        wait_until(lambda: worker.find(r"proj\.tick\[.*succeeded"), 20)
+        (tmp_path / "go").touch()
+        worker.expect(r"proj\.add\[.*succeeded", times=100)
+        time.sleep(2)
     finally:
-        app.close()
+        broker.resume()
+    wait_until(lambda: len(read(tmp_path / "done")) == 100, 30)
+    wait_until(lambda: worker.find(r"proj\.tick\[.*succeeded"), 20)
     ticks = [float(text) for text in read(tmp_path / "ticks")]
     gaps = sorted(later - earlier for earlier, later in itertools.pairwise(ticks))
     # Two may be due to the machine's other work; a loop that publishes or waits for the broker has many.
@@ -118,46 +119,32 @@ def test_a_hundred_callbacks_without_a_broker_do_not_hold_up_the_event_loop(
     assert sorted(map(int, read(tmp_path / "done"))) == list(range(100))
 
 
-def test_a_broker_that_is_killed_and_comes_back_gets_the_rest_of_a_chain(
-    tmp_path, redis_url, start_server, start_beatd, wait_until
-):
+def test_a_broker_that_is_killed_and_comes_back_gets_the_rest_of_a_chain(tmp_path, start_server, start, wait_until):
     broker = start_server("--appendonly", "yes")
-    (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
-    worker = start_beatd("worker", "-A", "proj", "-P", "asyncio", "-c", "3")
-    worker.expect(r"ready\.")
-    app = App("client", broker=broker.url, backend=redis_url, set_as_current=False)
-    try:
-        (app.signature("proj.add", (1, 2)) | app.signature("proj.done")).apply_async()
-        worker.expect(r"proj\.add\[.*received")
-        time.sleep(0.5)
-        broker.kill()
-        (tmp_path / "go").touch()
-        worker.expect(r"proj\.add\[.*succeeded")
-        worker.expect(r"Broker or store away")
-        broker.start()
-        wait_until(lambda: read(tmp_path / "done"), 20)
-    finally:
-        app.close()
+    worker, app = start(broker, "asyncio", 3)
+    (app.signature("proj.add", (1, 2)) | app.signature("proj.done")).apply_async()
+    worker.expect(r"proj\.add\[.*received")
+    time.sleep(0.5)
+    broker.kill()
+    (tmp_path / "go").touch()
+    worker.expect(r"proj\.add\[.*succeeded")
+    worker.expect(r"A server is away")
+    broker.start()
+    wait_until(lambda: read(tmp_path / "done"), 20)
 
 
 def test_a_coroutine_that_sends_without_a_broker_is_told_so_and_what_it_has_sent_arrives(
-    tmp_path, redis_url, start_server, start_beatd, wait_until
+    tmp_path, start_server, start, wait_until
 ):
     broker = start_server("--appendonly", "yes")
-    (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
-    worker = start_beatd("worker", "-A", "proj", "-P", "asyncio", "-c", "3")
-    worker.expect(r"ready\.")
-    app = App("client", broker=broker.url, backend=redis_url, set_as_current=False)
-    try:
-        app.send_task("proj.flood")
-        wait_until(lambda: read(tmp_path / "done"), 20)
-        broker.kill()
-        wait_until(lambda: read(tmp_path / "refused"), 40)
-        broker.start()
-        (tmp_path / "go").touch()
-        wait_until(lambda: read(tmp_path / "sent"), 20)
-        sent = int(read(tmp_path / "sent")[0])
-        wait_until(lambda: len(read(tmp_path / "done")) >= sent, 40)
-    finally:
-        app.close()
+    _worker, app = start(broker, "asyncio", 3)
+    app.send_task("proj.flood")
+    wait_until(lambda: read(tmp_path / "done"), 20)
+    broker.kill()
+    wait_until(lambda: read(tmp_path / "refused"), 40)
+    broker.start()
+    (tmp_path / "go").touch()
+    wait_until(lambda: read(tmp_path / "sent"), 20)
+    sent = int(read(tmp_path / "sent")[0])
+    wait_until(lambda: len(read(tmp_path / "done")) >= sent, 40)
     assert "the worker cannot publish" in (tmp_path / "refused").read_text()

@@ -96,7 +96,7 @@ def test_a_store_that_goes_away_loses_no_chord(app, start_beatd, redis_server):
     app.worker.expect(r"Task proj.slow\[.*received", times=2)
     redis_server.pause()
     try:
-        app.worker.expect(r"Broker or store away", timeout=30)
+        app.worker.expect(r"A server is away", timeout=30)
     finally:
         redis_server.resume()
     assert result.get(timeout=60) == 6

@@ -114,7 +114,7 @@ def test_the_broker_is_killed_among_thousands_of_tasks(
     assert server.hlen("ran") < count
     rabbitmq.start()
     wait_until(lambda: server.hlen("ran") == count + 1, 60, "all tasks")
-    assert worker.find("Broker or store away")
+    assert worker.find("A server is away")
     assert server.lrange("begun", 0, -1) == [b"slow"]  # it came again while it was at work
     assert sum(times - 1 for times in ran(server).values()) < 300  # no more than was under way
 

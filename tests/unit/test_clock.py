@@ -68,6 +68,6 @@ def test_an_outage_has_a_beginning():
     backoff.failed()
     assert (backoff.since, backoff.since_text) == (since, f" since {since}")
     assert 0 < backoff.away_s < 60
-    assert re.fullmatch(r"[0-9.]+ s", backoff.away_text)
+    assert re.fullmatch(r"[0-9.]+ m?s", backoff.away_text)
     backoff.succeeded()
     assert (backoff.since, backoff.away_s) == ("", 0.0)

@@ -33,7 +33,7 @@ class RedisBus:
     listening = True
 
     def __init__(self, url: str, names: Names, timeout: float) -> None:
-        self._client = connect(url, timeout_ms=int(timeout * 1000), name="beatd-control")
+        self._client = connect(url, timeout_ms=int(timeout * 1000), name="beatd-control", role="broker")
         self._names = names
         self._channel = f"/{self._client.connection_pool.connection_kwargs.get('db') or 0}."
         self.place = place_of(self._client)
@@ -154,7 +154,7 @@ class RedisBus:
             with translate_errors(self._client):
                 yield
         except StoreError as error:
-            raise BrokerError(str(error).replace("state store", "broker", 1)) from error
+            raise BrokerError(str(error)) from error
         except OSError as error:
             raise BrokerError(f"broker {self.place}: {error}") from error
 

@@ -22,15 +22,16 @@ from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 from starlette.exceptions import HTTPException
 
-from beatd.client.audit import audit_facts, change_text
+from beatd.client.audit import change_text
 from beatd.client.entries import kind_of
 from beatd.config.writer import to_toml
 from beatd.contrib.django.form import EntryForm, explanation
 from beatd.contrib.django.installation import Installation, installation
 from beatd.contrib.django.models import Entry
-from beatd.contrib.django.rows import entry_row, facts_of, run_row
+from beatd.contrib.django.rows import entry_row, facts_of, in_current_zone, run_row
 from beatd.exceptions import BrokerError, ConfigError, StoreError
 from beatd.store.outage import unreachable_text
+from beatd.timestamps import from_ms
 from beatd.web.actions import PauseUntil, RunNow
 from beatd.web.selection import FILTERS, ORDERS, Slice, View
 
@@ -101,7 +102,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
             rows=[entry_row(look, part.outcome(look.entry.name)) for look in part.outlooks],
             part=part,
             links=_links(values, part),
-            problems=documents.problems()["problems"],
+            problems=[{**one, "text": in_current_zone(one["text"])} for one in documents.problems()["problems"]],
             actions=ACTIONS if self.has_change_permission(request) else {},
             file=str(documents.plan.path),
             **(extra_context or {}),
@@ -146,7 +147,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         documents.entry_named(name)
         runs, _ = documents.store.history(name, documents.clock.now_ms())
         changes = [
-            {**audit_facts(one), "text": change_text(one)}
+            {"at": from_ms(one.at_ms), "by": one.by or "not said", "text": in_current_zone(change_text(one))}
             for one in documents.changes(_CHANGES_SHOWN, glob.escape(name))
         ]
         runs = runs[:RUNS_SHOWN]
@@ -255,7 +256,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     def _tell(self, request: HttpRequest, act: Callable[[], str]) -> None:
         """Do something, and say what was done, or why not."""
         try:
-            messages.success(request, f"Done: {act()}.")
+            messages.success(request, in_current_zone(f"Done: {act()}."))
         except HTTPException as error:
             messages.error(request, f"Not done: {error.detail}")
         except (StoreError, BrokerError) as error:

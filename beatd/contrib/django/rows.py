@@ -6,15 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib.admin.utils import quote
+from django.utils.timezone import get_current_timezone
 
 from beatd.client.entries import Description, kind_of
 from beatd.client.history import totals_text
+from beatd.client.moments import with_moments
 from beatd.client.outcomes import FAILED, EntryOutcome, RunDetail, bounds_text
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.phrase import in_words
 from beatd.planning.preview import Outlook
-from beatd.schedules import Schedule, duration_text
-from beatd.timestamps import from_ms
+from beatd.schedules import Schedule
+from beatd.timestamps import from_ms, span_text
+
+
+def in_current_zone(text: str) -> str:
+    """A text in which moments are written in UTC, with these in Django's current time zone."""
+    zone = get_current_timezone()
+    return with_moments(text, lambda since, ms: f"{since}{from_ms(ms).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}")
 
 
 def entry_row(look: Outlook, outcome: EntryOutcome) -> dict[str, Any]:
@@ -34,7 +42,7 @@ def entry_row(look: Outlook, outcome: EntryOutcome) -> dict[str, Any]:
         "error": outcome.error,
         "last": _moment(look.last_due_ms),
         "next": _moment(look.next_due_ms),
-        "note": look.note or ("held back" if look.held else ""),
+        "note": in_current_zone(look.note) or ("held back" if look.held else ""),
     }
 
 
@@ -55,8 +63,8 @@ def run_row(run: RunDetail) -> dict[str, Any]:
         "is_bad": run.word in FAILED,
         "reason": record.reason or "",
         "kind": record.kind,
-        "late": duration_text(record.late_ms) if record.kind == "scheduled" and record.late_ms >= 1000 else "",
-        "took": "" if record.runtime_ms is None else duration_text(record.runtime_ms),
+        "late": span_text(record.late_ms) if record.kind == "scheduled" and record.late_ms >= 1000 else "",
+        "took": "" if record.runtime_ms is None else span_text(record.runtime_ms),
         "id": record.run_id or "",
         "error": last if last is not None and last.type and run.word != "success" else None,
         "worker": run.started.worker if run.started else last.worker if last else "",
@@ -75,7 +83,7 @@ def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
     yield "Written", entry.schedule.notation
     yield "Time zone", entry.timezone
     yield "Place", entry.source
-    yield "State", seen.state
+    yield "State", in_current_zone(seen.state)
     yield "Last outcome", f"{outcome.word or 'no run yet'} {outcome.marks}".rstrip()
     if outcome.failing_since_ms is not None:
         yield "Failing since", from_ms(outcome.failing_since_ms)
@@ -85,7 +93,7 @@ def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
         yield "Last success", from_ms(outcome.last_success_ms)
     yield "Runs", totals_text(seen.totals)
     if numbers.duration_median_ms is not None and numbers.duration_p95_ms is not None:
-        median, most = duration_text(numbers.duration_median_ms), duration_text(numbers.duration_p95_ms)
+        median, most = span_text(numbers.duration_median_ms), span_text(numbers.duration_p95_ms)
         yield "Duration", f"median {median}, 95 % within {most}"
     yield "Bounds", bounds_text(seen.bounds)
 

@@ -95,7 +95,7 @@ class AdmissionControl:
             elif request.id in ended:
                 self._drop(request, "has ended before")
             elif _attempt(request) in begun:
-                self._drop(request, "is at work")  # the first message is kept until the end of the run
+                self._drop(request, "is running")  # the first message is kept until the end of the run
             else:
                 begun.add(_attempt(request))
                 run.append(request)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from beatd.exceptions import StoreError
-from beatd.store.client import connect, translate_errors
+from beatd.store.client import Role, connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.worker.request import Request
 
@@ -27,10 +27,10 @@ _REMEMBERED = 10_000
 
 
 class DeathCounter:
-    """Death counts for brokers without the header: in the state store at ``url``, or in the worker's memory."""
+    """Death counts for brokers without the header: in the server at ``url``, or in the worker's memory."""
 
-    def __init__(self, url: str | None, keys: Keys) -> None:
-        self._client = connect(url, name="beatd-worker") if url else None
+    def __init__(self, url: str | None, keys: Keys, role: Role = "state store") -> None:
+        self._client = connect(url, name="beatd-worker", role=role) if url else None
         self._keys = keys
         self._own: dict[str, int] = {}
 
@@ -111,4 +111,4 @@ def try_forgive(poison: PoisonDetector, requests: Sequence[Request]) -> None:
         for request in requests:
             poison.forgive(request)
     except StoreError as error:
-        log.warning("Cannot count in the state store: %s", error, extra={"event": "deaths_uncounted"})
+        log.warning("The deaths of messages are not counted: %s", error, extra={"event": "deaths_uncounted"})

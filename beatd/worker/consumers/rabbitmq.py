@@ -1,7 +1,7 @@
 """The consumer for RabbitMQ, native: as many messages ahead as the pool can use, acknowledged together.
 
 The broker keeps what is not acknowledged and delivers it again when the connection is gone. What then comes again while
-it is still at work here is recognised by its id and not run a second time.
+it is still running here is recognised by its id and not run a second time.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ class AmqpConsumer:
 
     def _away(self, error: BrokerError, pause: float) -> None:
         extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts, "since": self._backoff.since}
-        text = "Broker or store away%s, trying again in %ss: %s"
+        text = "A server is away%s, trying again in %ss: %s"
         log.log(self._backoff.level, text, self._backoff.since_text, pause, error, extra=extra)
 
     def _lose(self) -> None:

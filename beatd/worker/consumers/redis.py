@@ -129,7 +129,7 @@ class RedisConsumer:
         self._clock = clock
         self._bounds = dead_letters
         self._bindings = bindings
-        self._client = connect(url, name="beatd-worker")
+        self._client = connect(url, name="beatd-worker", role="broker")
         self._keys = keys
         self._shared = keys.workers()
         self._id = f"{name}:{uuid.uuid4().hex[:8]}"

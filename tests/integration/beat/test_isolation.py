@@ -10,6 +10,7 @@ import pytest
 import redis
 from msgspec import structs
 
+from beatd.beat.active_schedule import SWEEP_EVERY_MS
 from beatd.beat.delivery import DirectDelivery, OutboxDelivery
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
@@ -69,6 +70,16 @@ class Odd:
 
     def next_after_ms(self, t_ms, /):
         return self.answer(t_ms) if callable(self.answer) else self.answer
+
+
+class WithoutFingerprint:
+    """A schedule for which the store can be told nothing."""
+
+    notation = "none"
+
+    @property
+    def fingerprint(self):
+        raise ValueError("no fingerprint")
 
 
 class Hostile:
@@ -293,6 +304,28 @@ def test_it_is_tried_again_with_growing_pauses_and_said_seldom(bench, caplog):
     assert [record.entry for record in caplog.records if getattr(record, "event", "") == "entry_recovered"] == ["bad"]
     assert bench.held_back.all() == {}
     bench.assert_good_ran(602)
+
+
+def test_an_entry_without_state_does_not_hide_one_that_left_the_schedule(bench):
+    bench.beat.schedule.replace([structs.replace(GOOD, name="left"), GOOD])
+    bench.run_for(2)
+    bench.beat.schedule.replace([structs.replace(GOOD, name="bad", schedule=WithoutFingerprint()), GOOD])
+    bench.run_for(2)
+    assert bench.beat.held == 1
+    bench.clock.advance(SWEEP_EVERY_MS / 1000)
+    bench.run_for(2)
+    assert bench.admin.zrange(SHARD.gone, 0, -1) == [b"left"]
+
+
+def test_for_an_entry_that_is_held_back_and_has_state_no_names_are_read(bench):
+    bench.admin.hset("badq", "a", "1")
+    bench.beat.schedule.replace([structs.replace(GOOD, name="bad", options=Options(queue="badq")), GOOD])
+    bench.run_for(2)
+    assert bench.beat.held == 1
+    before = bench.admin.info("commandstats").get("cmdstat_hkeys", {"calls": 0})["calls"]
+    bench.clock.advance(SWEEP_EVERY_MS / 1000)
+    bench.run_for(2)
+    assert bench.admin.info("commandstats").get("cmdstat_hkeys", {"calls": 0})["calls"] == before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -150,6 +151,15 @@ def test_changes_are_audited(beatd, schedules):
     code, out, _ = beatd("audit", "a", "--action", "change")
     assert (code, "schedule: 5 -> 6" in out) == (0, True)
     assert beatd("audit", "nobody")[1] == "No changes of nobody.\n"
+
+
+def test_times_in_the_audit_are_on_the_clocks_of_the_files_zone(beatd, tmp_path):
+    file = tmp_path / "beat.toml"
+    file.write_text(f'timezone = "Asia/Tokyo"\n{file.read_text()}')
+    beatd("pause", "tick", "--until", "2030-01-02T00:00:00Z")
+    [line] = [line for line in beatd("audit")[1].splitlines() if line.startswith("pause tick")]
+    assert "until: 2030-01-02 09:00:00 JST" in line
+    assert line.count(" JST") == len(re.findall(r"\d\d:\d\d:\d\d", line)) >= 2
 
 
 def test_an_entry_that_comes_back_is_still_paused_and_it_is_said(beatd, schedules):

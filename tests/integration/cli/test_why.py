@@ -69,7 +69,7 @@ def test_the_term_that_claimed_and_the_outcome(ask, client):
     assert answer["term"] == {"shard": 0, "term": 7, "daemon": "b-2", "began_at": iso_ms(DUE - 5)}
     assert "claimed by b-2 in term 7 of shard 0" in answer["told"]["term"][1]
     assert answer["told"]["history"] == (True, answer["told"]["history"][1])
-    assert "20ms late; FAILURE after 1s500ms" in answer["told"]["history"][1]
+    assert "20 ms late; FAILURE after 1.5 s" in answer["told"]["history"][1]
     assert (answer["due"], answer["sent"], answer["live"]) == (True, True, None)
 
 

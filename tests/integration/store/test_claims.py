@@ -277,14 +277,19 @@ def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, 
         client.acl_deluser("half")
 
 
-def test_a_sweep_reads_no_names_where_the_store_has_no_others(claims, client, held):
-    def names_read():
-        return client.info("commandstats").get("cmdstat_hkeys", {"calls": 0})["calls"]
+def test_a_sweep_reads_names_only_where_the_store_may_have_others(claims, client, held):
+    def sweep(names, now_ms=NOW, unloaded=0):
+        before = client.info("commandstats").get("cmdstat_hkeys", {"calls": 0})["calls"]
+        forgotten = claims.sweep(names, lease_value=held, now_ms=now_ms, keep_ms=1, unloaded=unloaded)
+        return forgotten, client.info("commandstats").get("cmdstat_hkeys", {"calls": 0})["calls"] - before
 
     load_entries(claims, held, ("a", "x"), ("b", "x"))
-    before = names_read()
-    assert claims.sweep(["a", "b"], lease_value=held, now_ms=NOW, keep_ms=1) == []
-    assert names_read() == before
-    assert claims.sweep(["a"], lease_value=held, now_ms=NOW, keep_ms=1) == []  # marks b
-    assert claims.sweep(["a"], lease_value=held, now_ms=NOW + 10, keep_ms=1) == ["b"]
-    assert names_read() == before + 2
+    assert sweep(["a", "b"]) == ([], 0)
+    assert sweep(["a", "without state"], unloaded=1) == ([], 1)  # marks b
+    assert client.zrange(KEYS.shard().gone, 0, -1) == [b"b"]
+    assert sweep(["a", "without state"], unloaded=1) == ([], 0)
+    assert sweep(["a", "b"]) == ([], 0)  # b is back
+    assert client.zcard(KEYS.shard().gone) == 0
+    assert sweep(["a"]) == ([], 1)
+    assert sweep(["a"], now_ms=NOW + 10) == (["b"], 0)
+    assert client.hkeys(KEYS.shard().fingerprints) == [b"a"]

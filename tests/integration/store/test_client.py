@@ -144,19 +144,20 @@ def test_sentinels_and_servers_have_passwords_of_their_own(sentinels):
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("redis://127.0.0.1:{port}/0", "state store 127.0.0.1:{port}/0: Connection refused"),
-        ("unix://{folder}/none.sock?db=0", "state store {folder}/none.sock: No such file or directory"),
+        ("redis://127.0.0.1:{port}/0", "127.0.0.1:{port}/0: Connection refused"),
+        ("unix://{folder}/none.sock?db=0", "{folder}/none.sock: No such file or directory"),
     ],
 )
-def test_an_error_names_the_place_once_and_no_number(url, text, free_port, tmp_path):
+@pytest.mark.parametrize("role", ["state store", "broker", "result backend"])
+def test_an_error_names_role_and_place_once_and_no_number(role, url, text, free_port, tmp_path):
     port = free_port()
     with (
-        connect(url.format(port=port, folder=tmp_path)) as client,
+        connect(url.format(port=port, folder=tmp_path), role=role) as client,
         pytest.raises(StoreUnavailable) as raised,
         translate_errors(client),
     ):
         client.ping()
-    assert str(raised.value) == text.format(port=port, folder=tmp_path)
+    assert str(raised.value) == f"{role} {text.format(port=port, folder=tmp_path)}"
 
 
 def test_a_connection_that_breaks_is_named_in_words(start_server):

@@ -195,7 +195,7 @@ def test_a_different_schedule_is_said_when_it_stays_and_when_it_is_over(caplog):
     assert [record.event for record in caplog.records] == ["config_mismatch", "config_mismatch_over"]
 
 
-@pytest.mark.parametrize(("offset_ms", "said"), [(1_500, "1.5 s ahead of"), (-2_000, "2.0 s behind"), (900, "")])
+@pytest.mark.parametrize(("offset_ms", "said"), [(1_500, "1.5 s ahead of"), (-2_000, "2 s behind"), (900, "")])
 def test_a_clock_that_is_off_is_said(offset_ms, said, caplog):
     rolls = Rolls()
     rolls.statuses["a"] = {"clock_offset_ms": offset_ms}

@@ -104,7 +104,7 @@ def test_a_run_is_stopped_where_runs_are_shown():
 
 def test_a_store_that_is_away_is_told_and_the_rest_stays():
     one = view(away=Away(1_790_000_000_000 - 61_000, "connection refused"))
-    assert "! The store is away since 14:12:19 UTC: connection refused" in text(one)
+    assert "! The store is away since 2026-09-21 14:12:19 UTC: connection refused" in text(one)
     assert "failure ✗✗✓" in text(one)
 
 

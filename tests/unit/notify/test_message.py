@@ -39,7 +39,7 @@ def test_a_herd_is_a_number_and_ten_names():
     lines = body["text"].splitlines()
     assert lines[0] == "beatd: 10,000 entries fail; late is not overdue any more"
     assert lines[11] == "and 9,990 more; see beatd status"
-    assert lines[12] == "late is not overdue any more; it lasted 1m30s"
+    assert lines[12] == "late is not overdue any more; it lasted 1 min 30 s"
     assert (len(lines), len(body["problems"]), body["problems_count"]) == (13, 100, 10_000)
     assert len(listed(found)) == 10
 

@@ -55,4 +55,4 @@ def test_an_outage_is_logged_once_a_minute_and_its_end(clock, watch, caplog):
     assert said[0] == REASON
     assert len(said) == 1 + 4 + 1
     assert all(", since 2026-" in line for line in said[1:-1])
-    assert said[-1] == "The state store answers again, after 5m"
+    assert said[-1] == "The state store answers again, after 5 min"

@@ -106,8 +106,8 @@ def test_a_page_in_order(site):
     for text in ("Healthy", "host-one leads, term 3", "1 alive", "Redis 7.2.4", "1,234", "0 messages", "1 entry"):
         assert text in seen
     assert "host-one 7 leads, term 3" in words(site, "/fleet")
-    assert "3 min ago 14:10 UTC" in seen
-    assert "in 1 min 14:15 UTC" in seen
+    assert "3 min 20 s ago 14:10 UTC" in seen
+    assert "in 1 min 40 s 14:15 UTC" in seen
 
 
 def test_a_zone_of_its_own_is_shown_beside_utc(site):
@@ -134,7 +134,7 @@ def test_shards_with_their_leaders(site):
     )
     seen = words(site, "/fleet")
     assert "leads 0 (term 3), 2 (term 9)" in seen
-    assert "gone; last heartbeat 1 min ago" in seen
+    assert "gone; last heartbeat 1 min 5 s ago" in seen
     assert "1 nobody – 1,200" in seen
 
 
