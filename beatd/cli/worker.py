@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 import tomli_w
@@ -36,6 +37,7 @@ from beatd.clock import Backoff
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
+from beatd.url_keyprefix import OPTION, global_keyprefix, own_prefix, without_keyprefix
 from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
 from beatd.worker.banner import banner
@@ -135,7 +137,10 @@ def _file_for(stack: contextlib.ExitStack, app_name: str | None, broker: str) ->
         raise ConfigError([Fault("beatd worker", None, "-B", f"{wrong}, or give it a beat.toml with --config")])
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="beatd-"))
     path = Path(directory) / "beat.toml"
-    path.write_text(tomli_w.dumps({"redis": {"url": redis_url(broker)}}))
+    tables = {"redis": {"url": without_keyprefix(redis_url(broker)), "prefix": own_prefix(broker)}}
+    if global_keyprefix(broker):
+        tables["broker"] = {"url": broker}
+    path.write_text(tomli_w.dumps(tables))
     path.chmod(0o600)  # the URL may have a password
     return str(path)
 
@@ -257,6 +262,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
     """Apply settings: the command line wins over beat.toml, which wins over the app."""
     if settings is not None:
         app.conf.broker_url = settings.broker.url or store_url
+        _check_keyprefix(app, settings.broker.url or store_url, settings.file)
         if store_url and not app.conf.result_backend:
             app.conf.result_backend = store_url
         if app.conf.timezone is None:
@@ -274,6 +280,15 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
     for name in ("time_limit", "soft_time_limit"):
         if options[name]:
             app.conf[f"task_{name}"] = options[name]
+
+
+def _check_keyprefix(app: App, url: str | None, file: str) -> None:
+    """Raise ConfigError if the app has another prefix than beat.toml, by which the daemon sends."""
+    there, here = global_keyprefix(url), (app.conf.broker_transport_options or {}).get(OPTION)
+    if here and here != there and is_redis(url or ""):
+        said = f"is {there!r}" if there else "is missing"
+        text = f"global_keyprefix {said} in the URL, and {here!r} in broker_transport_options of the app: "
+        raise ConfigError([Fault(file, None, "broker.url", f"{text}write ?{OPTION}={quote(here, safe='')} into url")])
 
 
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:

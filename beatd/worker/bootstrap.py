@@ -22,6 +22,7 @@ from beatd.clock import Backoff, monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
+from beatd.url_keyprefix import own_prefix
 from beatd.worker import chord_unlock
 from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
@@ -190,8 +191,9 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
     )
     if app.conf.worker_keep_output:
         output.enable()
-    finished = FinishedRuns(store_url, Keys(settings.prefix))
-    pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
+    keys = Keys(own_prefix(store_url, settings.prefix))
+    finished = FinishedRuns(store_url, keys)
+    pool, remote = _pool(app, settings), _remote(app, settings, url, RevokedStore(store_url, keys))
     worker = Worker(
         app,
         settings,
@@ -200,7 +202,7 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
         finished=finished,
         remote=remote,
         rates=_rates(app),
-        poison=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix))),
+        poison=PoisonDetector(DeathCounter(store_url, keys)),
         metrics=WorkerMetrics(exporter),
     )
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
@@ -245,10 +247,9 @@ def _check_accepted(app: App) -> None:
         raise ConfigError([Fault("beatd worker", None, "", str(error))]) from None
 
 
-def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None) -> RemoteControl:
+def _remote(app: App, settings: WorkerSettings, url: str, store: RevokedStore) -> RemoteControl:
     """Make the remote control, with a short timeout: tasks wait while it waits."""
     names = Names(app.conf.control_exchange, app.conf.event_exchange)
-    store = RevokedStore(store_url, Keys(settings.prefix))
     return RemoteControl(app, settings, lambda: bus.open(url, names, timeout=2.0), names, store)
 
 
