@@ -74,6 +74,7 @@ class Scene:
         for app in (self.client, self.app):
             app.conf.update(settings)
         self.events = events
+        self.settings = settings
         self.worker: Running
 
     def send(self, node: str, name: str, *args: Any, **options: Any) -> Any:
@@ -365,6 +366,7 @@ def test_monitors_hear_what_clients_send(scene: Scene) -> None:
     client = package.App(
         "client", broker=scene.broker, backend=scene.backend, task_send_sent_event=True, set_as_current=False
     )
+    client.conf.update(scene.settings)
     sent = client.send_task("proj.add", (4, 5), queue="ours")
     line = wait_for(lambda: scene.heard("sent", sent.id), 20, "task-sent")
     assert "args=(4, 5) kwargs={}" in line
