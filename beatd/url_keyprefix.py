@@ -34,6 +34,15 @@ def without_keyprefix(url: str) -> str:
     return f"{place}{'?' if left else ''}{left}"
 
 
+def difference(url: str | None, wanted: str | None) -> str:
+    """Return what is wrong with the URL of a broker for an app with the prefix ``wanted``; empty if nothing is."""
+    here = global_keyprefix(url)
+    if not wanted or here == wanted:
+        return ""
+    said = f"{OPTION} is {here!r}" if here else f"it has no {OPTION}"
+    return f"{said}, and the app's is {wanted!r}: write ?{OPTION}={quote(wanted, safe='')} into the URL of [broker]"
+
+
 def own_prefix(url: str | None, prefix: str = "beatd") -> str:
     """Return the prefix of beatd's own keys on the server at ``url``: after its ``global_keyprefix``."""
     before = global_keyprefix(url)

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 import tomli_w
@@ -37,7 +36,7 @@ from beatd.clock import Backoff
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
-from beatd.url_keyprefix import OPTION, global_keyprefix, own_prefix, without_keyprefix
+from beatd.url_keyprefix import OPTION, difference, global_keyprefix, own_prefix, without_keyprefix
 from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
 from beatd.worker.banner import banner
@@ -261,18 +260,12 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
 def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> None:
     """Apply settings: the command line wins over beat.toml, which wins over the app."""
     if settings is not None:
-        app.conf.broker_url = settings.broker.url or store_url
-        _check_keyprefix(app, settings.broker.url or store_url, settings.file)
-        if store_url and not app.conf.result_backend:
-            app.conf.result_backend = store_url
-        if app.conf.timezone is None:
-            app.conf.timezone = settings.timezone
-        app.conf.task_default_queue = settings.broker.default_queue
-        if not settings.worker.output:
-            app.conf.worker_keep_output = False
+        _apply_file(app, settings, store_url)
     if options["broker"]:
         check_broker(options["broker"])
         app.conf.broker_url = options["broker"]
+    elif settings is not None:
+        _check_keyprefix(app, settings, settings.broker.url or store_url)
     if options["result_backend"]:
         app.conf.result_backend = options["result_backend"]
     if options["include"]:
@@ -282,13 +275,22 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
             app.conf[f"task_{name}"] = options[name]
 
 
-def _check_keyprefix(app: App, url: str | None, file: str) -> None:
-    """Raise ConfigError if the app has another prefix than beat.toml, by which the daemon sends."""
-    there, here = global_keyprefix(url), (app.conf.broker_transport_options or {}).get(OPTION)
-    if here and here != there and is_redis(url or ""):
-        said = f"is {there!r}" if there else "is missing"
-        text = f"global_keyprefix {said} in the URL, and {here!r} in broker_transport_options of the app: "
-        raise ConfigError([Fault(file, None, "broker.url", f"{text}write ?{OPTION}={quote(here, safe='')} into url")])
+def _apply_file(app: App, settings: Settings, store_url: str | None) -> None:
+    app.conf.broker_url = settings.broker.url or store_url
+    if store_url and not app.conf.result_backend:
+        app.conf.result_backend = store_url
+    if app.conf.timezone is None:
+        app.conf.timezone = settings.timezone
+    app.conf.task_default_queue = settings.broker.default_queue
+    if not settings.worker.output:
+        app.conf.worker_keep_output = False
+
+
+def _check_keyprefix(app: App, settings: Settings, url: str | None) -> None:
+    """Raise ConfigError if the app has another prefix than the broker, to which the daemon of the file sends."""
+    wanted = (app.conf.broker_transport_options or {}).get(OPTION)
+    if is_redis(url or "") and (wrong := difference(url, wanted)):
+        raise ConfigError([Fault(settings.file, None, "broker.url", wrong)])
 
 
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:

@@ -275,7 +275,12 @@ def test_an_app_and_a_file_that_differ_are_refused(tmp_path, redis_url, beatd):
     (tmp_path / "beat.toml").write_text(f'[redis]\nurl = "{redis_url}"\n')
     done = beatd("worker", "-A", "proj", "--config", "beat.toml")
     assert done.returncode == 2
-    assert "write ?global_keyprefix=env1%3A into url" in done.stderr
+    fault = (
+        "it has no global_keyprefix, and the app's is 'env1:': write ?global_keyprefix=env1%3A into the URL of [broker]"
+    )
+    assert fault in " ".join(done.stderr.split())
+    checked = beatd("check", "-A", "proj", "beat.toml")
+    assert fault in " ".join((checked.stdout + checked.stderr).split())
 
 
 @pytest.mark.slow
@@ -297,3 +302,28 @@ def test_results_by_messages(client, tmp_path, redis_url, server, start_beatd):
     assert app.send_task("proj.where").get(timeout=30) == "env1"
     app.close()
     assert foreign_keys(server, "env1") == []
+
+
+def test_a_user_may_be_confined_to_the_keys_of_an_environment(tmp_path, start_server, start_beatd, wait_until):
+    """No key and no channel is used that is not the environment's: the server would refuse it."""
+    server = start_server()
+    user = server.url.replace("redis://", "redis://env1:secret@")
+    write_app(tmp_path, user, "env1")
+    with redis.Redis.from_url(server.url, decode_responses=True) as admin:
+        keys = ("~env1:*", "~env1_*", "~{env1:beatd}:*")
+        channels = ("&env1:*", "&env1:/0.celeryev/*", "&env1_*", "&{env1:beatd}:*")  # patterns must be there literally
+        admin.execute_command("ACL", "SETUSER", "env1", "on", ">secret", "+@all", *keys, *channels)
+        beat = '\napp.conf.beat_schedule = {"tick": {"task": "proj.where", "schedule": 0.5}}\n'
+        with (tmp_path / "proj.py").open("a") as file:
+            file.write(beat)
+        daemon = start_beatd("-A", "proj", "beat")
+        worker = start_beatd("worker", "-A", "proj", "-c", "1", "-n", "a@h")
+        worker.expect(r"ready\.", timeout=30)
+        with client_of(user, "env1") as app:
+            assert app.send_task("proj.where").get(timeout=30) == "env1"
+            assert app.control.ping(timeout=2) == [{"a@h": {"ok": "pong"}}]
+            app.send_task("proj.where", countdown=3600).revoke()
+            seen: list[Any] = []
+            heard(app, seen, lambda: any(one["type"] == "task-succeeded" for one in seen))
+        assert (daemon.end(), worker.end()) == (0, 0)
+        assert [(one["reason"], one["object"]) for one in admin.acl_log()] == []
