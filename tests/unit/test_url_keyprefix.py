@@ -5,7 +5,8 @@ import pytest
 from beatd.app.conf import Conf
 from beatd.broker.kombu import connection
 from beatd.broker.redis_keys import RedisKeys
-from beatd.exceptions import WrongUrl
+from beatd.config.loader import load_settings
+from beatd.exceptions import ConfigError, WrongUrl
 from beatd.url_keyprefix import (
     difference,
     global_keyprefix,
@@ -63,6 +64,13 @@ def test_without_a_prefix_nothing_is_different(url):
 def test_a_prefix_that_would_be_half_of_one_is_refused(url, reason):
     with pytest.raises(WrongUrl, match=reason):
         check_broker(url)
+
+
+def test_a_state_store_has_a_prefix_of_its_own(tmp_path):
+    (tmp_path / "beat.toml").write_text('[redis]\nurl = "redis://h?global_keyprefix=a"\n')
+    with pytest.raises(ConfigError, match="global_keyprefix is not for the state store") as caught:
+        load_settings(tmp_path / "beat.toml")
+    assert [fault.path for fault in caught.value.faults] == ["redis.url"]
 
 
 def test_own_keys_have_the_prefix_once():
