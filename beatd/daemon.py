@@ -27,6 +27,7 @@ from beatd.beat.run_traces import RunTraces
 from beatd.beat.term import Leadership
 from beatd.beat.watchdog import Watchdog
 from beatd.broker import Publisher
+from beatd.broker.redis_keys import RedisKeys
 from beatd.clock import Clock, SystemClock
 from beatd.config import Config
 from beatd.metrics.counters import DaemonCounters
@@ -308,4 +309,6 @@ class ShardBuilder:
             return NoDelivery()
         outbox = Outbox(self._store.client, self._keys, shard=shard, shards=self._settings.leader.shards)
         by_outbox = OutboxDelivery(outbox, self._publisher, self._clock)
-        return DirectDelivery(self._publisher, by_outbox) if self._store.is_broker else by_outbox
+        if not self._store.is_broker:
+            return by_outbox
+        return DirectDelivery(self._publisher, by_outbox, RedisKeys.of(self._settings.broker.url or self._store.url))

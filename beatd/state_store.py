@@ -21,6 +21,7 @@ from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
 from beatd.store.runtime_replica import RuntimeChanges, RuntimeReplica
+from beatd.url_keyprefix import result_prefix
 from beatd.urls import is_cluster
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def running_store(settings: Settings) -> str:
 
 def store_keys(settings: Settings) -> Keys:
     """Return the names of a daemon's keys: in a cluster each shard has its own slot."""
-    return Keys(settings.redis.prefix, parts=settings.leader.shards if is_cluster(settings.redis.url) else 1)
+    parts = settings.leader.shards if is_cluster(settings.redis.url) else 1
+    return Keys(settings.redis.prefix, parts=parts, results=result_prefix(settings.results.url))
 
 
 class Store:

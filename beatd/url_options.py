@@ -47,6 +47,12 @@ def _text(value: str) -> str:
     return value
 
 
+def _keyprefix(value: str) -> str:
+    if not value or not value.isprintable():
+        raise WrongOption("is a text without control characters")
+    return value
+
+
 def _command(value: str) -> tuple[str, ...]:
     """A program, or a JSON array of a program and its arguments."""
     words = [value]
@@ -96,6 +102,7 @@ REDIS: Mapping[str, Read] = {
     "max_connections": _whole(1, _LARGEST // 4),
     "protocol": _whole(2, 3),
     "client_name": _text,
+    "global_keyprefix": _keyprefix,
     "lib_name": str,
     "lib_version": str,
     "ssl": _flag,

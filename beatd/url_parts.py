@@ -24,9 +24,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _BAD = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN_NAME = re.compile(r"[a-z_]{1,40}")
-_TRANSPORT_OPTIONS = frozenset(
-    {"visibility_timeout", "fanout_prefix", "fanout_patterns", "global_keyprefix", "queue_order_strategy"}
-)
+_TRANSPORT_OPTIONS = frozenset({"visibility_timeout", "fanout_prefix", "fanout_patterns", "queue_order_strategy"})
 
 Host = tuple[str, int | None]
 

@@ -176,6 +176,8 @@ def check_broker(text: str) -> None:
         raise wrong_url(scheme_of(text), CLUSTER_BROKER)
     elif not scheme_of(text):
         raise WrongUrl("a URL", "expected SCHEME://HOST")
+    elif "global_keyprefix=" in text:
+        raise wrong_url(scheme_of(text), "its option global_keyprefix is for a Redis that beatd reads without kombu")
 
 
 def shown(text: str) -> str:
@@ -238,6 +240,7 @@ def _redis(text: str) -> RedisUrl:
         raise wrong_url(scheme, "expected redis://, rediss://, unix://, sentinel:// or redis+cluster://")
     parts = split(text)
     options = read_options(scheme, parts.query, {**REDIS, **TLS})
+    options.pop("global_keyprefix", None)  # of keys, not of connections: see beatd.url_keyprefix
     read = {
         "username": parts.username or options.pop("username", None),
         "password": parts.password or options.pop("password", None),

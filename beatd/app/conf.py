@@ -123,7 +123,8 @@ class Conf(MutableMapping[str, Any]):
         url = first_url(self.broker_url)
         if is_redis(url) or is_amqp(url):
             for option in self.broker_transport_options or ():
-                yield f"broker_transport_options.{option}", option_without_effect(option, redis=is_redis(url))
+                if reason := option_without_effect(option, redis=is_redis(url)):
+                    yield f"broker_transport_options.{option}", reason
         if not own_class:
             for option in (self.result_backend_transport_options or {}).keys() - RESULT_OPTIONS:
                 yield f"result_backend_transport_options.{option}", RESULT_OPTION_WITHOUT_EFFECT

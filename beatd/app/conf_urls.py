@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from beatd.app.settings import DEFAULTS
 from beatd.config.environment import celery_urls
+from beatd.url_keyprefix import OPTION, with_keyprefix
 from beatd.urls import is_cluster, is_redis, scheme_of
 
 Values = Mapping[str, Any]
@@ -21,23 +22,28 @@ def _broker_url(values: Values) -> Any:
     """Return ``broker_url``, else what other settings or ``$CELERY_BROKER_URL`` say; with TLS as ``broker_use_ssl``."""
     given = values.get("broker_url") or values.get("broker_write_url") or values.get("broker_read_url")
     url = given or _of_parts(values) or celery_urls().broker or DEFAULTS["broker_url"]
-    return with_tls(url, values.get("broker_use_ssl"))
+    return _of_broker(url, values)
 
 
 def _read_url(values: Values) -> Any:
     """Return ``broker_read_url``, from which workers take, else the broker's."""
-    return with_tls(values.get("broker_read_url"), values.get("broker_use_ssl")) or _broker_url(values)
+    return _of_broker(values.get("broker_read_url"), values) or _broker_url(values)
 
 
 def _write_url(values: Values) -> Any:
     """Return ``broker_write_url``, to which messages go, else the broker's."""
-    return with_tls(values.get("broker_write_url"), values.get("broker_use_ssl")) or _broker_url(values)
+    return _of_broker(values.get("broker_write_url"), values) or _broker_url(values)
+
+
+def _of_broker(url: Any, values: Values) -> Any:
+    return with_prefix(with_tls(url, values.get("broker_use_ssl")), values.get("broker_transport_options"))
 
 
 def _result_backend(values: Values) -> Any:
     """Return ``result_backend``, else ``$CELERY_RESULT_BACKEND``; with TLS as ``redis_backend_use_ssl`` says."""
     url = values.get("result_backend") or celery_urls().results
-    return with_tls(url, values.get("redis_backend_use_ssl")) if is_redis(str(url)) else url
+    secured = with_tls(url, values.get("redis_backend_use_ssl")) if is_redis(str(url)) else url
+    return with_prefix(secured, values.get("result_backend_transport_options"))
 
 
 COMPOSED: Mapping[str, Callable[[Values], Any]] = {
@@ -78,9 +84,22 @@ def with_tls(url: Any, options: Any) -> Any:
     """Return the URL, or each of several, with TLS and its options: True, or a mapping as of ``broker_use_ssl``."""
     if not options or not url:
         return url
+    return _each(url, lambda one: _secure(one, options if isinstance(options, Mapping) else {}))
+
+
+def with_prefix(url: Any, options: Any) -> Any:
+    """Return the URL, or each of several, with the ``global_keyprefix`` of transport options, if it is a Redis's."""
+    prefix = (options or {}).get(OPTION)
+    if not prefix or not url:
+        return url
+    return _each(url, lambda one: with_keyprefix(one, str(prefix)) if is_redis(one) or is_cluster(one) else one)
+
+
+def _each(url: Any, change: Callable[[str], str]) -> Any:
+    """Change each URL of a list, or of a text with semicolons."""
     if isinstance(url, list | tuple):
-        return [with_tls(one, options) for one in url]
-    return ";".join(_secure(one, options if isinstance(options, Mapping) else {}) for one in str(url).split(";"))
+        return [_each(one, change) for one in url]
+    return ";".join(map(change, str(url).split(";")))
 
 
 def _secure(url: str, options: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from beatd.broker.bus import BusMessage, ControlClient, LamportClock, Names, com
 from beatd.exceptions import StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import RevokedStore
+from beatd.url_keyprefix import own_prefix
 from beatd.urls import is_redis, redis_url
 
 Reply = dict[str, Any]
@@ -202,7 +203,7 @@ class Control:
         """Store revoked ids in the state store, for workers that are offline now."""
         own_store = self._app.conf.state_store
         url = own_store or (redis_url(self._url) if is_redis(self._url) else None)
-        store = RevokedStore(url, Keys(), "state store" if own_store else "broker")
+        store = RevokedStore(url, Keys(own_prefix(url)), "state store" if own_store else "broker")
         try:
             store.remember(ids, self._app.clock.now_ms())
         except StoreError as error:

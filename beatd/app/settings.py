@@ -251,7 +251,6 @@ _URL = "write it into the URL of the broker"
 _REDIS_OPTIONS: Mapping[str, str] = {
     "fanout_patterns": "it is on, Celery's default",
     "fanout_prefix": "it is on, Celery's default",
-    "global_keyprefix": "queues have no prefix: clients of Celery that have one write to other keys",
     "health_check_interval": _URL,
     "master_name": "the URL names the primary: sentinel://HOST:26379/NAME",
     "max_connections": _URL,
@@ -267,13 +266,15 @@ _REDIS_OPTIONS: Mapping[str, str] = {
 _AMQP_OPTIONS: Mapping[str, str] = {"confirm_publish": "each message is confirmed"}
 
 
-RESULT_OPTIONS = frozenset({"result_chord_ordered"})
+RESULT_OPTIONS = frozenset({"global_keyprefix", "result_chord_ordered"})
 """Options of ``result_backend_transport_options`` that have an effect on Redis."""
-RESULT_OPTION_WITHOUT_EFFECT = "results in Redis have Celery's keys without a prefix; sentinels are named in the URL"
+RESULT_OPTION_WITHOUT_EFFECT = "it is written into the URL of result_backend, where sentinels are named, too"
 
 
-def option_without_effect(name: str, *, redis: bool) -> str:
-    """Return why an option of ``broker_transport_options`` has no effect on Redis, or on RabbitMQ."""
+def option_without_effect(name: str, *, redis: bool) -> str | None:
+    """Return why an option of ``broker_transport_options`` has no effect on Redis, or on RabbitMQ; None if it has."""
+    if redis and name == "global_keyprefix":
+        return None
     return (_REDIS_OPTIONS if redis else _AMQP_OPTIONS).get(name, "it is one of kombu's, which is not used here")
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from beatd.beat.dispatch_log import DispatchLog
 from beatd.beat.term import Term
 from beatd.broker import Address, OutgoingMessage, Publisher
-from beatd.broker.redis import queue_key
+from beatd.broker.redis_keys import RedisKeys
 from beatd.clock import Clock
 from beatd.exceptions import MessageError, StoreRefused
 from beatd.message.protocol import TaskMessage, open_envelope
@@ -63,18 +63,21 @@ class Delivery(Protocol):
 class DirectDelivery:
     """The state store is the broker: nothing is left to do after the claim.
 
-    ``leftovers`` is for an outbox that was filled when there was another broker.
+    ``leftovers`` is for an outbox that was filled when there was another broker. ``keys`` are the names of queues.
     """
 
-    def __init__(self, publisher: Publisher, leftovers: OutboxDelivery | None = None) -> None:
+    def __init__(
+        self, publisher: Publisher, leftovers: OutboxDelivery | None = None, keys: RedisKeys | None = None
+    ) -> None:
         self._publisher = publisher
+        self._keys = keys or RedisKeys()
         self._leftovers = leftovers
         self._flushed_in = 0  # the token of the term in which flush was last called
         self._bound: dict[Address, str] = {}
         """The queues behind exchanges, as looked up since the last flush."""
 
     def list_key(self, address: Address, priority: int | None) -> str:
-        return queue_key(self._queue_behind(address) if address.exchange else address.key, priority)
+        return self._keys.queue(self._queue_behind(address) if address.exchange else address.key, priority)
 
     def claimed(self, runs: Sequence[Run], report: DispatchLog, now_ms: int) -> None:
         report.dispatched(runs, now_ms)

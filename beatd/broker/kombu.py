@@ -27,6 +27,7 @@ from beatd.broker.publisher import (
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
 from beatd.store.client import connect, store_error
+from beatd.url_keyprefix import OPTION, global_keyprefix, without_keyprefix
 from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of, redis_url
 
 __all__ = ["KombuPublisher", "connection", "purge", "task_queue"]
@@ -45,7 +46,12 @@ def connection(url: str, **options: Any) -> Any:
     if is_amqp(url):
         parsed = BrokerUrl.parse(url)
         return kombu.Connection(parsed.bare, **{**parsed.options, **options})
-    return kombu.Connection(url.split(";", maxsplit=1)[0] if is_redis(url) else url, **options)
+    if is_redis(url):
+        url = url.split(";", maxsplit=1)[0]
+        if prefix := global_keyprefix(url):
+            options["transport_options"] = {**(options.get("transport_options") or {}), OPTION: prefix}
+            url = without_keyprefix(url)
+    return kombu.Connection(url, **options)
 
 
 def pool(connection: Any, *, producers: bool) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from redis.exceptions import RedisError
 
 from beatd.broker.bindings import Binding, log_not_bound
 from beatd.broker.publisher import Address, OutgoingMessage, Refused, outgoing_message, publish_with_retries
+from beatd.broker.redis_keys import SEPARATOR, RedisKeys, binding_member
 from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.store.client import connect, server_of, store_error, translate_errors
@@ -20,35 +20,15 @@ from beatd.urls import redis_url
 
 log = logging.getLogger("beatd.broker")
 
-PRIORITY_STEPS = (0, 3, 6, 9)
-"""A queue is one list per step; 0 is taken first (kombu's Redis transport, ``priority_steps``)."""
-_SEPARATOR = "\x06\x16"
 
-
-@functools.lru_cache(maxsize=4096)
-def queue_key(queue: str, priority: int | None = 0) -> str:
-    """Return the list for a message of this priority: that of the largest step that is not above it.
-
-    Priorities below 0 count as 0, above 9 as 9. Raises UnicodeEncodeError for a name that is no UTF-8.
-    """
-    str(queue).encode()
-    step = max(step for step in PRIORITY_STEPS if step <= max(priority or 0, 0))
-    return f"{queue}{_SEPARATOR}{step}" if step else queue
-
-
-def queue_keys(queue: str) -> list[str]:
-    """Return all lists of a queue, in the order in which consumers take from them."""
-    return [queue_key(queue, step) for step in PRIORITY_STEPS]
-
-
-def bind(client: Redis, bindings: Iterable[Binding]) -> None:
+def bind(client: Redis, bindings: Iterable[Binding], keys: RedisKeys) -> None:
     """Add bindings to kombu's tables, in which producers look for the queues of an exchange; a refusal is logged."""
     for one in bindings:
-        member = _SEPARATOR.join((one.key, one.pattern, one.queue))
+        member = binding_member(one.key, one.pattern, one.queue)
         try:
             with translate_errors(client):
-                client.sadd(f"_kombu.binding.{one.exchange}", member)
-                client.sadd(f"_kombu.binding_permanent.{one.exchange}", member)
+                client.sadd(keys.bindings(one.exchange), member)
+                client.sadd(keys.permanent_bindings(one.exchange), member)
         except StoreRefused as error:
             log_not_bound(one, error)
 
@@ -60,6 +40,7 @@ class RedisPublisher:
 
     def __init__(self, url: str) -> None:
         self._client = connect(redis_url(url), name="beatd-publisher", role="broker")
+        self._keys = RedisKeys.of(url)
         self._unbound: set[Address] = set()
         """Addresses that a warning has named as unbound."""
 
@@ -73,13 +54,13 @@ class RedisPublisher:
 
     def depth(self, queue: str) -> int:
         with _broker_errors(), translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for key in queue_keys(queue):
+            for key in self._keys.queues(queue):
                 pipeline.llen(key)
             return sum(pipeline.execute())
 
     def oldest(self, queue: str) -> list[bytes]:
         with _broker_errors(), translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for key in queue_keys(queue):
+            for key in self._keys.queues(queue):
                 pipeline.lindex(key, -1)
             return [raw for raw in pipeline.execute() if raw is not None]
 
@@ -99,8 +80,8 @@ class RedisPublisher:
         if not address.exchange:
             return [address.key]
         with translate_errors(self._client):
-            members = self._client.smembers(f"_kombu.binding.{address.exchange}")
-        bound = (_text(member).split(_SEPARATOR) for member in members)
+            members = self._client.smembers(self._keys.bindings(address.exchange))
+        bound = (_text(member).split(SEPARATOR) for member in members)
         if queues := sorted(queue for key, pattern, queue in bound if _fits(address.key, key, pattern)):
             return queues
         if address not in self._unbound:
@@ -113,7 +94,7 @@ class RedisPublisher:
         """Push all messages or none: one ``LPUSH`` for each list."""
         with _broker_errors():
             queues = {address: self._bound(address) for address in {outgoing.to for outgoing in messages}}
-            lists = _lists(messages, queues)
+            lists = self._lists(messages, queues)
             with translate_errors(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
                 for key, numbered in lists.items():
                     pipeline.lpush(key, *(raw for _, raw in numbered))
@@ -129,7 +110,7 @@ class RedisPublisher:
             except StoreRefused as error:
                 reason = str(_broker_error(error))
                 refused |= {number: reason for number, outgoing in enumerate(messages) if outgoing.to == address}
-        lists = _lists(messages, queues)
+        lists = self._lists(messages, queues)
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for key, numbered in lists.items():
                 pipeline.lpush(key, *(raw for _, raw in numbered))
@@ -142,17 +123,16 @@ class RedisPublisher:
                 refused |= {number: str(_broker_error(cause)) for number, _ in numbered}
         return [Refused(number, reason) for number, reason in sorted(refused.items())]
 
-
-def _lists(
-    messages: Sequence[OutgoingMessage], queues: Mapping[Address, Sequence[str]]
-) -> dict[str, list[tuple[int, bytes]]]:
-    """Return envelopes by list, each with the number of its message; without messages whose address is unknown."""
-    lists: dict[str, list[tuple[int, bytes]]] = {}
-    for number, (message, to) in enumerate(messages):
-        raw = envelope(message, queue=to.key, exchange=to.exchange)
-        for queue in queues.get(to, ()):
-            lists.setdefault(queue_key(queue, message.properties.get("priority")), []).append((number, raw))
-    return lists
+    def _lists(
+        self, messages: Sequence[OutgoingMessage], queues: Mapping[Address, Sequence[str]]
+    ) -> dict[str, list[tuple[int, bytes]]]:
+        """Return envelopes by list, each with the number of its message; without messages whose address is unknown."""
+        lists: dict[str, list[tuple[int, bytes]]] = {}
+        for number, (message, to) in enumerate(messages):
+            raw = envelope(message, queue=to.key, exchange=to.exchange)
+            for queue in queues.get(to, ()):
+                lists.setdefault(self._keys.queue(queue, message.properties.get("priority")), []).append((number, raw))
+        return lists
 
 
 def _fits(routing_key: str, key: str, pattern: str) -> bool:

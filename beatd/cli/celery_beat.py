@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beatd.broker.publisher import is_redis
+from beatd.broker.redis_keys import RedisKeys
 from beatd.exceptions import StoreRefused
 from beatd.model import Settings
 from beatd.redaction import redacted_text
@@ -55,7 +56,7 @@ def signs_on_servers(settings: Settings, queues: Iterable[str], *, redbeat: bool
                     yield f"RedBeat leads on {RedisUrl.parse(url).shown}; {_ADVICE}"
             if url == broker:
                 for queue in sorted(set(queues))[:_QUEUES]:
-                    yield from _waiting(client, queue)
+                    yield from _waiting(client, queue, RedisKeys.of(url).queue(queue))
 
 
 def is_celery_beat(words: list[str]) -> bool:
@@ -67,10 +68,10 @@ def is_celery_beat(words: list[str]) -> bool:
     return False
 
 
-def _waiting(client: Any, queue: str) -> Iterator[str]:
+def _waiting(client: Any, queue: str, key: str) -> Iterator[str]:
     ends: list[bytes] = []
     with suppress(StoreRefused), translate_errors(client):  # the key of a queue may be something else
-        ends = client.lrange(queue, 0, _PEEKED - 1) + client.lrange(queue, -_PEEKED, -1)
+        ends = client.lrange(key, 0, _PEEKED - 1) + client.lrange(key, -_PEEKED, -1)
     if tasks := sorted({str(task) for task in _of_celery_beat(ends)}):
         yield f"messages of a celery beat wait in {queue} ({', '.join(tasks[:3])}); {_ADVICE}"
 

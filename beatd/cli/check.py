@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from beatd import broker, config, sources
+from beatd.broker.redis_keys import RedisKeys
 from beatd.cli import server_advice
 from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.clock import SystemClock
@@ -226,7 +227,8 @@ def _broker(url: str, queues: Sequence[str], exchanges: Sequence[str], settings:
     if broker.is_redis(url):
         try:
             with connect(url, timeout_ms=settings.redis.timeout_ms, role="broker") as client:
-                notes = _examine(client, Keys(settings.redis.prefix), queues, state=False)
+                lists = list(map(RedisKeys.of(url).queue, queues))
+                notes = _examine(client, Keys(settings.redis.prefix), lists, state=False)
         except StoreUnavailable as error:
             raise BrokerError(str(error)) from None
     elif broker.is_amqp(url):

@@ -20,9 +20,11 @@ from beatd.state_store import result_urls
 from beatd.store.client import connect
 from beatd.store.history import REASONS, Record, RecordFilter
 from beatd.store.history_reader import Ending, Histories, Totals
+from beatd.store.keys import Keys
 from beatd.store.run_record import REFUSED
 from beatd.store.runtime_entries import Runtime
 from beatd.timestamps import span_text
+from beatd.url_keyprefix import result_prefix
 
 _LOOK_S = 0.05
 _ERROR_SHOWN = 100
@@ -33,14 +35,15 @@ _ERROR_SHOWN = 100
 def histories(place: Installation, result_backend: str | None) -> Iterator[Histories]:
     """The histories of an installation, with outcomes that Celery's workers store: in ``result_backend``, in what
     ``[results]`` names or the broker if that is a Redis, or in the state store."""
-    settings = place.head.settings
+    settings, keys = place.head.settings, place.keys
     urls = result_urls(settings)
     if result_backend and broker.is_redis(result_backend):
         urls.insert(0, broker.redis_url(result_backend))
+        keys = Keys(keys.prefix, parts=keys.parts, results=result_prefix(result_backend)).without(keys.away)
     with ExitStack() as stack:
         timeout_ms = settings.redis.timeout_ms
         clients = [stack.enter_context(connect(url, timeout_ms=timeout_ms, role="result backend")) for url in urls]
-        yield Histories(place.client, place.keys, results=clients)
+        yield Histories(place.client, keys, results=clients)
 
 
 def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None:

@@ -27,6 +27,7 @@ from beatd.store.keys import Keys
 from beatd.store.runtime_entries import Pause, read_pause
 from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import readable_keys
+from beatd.url_keyprefix import result_prefix
 
 if TYPE_CHECKING:
     import redis
@@ -99,7 +100,8 @@ def installation(
     settings = top.settings
     patience_ms = min(settings.redis.timeout_ms, timeout_ms or settings.redis.timeout_ms)
     with connect(running_store(settings), timeout_ms=patience_ms, name="beatd-command") as client:
-        yield Installation(path, top, client, readable_keys(client, settings.redis.prefix))
+        keys = readable_keys(client, settings.redis.prefix, result_prefix(settings.results.url))
+        yield Installation(path, top, client, keys)
 
 
 class EffectiveSchedule(NamedTuple):

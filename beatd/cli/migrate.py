@@ -21,6 +21,7 @@ from beatd.cli.output import Duration, confirm, plural, print_line, print_table
 from beatd.clock import SystemClock, monotonic, sleep
 from beatd.exceptions import WrongUrl
 from beatd.store.keys import Keys
+from beatd.url_keyprefix import own_prefix
 from beatd.urls import check_broker, shown
 from beatd.worker.consumers.redis import RedisConsumer
 
@@ -158,7 +159,7 @@ class RedisSource:
 
     def __init__(self, url: str, queues: Sequence[str]) -> None:
         name = f"{_NAME}{socket.gethostname()}"
-        self._consumer = RedisConsumer(url, queues, name=name, clock=SystemClock(), keys=Keys("beatd"))
+        self._consumer = RedisConsumer(url, queues, name=name, clock=SystemClock(), keys=Keys(own_prefix(url)))
         self._consumer.start()
 
     def take(self, at_most: int) -> list[Taken]:

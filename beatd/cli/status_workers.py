@@ -22,6 +22,7 @@ from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.worker_registry import worker_heartbeats
 from beatd.timestamps import iso_ms, span_text
+from beatd.url_keyprefix import own_prefix
 
 WITHIN_S = 4.0
 """Time in which the broker has to answer."""
@@ -103,7 +104,7 @@ def _heartbeats(url: str, settings: Settings) -> dict[str, int | None]:
     with connect(redis_url(url), timeout_ms=settings.redis.timeout_ms, name="beatd-status", role="broker") as client:
         found: dict[str, int | None] = {}
         for prefix in {_OWN_PREFIX, settings.redis.prefix}:
-            found |= worker_heartbeats(client, Keys(prefix))
+            found |= worker_heartbeats(client, Keys(own_prefix(url, prefix)))
     return {name: beat for name, beat in found.items() if not name.startswith(_MIGRATION)}
 
 

@@ -36,6 +36,7 @@ from beatd.clock import Backoff
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
+from beatd.url_keyprefix import OPTION, difference, global_keyprefix, own_prefix, without_keyprefix
 from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
 from beatd.worker.banner import banner
@@ -135,7 +136,10 @@ def _file_for(stack: contextlib.ExitStack, app_name: str | None, broker: str) ->
         raise ConfigError([Fault("beatd worker", None, "-B", f"{wrong}, or give it a beat.toml with --config")])
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="beatd-"))
     path = Path(directory) / "beat.toml"
-    path.write_text(tomli_w.dumps({"redis": {"url": redis_url(broker)}}))
+    tables = {"redis": {"url": without_keyprefix(redis_url(broker)), "prefix": own_prefix(broker)}}
+    if global_keyprefix(broker):
+        tables["broker"] = {"url": broker}
+    path.write_text(tomli_w.dumps(tables))
     path.chmod(0o600)  # the URL may have a password
     return str(path)
 
@@ -256,17 +260,12 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
 def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> None:
     """Apply settings: the command line wins over beat.toml, which wins over the app."""
     if settings is not None:
-        app.conf.broker_url = settings.broker.url or store_url
-        if store_url and not app.conf.result_backend:
-            app.conf.result_backend = store_url
-        if app.conf.timezone is None:
-            app.conf.timezone = settings.timezone
-        app.conf.task_default_queue = settings.broker.default_queue
-        if not settings.worker.output:
-            app.conf.worker_keep_output = False
+        _apply_file(app, settings, store_url)
     if options["broker"]:
         check_broker(options["broker"])
         app.conf.broker_url = options["broker"]
+    elif settings is not None:
+        _check_keyprefix(app, settings, settings.broker.url or store_url)
     if options["result_backend"]:
         app.conf.result_backend = options["result_backend"]
     if options["include"]:
@@ -274,6 +273,24 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
     for name in ("time_limit", "soft_time_limit"):
         if options[name]:
             app.conf[f"task_{name}"] = options[name]
+
+
+def _apply_file(app: App, settings: Settings, store_url: str | None) -> None:
+    app.conf.broker_url = settings.broker.url or store_url
+    if store_url and not app.conf.result_backend:
+        app.conf.result_backend = store_url
+    if app.conf.timezone is None:
+        app.conf.timezone = settings.timezone
+    app.conf.task_default_queue = settings.broker.default_queue
+    if not settings.worker.output:
+        app.conf.worker_keep_output = False
+
+
+def _check_keyprefix(app: App, settings: Settings, url: str | None) -> None:
+    """Raise ConfigError if the app has another prefix than the broker, to which the daemon of the file sends."""
+    wanted = (app.conf.broker_transport_options or {}).get(OPTION)
+    if is_redis(url or "") and (wrong := difference(url, wanted)):
+        raise ConfigError([Fault(settings.file, None, "broker.url", wrong)])
 
 
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:

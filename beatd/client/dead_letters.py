@@ -26,6 +26,7 @@ from beatd.store.client import connect, place_of
 from beatd.store.dead_letters import DeadLetter, DeadLetters
 from beatd.store.keys import Keys
 from beatd.timestamps import to_ms
+from beatd.url_keyprefix import global_keyprefix, own_prefix
 
 
 class Refusal(NamedTuple):
@@ -36,11 +37,14 @@ class Refusal(NamedTuple):
 
 
 class DeadLetterSource:
-    """The letters on one server; ``publisher`` leads to their broker where that is another one."""
+    """The letters on one server; ``publisher`` leads to their broker where that is another one.
 
-    def __init__(self, client: Any, keys: Keys, publisher: Publisher | None) -> None:
-        self.name = place_of(client)
-        self.letters = DeadLetters(client, keys)
+    On the broker itself ``queue_prefix`` is before the keys of its queues.
+    """
+
+    def __init__(self, client: Any, keys: Keys, publisher: Publisher | None, queue_prefix: str = "") -> None:
+        self.name = f"{place_of(client)} ({keys.prefix})" if queue_prefix else place_of(client)
+        self.letters = DeadLetters(client, keys, queue_prefix=queue_prefix)
         self.audit = Audit(client, keys)
         self._publisher = publisher
 
@@ -93,7 +97,8 @@ def open_places(
 
     Raises :class:`~beatd.exceptions.ConfigError` and :class:`~beatd.exceptions.StoreError`.
     """
-    url, store_url, keys = _addresses(config_file, app_name, broker_url)
+    url, store_url, prefix = _addresses(config_file, app_name, broker_url)
+    keys, beside = Keys(own_prefix(store_url, prefix)), Keys(own_prefix(url, prefix))
     with contextlib.ExitStack() as stack:
         places = []
         broker_client = None
@@ -101,10 +106,10 @@ def open_places(
             broker_client = stack.enter_context(
                 connect(broker.redis_url(url), name="beatd-dead-letters", role="broker")
             )
-            places.append(DeadLetterSource(broker_client, keys, None))
+            places.append(DeadLetterSource(broker_client, beside, None, global_keyprefix(url)))
         if store_url is not None:
             client = stack.enter_context(connect(store_url, name="beatd-dead-letters"))
-            if broker_client is None or not server_check.same(client, broker_client):
+            if broker_client is None or keys.prefix != beside.prefix or not server_check.same(client, broker_client):
                 publisher = broker.open(url)
                 stack.callback(publisher.close)
                 places.append(DeadLetterSource(client, keys, publisher))
@@ -114,8 +119,8 @@ def open_places(
         yield places
 
 
-def _addresses(config_file: str | None, app_name: str | None, broker_url: str | None) -> tuple[str, str | None, Keys]:
-    """The broker's URL, the state store's, and the names of keys."""
+def _addresses(config_file: str | None, app_name: str | None, broker_url: str | None) -> tuple[str, str | None, str]:
+    """The broker's URL, the state store's, and the prefix of keys there."""
     store_url, prefix, url = None, "beatd", broker_url
     if config_file or not (app_name or broker_url):
         settings = load_settings(config.find(config_file)).settings
@@ -125,7 +130,7 @@ def _addresses(config_file: str | None, app_name: str | None, broker_url: str | 
         conf = find_app(app_name).conf
         store_url = store_url or conf.state_store
         url = url or (conf.broker_url if isinstance(conf.broker_url, str) else ";".join(conf.broker_url))
-    return str(url), store_url, Keys(prefix)
+    return str(url), store_url, prefix
 
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -33,6 +33,7 @@ from beatd.model import (
     WorkerOptions,
 )
 from beatd.schedules import duration_text
+from beatd.url_keyprefix import global_keyprefix
 from beatd.urls import CLUSTER_BROKER, RedisUrl, check_broker, is_cluster, with_login
 
 STRUCTS: Mapping[str, type[Any]] = {
@@ -166,12 +167,21 @@ def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSetti
 
 
 def _beside_broker(sections: Mapping[str, Any], raw: Any, report: ErrorReport) -> RedisSettings:
-    """A cluster needs a broker beside it."""
+    """A cluster needs a broker beside it; the state store's own keys have another prefix than queues."""
     redis: RedisSettings = sections["redis"]
+    if global_keyprefix(redis.url):
+        key = next((key for key in ("url", FILE.format("url")) if key in raw), "url")
+        report.add(("redis", key), _PREFIX_ELSEWHERE)
     if is_cluster(redis.url) and sections["broker"].url is None and not report:
         key = next((key for key in ("url", FILE.format("url")) if key in raw), "url")
         report.add(("redis", key), f"{CLUSTER_BROKER}: write [broker] url")
     return redis
+
+
+_PREFIX_ELSEWHERE = (
+    "global_keyprefix is not for the state store, whose keys begin with `prefix`: write it into [broker] url, "
+    "which may be the same server"
+)
 
 
 def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettings:

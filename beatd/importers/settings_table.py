@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from beatd.app.conf_urls import first_url
 from beatd.config.writer import toml_value
 from beatd.sources.app_file import app_settings
+from beatd.url_keyprefix import global_keyprefix, own_prefix, without_keyprefix
 from beatd.urls import is_redis, redis_url
 
 _PUBLIC = "guest"
@@ -27,14 +28,16 @@ def connection_tables(app: str) -> tuple[str, dict[str, str]]:
     store = next((url for url in (broker, results) if url and is_redis(url)), "")
     lines = ["[redis]"]
     if store:
-        lines.append(f"url = {_url(redis_url(store), _STORE, 'the state store', variables)}")
+        lines.append(f"url = {_url(without_keyprefix(redis_url(store)), _STORE, 'the state store', variables)}")
     else:
         lines.append(f"url = {toml_value('embedded')}")
+    if prefix := global_keyprefix(broker):
+        lines.append(f"prefix = {toml_value(own_prefix(broker))}")
     lines += ["", "[broker]"]
-    if broker and not is_redis(broker):
+    if broker and (prefix or not is_redis(broker)):
         lines.append(f"url = {_url(broker, _BROKER, 'the broker', variables)}")
     lines.append(f"default_queue = {toml_value(conf['default_queue'])}")
-    if results and is_redis(results) and results != store:
+    if results and is_redis(results) and (results != store or global_keyprefix(results)):
         lines += ["", "[results]", f"url = {_url(redis_url(results), _RESULTS, 'the result backend', variables)}"]
     return "\n".join([*lines, ""]), variables
 

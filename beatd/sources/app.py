@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd import config
+from beatd.app.conf_urls import first_url
 from beatd.app.settings import WITHOUT_EFFECT
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps
@@ -36,6 +37,8 @@ class Registered(NamedTuple):
     """What is wrong with the calls that were given: entry, key, message."""
     own_task_faults: tuple[tuple[str, str, str], ...] = ()
     """The same of the calls of the app's own entries."""
+    broker: str = ""
+    """The URL of the app's broker."""
 
 
 def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
@@ -88,6 +91,7 @@ def read_app(
         tuple(refused),
         tuple((entry, key, message) for entry, key, message in answer.get("task_faults", ())),
         tuple((entry, key, message) for entry, key, message in answer.get("own_task_faults", ())),
+        first_url(answer["conf"]["broker_url"]),
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import beatd
 from beatd import signals
 from beatd.app.app import App
-from beatd.app.conf_urls import with_tls
+from beatd.app.conf_urls import with_prefix, with_tls
 from beatd.app.find_app import locate
 from beatd.config.writer import plain_table
 from beatd.exceptions import ConfigError, Fault
@@ -130,9 +130,11 @@ def _settings(app: Any) -> list[str]:
 def settings_of(app: Any) -> dict[str, Any]:
     """The settings by which the app can be scheduled without a file."""
     conf = app.conf
+    broker = with_tls(conf.broker_url or "amqp://guest:guest@localhost:5672//", conf.broker_use_ssl)
+    results = with_tls(conf.result_backend, conf.redis_backend_use_ssl)
     return {
-        "broker_url": with_tls(conf.broker_url or "amqp://guest:guest@localhost:5672//", conf.broker_use_ssl),
-        "result_backend": with_tls(conf.result_backend, conf.redis_backend_use_ssl),
+        "broker_url": with_prefix(broker, conf.broker_transport_options),
+        "result_backend": with_prefix(results, conf.result_backend_transport_options),
         "timezone": timezone_of(app),
         "default_queue": conf.task_default_queue,
     }

@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from beatd import config
-from beatd.app.conf_urls import first_url
+from beatd.app.conf_urls import first_url, with_prefix
 from beatd.clock import SystemClock
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.sources.child_process import ask
+from beatd.url_keyprefix import OPTION, global_keyprefix, own_prefix, without_keyprefix
 from beatd.urls import is_redis, redis_url, shown
 
 APP_VARIABLE = "BEATD_APP"
@@ -32,6 +33,7 @@ APP_VARIABLE = "BEATD_APP"
 OPTION_VARIABLE = "BEATD_APP_OPTION"
 """The option of the command line that only an app without a file takes, if it was given."""
 STORE_VARIABLE, BROKER_VARIABLE = "BEATD_APP_STORE_URL", "BEATD_APP_BROKER_URL"
+RESULTS_VARIABLE = "BEATD_APP_RESULTS_URL"
 TIMEOUT = 30.0
 """Seconds that importing the app may take."""
 
@@ -80,20 +82,24 @@ def app_settings(name: str) -> dict[str, Any]:
 
 
 def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
-    broker = os.environ.get("BEATD_BROKER_URL") or first_url(conf["broker_url"])
-    results = os.environ.get("BEATD_RESULT_BACKEND") or first_url(conf["result_backend"])
+    broker = _replaced(first_url(conf["broker_url"]), os.environ.get("BEATD_BROKER_URL"))
+    results = _replaced(first_url(conf["result_backend"]), os.environ.get("BEATD_RESULT_BACKEND"))
     document: dict[str, Any] = {"app": name, "state_dir": str(Path.cwd() / ".beatd")}
     if conf["timezone"]:
         document["timezone"] = conf["timezone"]
     where = [("its broker", broker), ("its result backend", results)]
     place, store = next(((place, url) for place, url in where if url and is_redis(url)), ("", ""))
     if store:
-        os.environ[STORE_VARIABLE] = redis_url(store)
-    document["redis"] = {"url": f"${{{STORE_VARIABLE}}}" if store else "embedded"}
+        os.environ[STORE_VARIABLE] = without_keyprefix(redis_url(store))
+    prefix = global_keyprefix(broker)
+    document["redis"] = {"url": f"${{{STORE_VARIABLE}}}" if store else "embedded", "prefix": own_prefix(broker)}
     document["broker"] = {"default_queue": conf["default_queue"]}
-    if broker and place != "its broker":
+    if broker and (place != "its broker" or prefix):
         os.environ[BROKER_VARIABLE] = broker
         document["broker"]["url"] = f"${{{BROKER_VARIABLE}}}"
+    if global_keyprefix(results) and is_redis(results):
+        os.environ[RESULTS_VARIABLE] = redis_url(results)
+        document["results"] = {"url": f"${{{RESULTS_VARIABLE}}}"}
     path = _folder() / "beat.toml"
     path.write_text(tomli_w.dumps(document), encoding="utf-8")
     try:
@@ -104,6 +110,11 @@ def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
         raise ConfigError([Fault("-A", None, name, text)]) from None
     store_text = f"{place}, {shown(store)}" if store else "an embedded server"
     return AppFile(path, f"no beat.toml: schedule and time zone are those of {name}; the state store is {store_text}")
+
+
+def _replaced(url: str, given: str | None) -> str:
+    """Return the URL that is given in place of the app's, with the prefix of the app's transport options."""
+    return with_prefix(given, {OPTION: global_keyprefix(url)}) if given else url
 
 
 _PREFIX = "beatd-app-"

@@ -8,7 +8,7 @@ that is not enabled. Nothing of a merged schedule does I/O.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ from beatd.planning.lint import entry_warning
 from beatd.sources.app import Registered, read_app
 from beatd.sources.calendars import Calendars
 from beatd.store.runtime_entries import name_at, place, read_table
+from beatd.url_keyprefix import difference, global_keyprefix
+from beatd.urls import is_redis
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +91,17 @@ def _loaded(
         entries=entries,
         digest=config.joined(found.digest, config.digest(entries[len(found.entries) :])),
         beside=(*found.beside, *registered.files),
-        remarks=registered.remarks,
+        remarks=(*registered.remarks, *_another_prefix(found.settings, registered.broker)),
         refused=tuple(refused),
         task_faults=_task_faults(entries, len(found.entries), registered) if check_tasks else (),
     )
+
+
+def _another_prefix(settings: Settings, broker: str) -> Iterator[Fault]:
+    """Yield a warning if the app's workers take from other keys on Redis than those to which the daemon sends."""
+    url = settings.broker.url or settings.redis.url
+    if is_redis(url) and is_redis(broker) and (wrong := difference(url, global_keyprefix(broker))):
+        yield Fault(settings.file, None, "broker.url", wrong)
 
 
 def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequence[Entry]) -> tuple[Fault, ...]:

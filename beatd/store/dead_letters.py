@@ -59,7 +59,7 @@ class DeadLetter(NamedTuple):
     """As it is in the list."""
     reason: str
     queue: str
-    """Queue that its message came from, or was to go to: on Redis the key of a list."""
+    """Queue that its message came from, or was to go to: on Redis the list of a priority, without a prefix."""
     at: str
     """Instant at which it became one, ISO 8601."""
     worker: str
@@ -126,8 +126,10 @@ def decode(raw: bytes) -> DeadLetter:
 class DeadLetters:
     """The dead letters on one server. Raises the errors of :mod:`beatd.store.client`."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, bounds: Bounds = BOUNDS) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, bounds: Bounds = BOUNDS, queue_prefix: str = "") -> None:
+        """``queue_prefix`` is before the keys of queues on this server."""
         self._client = client
+        self._queue_prefix = queue_prefix
         self._bounds = bounds
         shared = keys.workers()
         self._key = shared.dead_letters
@@ -168,7 +170,8 @@ class DeadLetters:
         for start in range(0, len(letters), _PAGE):
             page = letters[start : start + _PAGE]
             args = [arg for letter in page for arg in (letter.raw, letter.message)]
-            count += sum(self._requeue([*self._keys, *(letter.queue for letter in page)], args))
+            queues = (f"{self._queue_prefix}{letter.queue}" for letter in page)
+            count += sum(self._requeue([*self._keys, *queues], args))
         return count
 
     @contextmanager

@@ -182,7 +182,7 @@ class DispatchLookup:
             part = self._keys.of(name)
             pipeline.mget([f"{part.sent}{one}" for one in ids])
             pipeline.mget([f"{part.finished}{one}" for one in ids])
-            pipeline.mget(_result_keys(self._client, part, ids))
+            pipeline.mget(_result_keys(self._client, part, ids, self._keys.results))
             found: Any = zip(*pipeline.execute(), strict=True)
         return [
             "sent_before" if sent is not None else "dispatched" if ended is not None or result is not None else None
@@ -190,9 +190,9 @@ class DispatchLookup:
         ]
 
 
-def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str]) -> list[str]:
+def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str], prefix: str) -> list[str]:
     """The keys of results; in a cluster those of the ends that a worker noted, which are in the entry's slot."""
-    return [f"{part.finished}{one}" if is_cluster(client) else result_key(one) for one in run_ids]
+    return [f"{part.finished}{one}" if is_cluster(client) else result_key(one, prefix) for one in run_ids]
 
 
 def _was_sent(record: records.Record) -> bool:
@@ -223,6 +223,7 @@ class Running:
     def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
         self._client = client
         self._keys = keys.shard(shard)
+        self._results = keys.results
         self._key = self._keys.running
         self._said: dict[str, str] = {}
 
@@ -240,7 +241,7 @@ class Running:
         if not asked:
             return {}
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.mget(_result_keys(self._client, self._keys, list(asked.values())))
+            pipeline.mget(_result_keys(self._client, self._keys, list(asked.values()), self._results))
             # of runs by hand, and of those that ended under an earlier version; others are not in the hash any more
             pipeline.mget([f"{self._keys.finished}{run_id}" for run_id in asked.values()])
             pipeline.mget([f"{self._keys.refused}{run_id}" for run_id in asked.values()])
@@ -257,7 +258,7 @@ class Running:
             return decode(result)["status"] in READY_STATES
         except (MessageError, LookupError, TypeError, ValueError, RecursionError):
             text = "The result of the last run of %s cannot be read (%s); the run counts as ended"
-            self._say_once(name, run_id, text, result_key(run_id))
+            self._say_once(name, run_id, text, result_key(run_id, self._results))
             return True
 
     def _parsed(self, name: str, value: bytes) -> tuple[str, int]:

@@ -91,14 +91,23 @@ class Groups:
 
     is_polled = False
 
-    def __init__(self, client: redis.Redis, keep_s: int, *, ordered: bool | None = None) -> None:
-        """``ordered``: Celery's option ``result_chord_ordered``; None: as the client's version has it by default."""
+    def __init__(self, client: redis.Redis, keep_s: int, *, ordered: bool | None = None, prefix: str = "") -> None:
+        """``ordered``: Celery's option ``result_chord_ordered``; None: as the client's version has it by default.
+
+        ``prefix`` is that of results.
+        """
+        self._prefix = prefix
         self._client = client
         self._keep_s = keep_s
         self._kind = "" if ordered is None else "zset" if ordered else "list"
         self._part = Script(client, "chord_part")
         self._sent = Script(client, "chord_sent")
-        self._key = tagged_group_key if is_cluster(client) else group_key
+        self._tagged = is_cluster(client)
+
+    def _key(self, group: str, suffix: str = "") -> str:
+        """Return a key of a group; in a cluster with a tag, as all of them must be in one slot. Celery has no such."""
+        name = f"{self._prefix}celery-taskset-meta-{group}"
+        return f"{{{name}}}{suffix}" if self._tagged else f"{name}{suffix}"
 
     def begin(self, group: str, size: int | None, shape: Any = None) -> None:
         """A header of ``size`` tasks is about to be sent; see :class:`GroupStore`."""
@@ -183,15 +192,6 @@ class NoGroups:
 
     def delete(self, group: str) -> None:  # noqa: ARG002
         raise StoreRefused(self.reason)
-
-
-def group_key(group: str, suffix: str = "") -> str:
-    return f"celery-taskset-meta-{group}{suffix}"
-
-
-def tagged_group_key(group: str, suffix: str = "") -> str:
-    """The key with a tag: a cluster keeps all keys of a group in one slot. Celery has no results in a cluster."""
-    return f"{{celery-taskset-meta-{group}}}{suffix}"
 
 
 def _complete(part: Part, answer: list[Any]) -> Complete:

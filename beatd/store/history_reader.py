@@ -143,7 +143,7 @@ class Histories:
         metas: list[Meta | None] = [None] * len(run_ids)
         for client in self._results:
             with translate_errors(client):
-                results: Any = client.mget([result_key(run_id) for run_id in run_ids])
+                results: Any = client.mget([result_key(run_id, self._keys.results) for run_id in run_ids])
             metas = [meta or _meta(raw) for meta, raw in zip(metas, results, strict=True)]
         found = zip(ended, metas, refused, strict=True)
         return [_ending(said, meta) or _refusal(reason) for said, meta, reason in found]

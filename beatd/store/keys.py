@@ -215,9 +215,11 @@ class Keys:
     """The names under one prefix. ``parts``: the number of shards in a cluster; elsewhere what is remembered of entries
     is in one part, whatever the number of shards."""
 
-    def __init__(self, prefix: str = "beatd", *, parts: int = 1) -> None:
+    def __init__(self, prefix: str = "beatd", *, parts: int = 1, results: str = "") -> None:
         self.prefix = prefix
         self.parts = parts
+        self.results = results
+        """Prefix of the results of Celery's workers, see :func:`beatd.url_keyprefix.result_prefix`."""
         self._tag = f"{{{prefix}}}"
         self._tags = _tags(prefix, parts)
         self._parts: list[ShardKeys] | None = None
@@ -281,7 +283,7 @@ class Keys:
 
     def without(self, away: Mapping[int, str]) -> Keys:
         """The same names, without parts that cannot be read now."""
-        keys = Keys(self.prefix, parts=self.parts)
+        keys = Keys(self.prefix, parts=self.parts, results=self.results)
         keys.away = away
         return keys
 

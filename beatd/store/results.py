@@ -27,6 +27,7 @@ from beatd.states import READY_STATES
 from beatd.store.client import connect, is_cluster, server_of, translate_errors
 from beatd.store.groups import Groups, GroupStore, NoGroups
 from beatd.store.script import Script
+from beatd.url_keyprefix import result_prefix
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +135,10 @@ class RedisResults:
 
     def __init__(self, url: str, *, keep_s: int = DAY_S, timeout_ms: int = 5_000, ordered: bool | None = None) -> None:
         self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms, role="result backend")
+        self._prefix = result_prefix(url)
         self._store = Script(self._client, "store_results")
         self._keep_s = keep_s
-        self.groups: GroupStore = Groups(self._client, keep_s, ordered=ordered)
+        self.groups: GroupStore = Groups(self._client, keep_s, ordered=ordered, prefix=self._prefix)
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -146,25 +148,25 @@ class RedisResults:
 
     def store(self, results: Sequence[Stored]) -> None:
         if is_cluster(self._client):
-            calls = [([result_key(result.task_id)], [self._keep_s, result.document]) for result in results]
+            calls = [([self._key(result.task_id)], [self._keep_s, result.document]) for result in results]
             self._store.all(calls)
         elif results:
-            keys = [result_key(result.task_id) for result in results]
+            keys = [self._key(result.task_id) for result in results]
             self._store(keys, [self._keep_s, *(result.document for result in results)])
 
     def get(self, task_id: str) -> Meta | None:
         with translate_errors(self._client):
-            raw = self._client.get(result_key(task_id))
+            raw = self._client.get(self._key(task_id))
         return None if raw is None else decode(raw)
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         with translate_errors(self._client):
-            found: Any = self._client.mget([result_key(task_id) for task_id in task_ids]) if task_ids else []
+            found: Any = self._client.mget([self._key(task_id) for task_id in task_ids]) if task_ids else []
         return {task_id: decode(raw) for task_id, raw in zip(task_ids, found, strict=True) if raw is not None}
 
     def forget(self, task_id: str) -> None:
         with translate_errors(self._client):
-            self._client.delete(result_key(task_id))
+            self._client.delete(self._key(task_id))
 
     def wait(
         self,
@@ -179,7 +181,7 @@ class RedisResults:
         backoff = Backoff(0.1, 1.0)
         while True:
             try:
-                with self._subscribed(result_key(task_id)) as channel:
+                with self._subscribed(self._key(task_id)) as channel:
                     backoff.succeeded()
                     return self._follow(task_id, channel, watch)
             except StoreUnavailable as error:
@@ -196,6 +198,9 @@ class RedisResults:
         for channel in idle:
             channel.close()
         self._client.close()
+
+    def _key(self, task_id: str) -> str:
+        return result_key(task_id, self._prefix)
 
     def _follow(self, task_id: str, channel: Any, watch: Watch) -> Meta:
         """Look at what is there, then at what is published; subscribed before, so that nothing falls between."""
@@ -282,8 +287,9 @@ def _pubsub(client: Any) -> Any:
     return client.pubsub()
 
 
-def result_key(task_id: str) -> str:
-    return f"celery-task-meta-{task_id}"
+def result_key(task_id: str, prefix: str = "") -> str:
+    """Return the key of a result; ``prefix``: see :func:`beatd.url_keyprefix.result_prefix`."""
+    return f"{prefix}celery-task-meta-{task_id}"
 
 
 def decode(raw: bytes | str) -> Meta:

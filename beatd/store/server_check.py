@@ -121,18 +121,22 @@ def _compare_shards(noted: bytes, client: redis.Redis, keys: Keys) -> None:
         )
 
 
-def keys_in(client: redis.Redis, prefix: str) -> Keys:
-    """Return the names of keys under a prefix; of a cluster, as a daemon began it. Raises as :func:`inspect` does."""
+def keys_in(client: redis.Redis, prefix: str, results: str = "") -> Keys:
+    """Return the names of keys under a prefix; of a cluster, as a daemon began it. Raises as :func:`inspect` does.
+
+    ``results`` is the prefix of results.
+    """
     if not is_cluster(client):
-        return Keys(prefix)
+        return Keys(prefix, results=results)
     with translate_errors(client):
         raw: Any = client.get(Keys(prefix).shards)
-    return Keys(prefix, parts=min(int(raw), SHARDS_MAX) if raw is not None and raw.isdigit() and int(raw) else 1)
+    parts = min(int(raw), SHARDS_MAX) if raw is not None and raw.isdigit() and int(raw) else 1
+    return Keys(prefix, parts=parts, results=results)
 
 
-def readable_keys(client: redis.Redis, prefix: str) -> Keys:
+def readable_keys(client: redis.Redis, prefix: str, results: str = "") -> Keys:
     """Return the same for who reads once: of a cluster without the shards whose node does not answer now."""
-    keys = keys_in(client, prefix)
+    keys = keys_in(client, prefix, results)
     if keys.parts == 1:
         return keys
     with client.pipeline(transaction=False) as pipeline:

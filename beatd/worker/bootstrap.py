@@ -23,6 +23,7 @@ from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
 from beatd.store.client import Role
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
+from beatd.url_keyprefix import own_prefix
 from beatd.worker import chord_unlock
 from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
@@ -193,11 +194,9 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
     )
     if app.conf.worker_keep_output:
         output.enable()
-    finished = FinishedRuns(store_url, Keys(settings.prefix), role)
-    pool, remote = (
-        _pool(app, settings),
-        _remote(app, settings, url, RevokedStore(store_url, Keys(settings.prefix), role)),
-    )
+    keys = Keys(own_prefix(store_url, settings.prefix))
+    finished = FinishedRuns(store_url, keys, role)
+    pool, remote = _pool(app, settings), _remote(app, settings, url, RevokedStore(store_url, keys, role))
     worker = Worker(
         app,
         settings,
@@ -206,7 +205,7 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
         finished=finished,
         remote=remote,
         rates=_rates(app),
-        poison=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix), role)),
+        poison=PoisonDetector(DeathCounter(store_url, keys, role)),
         metrics=WorkerMetrics(exporter),
     )
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ WARNINGS = [  # all of them about what Celery's client does with redis-py
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+PREFIXED = {
+    "broker_transport_options": {"global_keyprefix": "env1:"},
+    "result_backend_transport_options": {"global_keyprefix": "env1"},
+}
+"""Settings of apps that share a Redis with others. Celery puts an underscore behind a prefix of results that ends with
+a letter."""
 
 WAIT = 30.0
 """Seconds that a test waits for a result at most."""
@@ -93,9 +100,12 @@ class Pair:
 
 
 @contextmanager
-def workers(directory: Path, broker: str, backend: str, python: str = sys.executable) -> Iterator[None]:
-    """One worker of each make, ready; ``python`` is the one that has Celery."""
+def workers(
+    directory: Path, broker: str, backend: str, python: str = sys.executable, settings: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """One worker of each make, ready, with these settings; ``python`` is the one that has Celery."""
     text = TASKS.read_text().replace("BROKER", repr(broker)).replace("BACKEND", repr(backend))
+    text = text.replace("MORE", repr(dict(settings or {})))
     ours = text
     for theirs, name in IMPORTS.items():
         assert theirs in ours
@@ -116,6 +126,15 @@ def workers(directory: Path, broker: str, backend: str, python: str = sys.execut
             process.wait(20)
 
 
+def assert_all_prefixed(url: str) -> None:
+    """Fail if a key of Celery's, of kombu's or of beatd's is without the prefix of :data:`PREFIXED`."""
+    with redis.Redis.from_url(url, decode_responses=True) as store:
+        keys = list(store.scan_iter(count=1000))
+    assert [key for key in keys if key.startswith("env1_celery-task-meta-")]
+    plain = ("celery", "chord-unlock", "_kombu", "unacked", "ours", "theirs", "{beatd}")
+    assert [key for key in keys if key.startswith(plain)] == []
+
+
 def await_ready(log: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until a worker's log says that it is ready."""
     deadline = time.monotonic() + 60
@@ -126,9 +145,9 @@ def await_ready(log: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def celery_client(broker: str, backend: str, queue: str) -> Iterator[Any]:
+def celery_client(broker: str, backend: str, queue: str, settings: Mapping[str, Any]) -> Iterator[Any]:
     client = celery.Celery("proj", broker=broker, backend=backend, set_as_current=False)
-    client.conf.update(task_default_queue=queue, broker_connection_retry_on_startup=True)
+    client.conf.update(settings, task_default_queue=queue, broker_connection_retry_on_startup=True)
     try:
         yield client
     finally:
@@ -140,8 +159,9 @@ def celery_client(broker: str, backend: str, queue: str) -> Iterator[Any]:
 
 
 @contextmanager
-def beatd_client(broker: str, backend: str, queue: str) -> Iterator[Any]:
+def beatd_client(broker: str, backend: str, queue: str, settings: Mapping[str, Any]) -> Iterator[Any]:
     client = beatd.App("proj", broker=broker, backend=backend, task_default_queue=queue, set_as_current=False)
+    client.conf.update(settings)
     try:
         yield client
     finally:
@@ -156,8 +176,11 @@ PAIRS = {
 
 
 @contextmanager
-def paired(name: str, broker: str, backend: str) -> Iterator[Pair]:
-    """The pair of that name among :data:`PAIRS`."""
+def paired(name: str, broker: str, backend: str, settings: Mapping[str, Any] | None = None) -> Iterator[Pair]:
+    """The pair of that name among :data:`PAIRS`, whose client has these settings."""
     connect, package, queue = PAIRS[name]
-    with connect(broker, backend, queue) as client, redis.Redis.from_url(backend, decode_responses=True) as store:
+    with (
+        connect(broker, backend, queue, settings or {}) as client,
+        redis.Redis.from_url(backend, decode_responses=True) as store,
+    ):
         yield Pair(client, package, queue, backend, store)

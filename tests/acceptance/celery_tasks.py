@@ -1,4 +1,7 @@
-"""The module ``proj`` of both workers; BROKER, BACKEND and QUEUE are filled in. No test, and not imported as it is."""
+"""The module ``proj`` of both workers; BROKER, BACKEND, QUEUE and MORE settings are filled in.
+
+No test, and not imported as it is.
+"""
 
 # ruff: noqa: F821, TRY301
 # mypy: ignore-errors
@@ -18,6 +21,7 @@ except ImportError:  # kombu before 5.3
 
 app = Celery("proj", broker=BROKER, backend=BACKEND)
 app.conf.task_default_queue = QUEUE
+app.conf.update(MORE)
 app.conf.broker_connection_retry_on_startup = True
 log = get_task_logger(__name__)
 store = redis.Redis.from_url(BACKEND)

@@ -36,9 +36,10 @@ class Flower:
 
 
 @contextmanager
-def flower(directory: Path, broker: str, port: int) -> Iterator[Flower]:
-    """A Flower that watches a broker, until the block ends."""
-    command = [sys.executable, "-W", "ignore", "-m", "celery", "-b", broker, "flower", "--address=127.0.0.1"]
+def flower(directory: Path, broker: str, port: int, config: str | None = None) -> Iterator[Flower]:
+    """A Flower that watches a broker, until the block ends; ``config`` is a module with settings of its app."""
+    given = ["--config", config] if config else []
+    command = [sys.executable, "-W", "ignore", "-m", "celery", "-b", broker, *given, "flower", "--address=127.0.0.1"]
     with (directory / "flower.log").open("wb") as log:
         process = subprocess.Popen(
             [*command, f"--port={port}"],

@@ -11,7 +11,7 @@ import pytest
 from kombu.utils import json
 
 from beatd import App
-from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
+from tests.acceptance.celery_pairs import PAIRS, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
 from tests.compositions import build, recipes
 
 pytestmark = WARNINGS
@@ -26,15 +26,20 @@ class Money:
 json.register_type(Money, "Money", lambda money: money.cents, lambda cents: ("Money", cents))
 
 
-@pytest.fixture(scope="module", params=["redis", pytest.param("rabbitmq", marks=pytest.mark.soak)])
+@pytest.fixture(
+    scope="module", params=["redis", *(pytest.param(name, marks=pytest.mark.soak) for name in ("prefix", "rabbitmq"))]
+)
 def place(request, redis_server, tmp_path_factory):
     """Broker and backend, with a worker of each make."""
     redis_server.start().flush()
     broker = redis_server.url
     if request.param == "rabbitmq":
         broker = request.getfixturevalue("rabbitmq_node").start().url
-    with workers(tmp_path_factory.mktemp("canvas"), broker, redis_server.url):
-        yield broker, redis_server.url
+    settings = PREFIXED if request.param == "prefix" else {}
+    with workers(tmp_path_factory.mktemp("canvas"), broker, redis_server.url, settings=settings):
+        yield broker, redis_server.url, settings
+    if settings:
+        assert_all_prefixed(redis_server.url)
 
 
 @pytest.fixture(scope="module", params=list(PAIRS))
@@ -75,6 +80,7 @@ def test_groups_are_remembered(pair):
     restored = pair.app.GroupResult.restore(result.id)
     assert (restored.id, get(restored)) == (result.id, [1, 2])
     with contextlib.closing(App("other", backend=pair.backend, set_as_current=False)) as ours:
+        ours.conf.result_backend_transport_options = pair.app.conf.result_backend_transport_options
         assert get(ours.GroupResult.restore(result.id)) == [1, 2]
     result.delete()
     assert pair.app.GroupResult.restore(result.id) is None
@@ -333,8 +339,8 @@ def test_nothing_is_left_behind(pair):
     result = pair.canvas.chord([pair.s("echo", 1), pair.s("echo", 2)], pair.s("total"))()
     assert get(result) == 3
     group = result.parent.id
-    left = set(pair.store.scan_iter(f"celery-taskset-meta-{group}*"))
-    assert left <= {f"celery-taskset-meta-{group}.c"}
+    left = set(pair.store.scan_iter(f"*celery-taskset-meta-{group}*"))
+    assert {one.rpartition("celery")[2] for one in left} <= {f"-taskset-meta-{group}.c"}
 
 
 def test_chains_of_chords(pair):

@@ -9,12 +9,14 @@ from decimal import Decimal
 
 import pytest
 
-from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
+from tests.acceptance.celery_pairs import PAIRS, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
 
 pytestmark = WARNINGS
 
 
-@pytest.fixture(scope="module", params=["redis", pytest.param("rabbitmq", marks=pytest.mark.soak)])
+@pytest.fixture(
+    scope="module", params=["redis", *(pytest.param(name, marks=pytest.mark.soak) for name in ("prefix", "rabbitmq"))]
+)
 def place(request, redis_server, tmp_path_factory):
     """Broker and backend, with a worker of each make."""
     redis_server.start().flush()
@@ -22,14 +24,17 @@ def place(request, redis_server, tmp_path_factory):
     if request.param == "rabbitmq":
         broker = request.getfixturevalue("rabbitmq_node").start().url
     directory = tmp_path_factory.mktemp("tasks")
-    with workers(directory, broker, redis_server.url):
-        yield broker, redis_server.url, directory
+    settings = PREFIXED if request.param == "prefix" else {}
+    with workers(directory, broker, redis_server.url, settings=settings):
+        yield broker, redis_server.url, settings, directory
+    if settings:
+        assert_all_prefixed(redis_server.url)
 
 
 @pytest.fixture(scope="module", params=list(PAIRS))
 def pair(request, place):
-    broker, backend, directory = place
-    with paired(request.param, broker, backend) as pair:
+    *connections, directory = place
+    with paired(request.param, *connections) as pair:
         pair.log = directory / ("beatd.log" if pair.queue == "ours" else "theirs/celery.log")
         yield pair
 

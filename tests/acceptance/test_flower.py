@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 import beatd as package
+from tests.acceptance.celery_pairs import PREFIXED
 from tests.acceptance.flower import Flower, flower
 
 TASKS = """
 from beatd import App
 app = App("proj", broker={url!r}, backend={url!r})
+app.conf.update({settings!r})
 
 @app.task
 def add(x, y):
@@ -26,20 +28,27 @@ def boom():
 NODE = "celery@flowery"
 
 
+@pytest.fixture(params=["plain", pytest.param("prefix", marks=pytest.mark.slow)])
+def settings(request) -> dict[str, Any]:
+    return PREFIXED if request.param == "prefix" else {}
+
+
 @pytest.fixture
-def api(tmp_path: Path, redis_url: str, free_port: Callable[[], int]) -> Iterator[Flower]:
-    with flower(tmp_path, redis_url, free_port()) as shown:
+def api(tmp_path: Path, redis_url: str, free_port: Callable[[], int], settings: dict[str, Any]) -> Iterator[Flower]:
+    (tmp_path / "watched.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    with flower(tmp_path, redis_url, free_port(), "watched" if settings else None) as shown:
         yield shown
 
 
-def test_flower_shows_worker_and_tasks(api, tmp_path, redis_url, start_beatd, wait_until):
-    (tmp_path / "proj.py").write_text(TASKS.format(url=redis_url))
+def test_flower_shows_worker_and_tasks(api, tmp_path, redis_url, start_beatd, wait_until, settings):
+    (tmp_path / "proj.py").write_text(TASKS.format(url=redis_url, settings=settings))
     worker = start_beatd("worker", "-A", "proj", "-n", NODE, "-c", "2")
     worker.expect(r"ready\.", timeout=30)
     wait_until(lambda: NODE in (api("workers?status=1") or {}), 40, "Flower to hear the worker")
     worker.expect("Events of group {task} enabled by remote", timeout=30)  # Flower asks for them
 
     client = package.App("client", broker=redis_url, backend=redis_url, set_as_current=False)
+    client.conf.update(settings)
     good, bad = client.send_task("proj.add", (2, 3)), client.send_task("proj.boom")
     shown = wait_until(lambda: ended(api, good.id, "SUCCESS"), 30, "the success")
     assert (shown["name"], shown["args"], shown["result"]) == ("proj.add", "(2, 3)", "5")

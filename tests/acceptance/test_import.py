@@ -129,6 +129,26 @@ app.conf.update(
     assert "geheim" not in done.stderr + (tmp_path / "beat.toml").read_text()
 
 
+def test_a_celery_app_brings_its_prefixes(tmp_path, beatd):
+    text = """
+from celery import Celery
+app = Celery("proj", broker="redis://cache:6390/3", backend="redis://cache:6390/3")
+app.conf.update(
+    broker_transport_options={"global_keyprefix": "env1:"},
+    result_backend_transport_options={"global_keyprefix": "env1_"},
+    beat_schedule={"a": {"task": "proj.a", "schedule": 30.0}},
+)
+"""
+    (tmp_path / "proj.py").write_text(text)
+    done = beatd("import", "celery", "proj", "-o", "beat.toml")
+    assert done.returncode == 0, done.stderr
+    written = tomllib.loads((tmp_path / "beat.toml").read_text())
+    assert written["redis"] == {"url": "redis://cache:6390/3", "prefix": "env1:beatd"}
+    assert written["broker"]["url"] == "redis://cache:6390/3?global_keyprefix=env1%3A"
+    assert written["results"] == {"url": "redis://cache:6390/3?global_keyprefix=env1_"}
+    assert beatd("check", "beat.toml").returncode == 0
+
+
 def test_a_redis_that_is_away_is_a_matter_of_the_place(beatd, free_port):
     for source in ("redbeat", "apscheduler"):
         done = beatd("import", source, f"redis://:geheim@localhost:{free_port()}/0")

@@ -20,6 +20,7 @@ import pytest
 import redis
 
 import beatd as package
+from tests.acceptance.celery_pairs import PREFIXED
 from tests.acceptance.conftest import Running
 from tests.celery_process import celeries
 from tests.conftest import wait_for
@@ -35,6 +36,7 @@ TASKS = """
 import time
 from {package} import {app_class} as App
 app = App("proj", broker={broker!r}, backend={backend!r})
+app.conf.update({settings!r})
 
 @app.task
 def add(x, y):
@@ -64,12 +66,15 @@ TOOLS = {"celery": ["-m", "celery"], "beatd": ["-m", "beatd"]}
 class Scene:
     """Two workers, a client, and what monitors hear."""
 
-    def __init__(self, broker: str, backend: str, events: Path) -> None:
+    def __init__(self, broker: str, backend: str, events: Path, settings: dict[str, Any]) -> None:
         self.broker = broker
         self.backend = backend
         self.client: Any = celery.Celery("proj", broker=broker, backend=backend, set_as_current=False)
         self.app = package.App("proj", broker=broker, backend=backend, set_as_current=False)
+        for app in (self.client, self.app):
+            app.conf.update(settings)
         self.events = events
+        self.settings = settings
         self.worker: Running
 
     def send(self, node: str, name: str, *args: Any, **options: Any) -> Any:
@@ -92,17 +97,21 @@ def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.fixture(scope="module", params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=["redis", pytest.param("prefix", marks=pytest.mark.slow), pytest.param("rabbitmq", marks=pytest.mark.slow)],
+)
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     server = request.getfixturevalue("redis_server").start()
     server.flush()
-    broker = server.url if request.param == "redis" else request.getfixturevalue("rabbitmq_node").start().url
+    broker = request.getfixturevalue("rabbitmq_node").start().url if request.param == "rabbitmq" else server.url
+    settings = PREFIXED if request.param == "prefix" else {}
     ours, theirs = (tmp_path_factory.mktemp(name) for name in ("ours", "theirs"))
     for place, name, kind in ((ours, "beatd", "App"), (theirs, "celery", "Celery")):
-        text = TASKS.format(package=name, app_class=kind, broker=broker, backend=server.url)
+        text = TASKS.format(package=name, app_class=kind, broker=broker, backend=server.url, settings=settings)
         (place / "proj.py").write_text(text)
     with celeries(theirs) as start:
-        made = Scene(broker, server.url, theirs / "celery.log")
+        made = Scene(broker, server.url, theirs / "celery.log", settings)
         start("worker", "-n", THEIRS, "-Q", "theirs", "-c", "2", "-E", "-l", "warning", "--without-gossip")
         start("events", "--dump")
         worker = made.worker = Running(
@@ -357,6 +366,7 @@ def test_monitors_hear_what_clients_send(scene: Scene) -> None:
     client = package.App(
         "client", broker=scene.broker, backend=scene.backend, task_send_sent_event=True, set_as_current=False
     )
+    client.conf.update(scene.settings)
     sent = client.send_task("proj.add", (4, 5), queue="ours")
     line = wait_for(lambda: scene.heard("sent", sent.id), 20, "task-sent")
     assert "args=(4, 5) kwargs={}" in line

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import amqp
 
-from beatd.broker.redis import queue_keys
+from beatd.broker.redis_keys import RedisKeys
 from tests.chaos.ledger import Books, Consumer, Run, id_of
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Proxy
@@ -49,7 +49,7 @@ class StoreSide:
     """The state store is the broker: messages are taken from its queues as they come."""
 
     repeats = False
-    _queues = (*queue_keys("celery"), *queue_keys("other"))
+    _queues = (*RedisKeys().queues("celery"), *RedisKeys().queues("other"))
 
     def __init__(self, store: ChaosStore, size: int) -> None:
         self.plan = Plan.of(("", 'queue = "other"\n', "priority = 6\n"), size)
@@ -80,7 +80,7 @@ class RedisSide:
     the worker takes the rest, and what it has executed has come."""
 
     repeats = True
-    _queues = (*queue_keys("celery"),)
+    _queues = (*RedisKeys().queues("celery"),)
 
     def __init__(self, size: int, store_kind: str) -> None:
         self.plan = Plan.of(("", "priority = 6\n", f'queue = "{QUEUE}"\n'), size)

@@ -21,7 +21,8 @@ NOUNS = """
     documents down dry due dump duration eager edit editor effects elector embedded emptied ended endpoint entries entry
     entrypoints envelope environment errors event events exceptions execution executor explain export exporter families
     field fields file find fixup form format github global graph group groups healthcheck heap heatmap held history
-    holidays http import importers imports info information init inspect installation interval job json keys kombu
+    holidays http import importers imports info information init inspect installation interval job json keyprefix keys
+    kombu
     kubernetes lease letters limits lines lint list listen literals load loader log logging loop management manual
     members memory merge message messages metrics migrate migration mingle model models moments monitors multi next node
     nodes notation notices notifications notifier notify openapi operations options outage outbox outcome outcomes

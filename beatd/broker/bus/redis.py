@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from beatd.broker.bus.base import BusMessage, Names, check_reply_address, from_message, to_envelope, to_message
+from beatd.broker.redis_keys import RedisKeys, binding_member
 from beatd.clock import monotonic
 from beatd.exceptions import BrokerError, MessageError, StoreError
 from beatd.message.protocol import TaskMessage, envelope, open_envelope
@@ -18,7 +19,6 @@ from beatd.store.client import connect, place_of, translate_errors
 
 log = logging.getLogger(__name__)
 
-_SEPARATOR = "\x06\x16"
 _REPLY_KEPT_S = 10
 """How long an answer waits for an asker; kombu's ``x-expires`` of reply queues."""
 _WAIT_S = 5
@@ -35,7 +35,8 @@ class RedisBus:
     def __init__(self, url: str, names: Names, timeout: float) -> None:
         self._client = connect(url, timeout_ms=int(timeout * 1000), name="beatd-control", role="broker")
         self._names = names
-        self._channel = f"/{self._client.connection_pool.connection_kwargs.get('db') or 0}."
+        self._keys = RedisKeys.of(url)
+        self._database = int(self._client.connection_pool.connection_kwargs.get("db") or 0)
         self.place = place_of(self._client)
         self._subscription: Any = None
         self._heard = self._pinged = 0.0
@@ -53,14 +54,15 @@ class RedisBus:
 
     def _subscribe(self) -> None:
         self._subscription = self._connection()
-        self._subscription.send_command("SUBSCRIBE", self._channel + self._names.mailbox, check_health=False)
+        channel = self._keys.channel(self._database, self._names.mailbox)
+        self._subscription.send_command("SUBSCRIBE", channel, check_health=False)
         self._subscription.read_response(push_request=True)
         self._heard = self._pinged = monotonic()
 
     def _expect(self, oid: str) -> None:
         """Bind the list for answers as kombu does: Celery's workers look there before they answer."""
         self._oid = oid
-        self._client.sadd(f"_kombu.binding.{self._names.replies}", _binding(oid, self._queue))
+        self._client.sadd(self._keys.bindings(self._names.replies), self._binding)
         self._answers = self._connection()
         self._ask()
 
@@ -73,8 +75,12 @@ class RedisBus:
     def _queue(self) -> str:
         return f"{self._oid}.{self._names.replies}"
 
+    @property
+    def _binding(self) -> str:
+        return binding_member(self._oid, "", self._queue)
+
     def _ask(self) -> None:
-        self._answers.send_command("BRPOP", self._queue, _WAIT_S, check_health=False)
+        self._answers.send_command("BRPOP", self._keys.queue(self._queue), _WAIT_S, check_health=False)
 
     def files(self) -> list[int]:
         return [one._sock.fileno() for one in (self._subscription, self._answers) if one is not None and one._sock]
@@ -111,13 +117,13 @@ class RedisBus:
 
     def _publish(self, exchange: str, routing_key: str, message: TaskMessage) -> int:
         raw = to_envelope(message, exchange, routing_key)
-        channel = f"{self._channel}{exchange}/{routing_key}" if routing_key else self._channel + exchange
+        channel = self._keys.channel(self._database, exchange, routing_key)
         with self._translate_errors():
             return int(self._client.publish(channel, raw))
 
     def reply(self, message: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)
-        queue = f"{routing_key}.{exchange}"
+        queue = self._keys.queue(f"{routing_key}.{exchange}")
         raw = envelope(to_message(message), queue=routing_key, exchange=exchange)
         with self._translate_errors(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.lpush(queue, raw)
@@ -138,8 +144,8 @@ class RedisBus:
     def close(self) -> None:
         with contextlib.suppress(redis.RedisError, OSError):
             if self._answers is not None:
-                self._client.srem(f"_kombu.binding.{self._names.replies}", _binding(self._oid, self._queue))
-                self._client.delete(self._queue)
+                self._client.srem(self._keys.bindings(self._names.replies), self._binding)
+                self._client.delete(self._keys.queue(self._queue))
         for connection in (self._subscription, self._answers):
             with contextlib.suppress(redis.RedisError, OSError):
                 if connection is not None:
@@ -157,10 +163,6 @@ class RedisBus:
             raise BrokerError(str(error)) from error
         except OSError as error:
             raise BrokerError(f"broker {self.place}: {error}") from error
-
-
-def _binding(oid: str, queue: str) -> str:
-    return _SEPARATOR.join((oid, "", queue))
 
 
 def _messages(raw: bytes) -> list[BusMessage]:

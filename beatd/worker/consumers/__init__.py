@@ -14,6 +14,7 @@ from beatd.broker import Arguments, is_amqp, is_redis, no_arguments, redis_url
 from beatd.broker.bindings import Binding
 from beatd.clock import Clock
 from beatd.store.keys import Keys
+from beatd.url_keyprefix import own_prefix
 from beatd.worker.consumers.base import Consumer
 
 __all__ = ["Consumer", "open_consumer"]
@@ -39,7 +40,7 @@ def open_consumer(
     ``transport_options`` are for kombu's transports. ``declare`` gets each new connection to a RabbitMQ. ``bindings``
     are made on Redis and RabbitMQ; other transports of kombu take the queues alone.
     """
-    keys = Keys(prefix)
+    keys = Keys(own_prefix(url if is_redis(url) else store_url, prefix))
     if is_redis(url):
         from beatd.worker.consumers.redis import RedisConsumer  # noqa: PLC0415
 

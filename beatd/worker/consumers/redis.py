@@ -18,7 +18,8 @@ from typing import Any
 import redis
 
 from beatd.broker.bindings import Binding
-from beatd.broker.redis import bind, queue_keys
+from beatd.broker.redis import bind
+from beatd.broker.redis_keys import RedisKeys
 from beatd.clock import Clock
 from beatd.store.client import connect, place_of, translate_errors
 from beatd.store.dead_letters import BOUNDS, Bounds, encode
@@ -130,6 +131,7 @@ class RedisConsumer:
         self._bounds = dead_letters
         self._bindings = bindings
         self._client = connect(url, name="beatd-worker", role="broker")
+        self._names = RedisKeys.of(url)
         self._keys = keys
         self._shared = keys.workers()
         self._id = f"{name}:{uuid.uuid4().hex[:8]}"
@@ -166,11 +168,11 @@ class RedisConsumer:
 
     def _listen_to_queues(self) -> None:
         """Order the lists of all queues by priority, as kombu does."""
-        self._sources = [key for step in zip(*map(queue_keys, self._queues), strict=True) for key in step]
+        self._sources = [key for step in zip(*map(self._names.queues, self._queues), strict=True) for key in step]
         self._doorbell.change(self._sources)
 
     def start(self, stopping: Callable[[], bool] = never) -> None:  # noqa: ARG002 - bounded by its timeout
-        bind(self._client, self._bindings)
+        bind(self._client, self._bindings, self._names)
         self.beat()
         self.tend()
 
@@ -183,7 +185,7 @@ class RedisConsumer:
         self._uncertain = True  # until there is an answer: the server may have moved messages anyway
         found = self._take(keys, [at_most, self._id, self._last_tag])
         self._uncertain = False
-        deliveries = [Delivery(int(found[i]), found[i + 1].decode(), found[i + 2]) for i in range(0, len(found), 3)]
+        deliveries = [Delivery(int(found[i]), self._name(found[i + 1]), found[i + 2]) for i in range(0, len(found), 3)]
         if len(deliveries) < at_most:
             self._doorbell.listen()
         self._hold(deliveries)
@@ -194,7 +196,7 @@ class RedisConsumer:
         with translate_errors(self._client):
             held: dict[Any, Any] = self._client.hgetall(self._unacked)
         self._uncertain = False
-        found = [Delivery(int(tag), *_split(value)) for tag, value in held.items() if int(tag) not in self._held]
+        found = [Delivery(int(tag), *self._split(value)) for tag, value in held.items() if int(tag) not in self._held]
         self._hold(found)
         return sorted(found)
 
@@ -222,7 +224,7 @@ class RedisConsumer:
             words = [
                 word
                 for one, due_ms in deliveries
-                for word in (one.tag, due_ms, b"%b\0%b" % (one.queue.encode(), mark_received(one.original)))
+                for word in (one.tag, due_ms, b"%b\0%b" % (self._key(one.queue).encode(), mark_received(one.original)))
             ]
             self._park([self._unacked, self._shared.parked], words)
             self._forget([one for one, _ in deliveries])
@@ -259,7 +261,7 @@ class RedisConsumer:
         with translate_errors(self._client):
             found: Any = self._client.zrange(self._shared.parked, 0, at_most - 1, withscores=True)
         split = ((member.partition(b"\0"), due) for member, due in found)
-        return [(Delivery(int(tag), *_split(held)), int(due)) for (tag, _, held), due in split]
+        return [(Delivery(int(tag), *self._split(held)), int(due)) for (tag, _, held), due in split]
 
     def lost(self) -> list[int]:
         lost, self._lost = self._lost, []
@@ -330,7 +332,7 @@ class RedisConsumer:
         unacked = self._keys.worker(worker, "unacked")
         with translate_errors(self._client):
             held: dict[Any, Any] = self._client.hgetall(unacked)
-        messages = [(int(tag), *_split(value)) for tag, value in held.items()]
+        messages = [(int(tag), *self._split(value)) for tag, value in held.items()]
         if worker != self._id:
             messages = [(tag, queue, count_death(raw)) for tag, queue, raw in messages]
         count = self._give_back(unacked, messages)
@@ -345,10 +347,16 @@ class RedisConsumer:
         for start in range(0, len(ordered), _BATCH):
             batch = ordered[start : start + _BATCH]
             words = [word for tag, _, raw in batch for word in (tag, mark_redelivered(raw))]
-            count += int(self._return([unacked, *(queue for _, queue, _ in batch)], words))
+            count += int(self._return([unacked, *(self._key(queue) for _, queue, _ in batch)], words))
         return count
 
+    def _key(self, queue: str) -> str:
+        """Return the list of a delivery, whose queue is without the broker's prefix."""
+        return self._names.prefix + queue
 
-def _split(held: bytes) -> tuple[str, bytes]:
-    queue, _, raw = held.partition(b"\0")
-    return queue.decode(), raw
+    def _name(self, key: bytes) -> str:
+        return key.decode().removeprefix(self._names.prefix)
+
+    def _split(self, held: bytes) -> tuple[str, bytes]:
+        key, _, raw = held.partition(b"\0")
+        return self._name(key), raw

@@ -8,6 +8,7 @@ from beatd.broker.bindings import Binding
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.protocol import open_envelope, safe_repr
+from beatd.url_keyprefix import OPTION, global_keyprefix
 from beatd.urls import BrokerUrl, RedisUrl, is_amqp, is_redis, scheme_of
 from beatd.worker.control.panel import WorkerView
 from beatd.worker.request import Request
@@ -106,7 +107,7 @@ def broker_info(url: str) -> dict[str, Any]:
         "ssl": secure,
         "transport": transport,
         "connect_timeout": 4,
-        "transport_options": {},
+        "transport_options": {OPTION: prefix} if (prefix := global_keyprefix(url)) else {},
         "login_method": "PLAIN" if transport.startswith("amqp") else None,
         "uri_prefix": None,
         "heartbeat": 0.0,

@@ -9,7 +9,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from beatd.broker.redis import queue_key
+from beatd.broker.redis_keys import queue_key
 from beatd.cli import main
 from beatd.message.protocol import build, envelope
 from beatd.store.client import connect

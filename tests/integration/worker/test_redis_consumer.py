@@ -8,7 +8,8 @@ import select
 import pytest
 import redis as redis_py
 
-from beatd.broker.redis import RedisPublisher, queue_key
+from beatd.broker.redis import RedisPublisher
+from beatd.broker.redis_keys import queue_key
 from beatd.exceptions import StoreUnavailable
 from beatd.message.protocol import build
 from beatd.store.keys import Keys

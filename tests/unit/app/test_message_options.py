@@ -12,7 +12,7 @@ import pytest
 from beatd import App, Signature, exceptions
 from beatd.app.message_options import message_for, new_id
 from beatd.app.routing import route_for
-from beatd.broker.redis import queue_key, queue_keys
+from beatd.broker.redis_keys import RedisKeys, queue_key
 from beatd.exceptions import MessageError, QueueNotFound
 from beatd.message import json_codec
 from beatd.store.result_document import document, exception_from, exception_payload
@@ -104,7 +104,7 @@ def test_priorities_choose_among_four_lists(priority, key):
 
 
 def test_the_list_of_the_highest_priority_is_first():
-    assert queue_keys("q") == ["q", "q\x06\x163", "q\x06\x166", "q\x06\x169"]
+    assert RedisKeys().queues("q") == ["q", "q\x06\x163", "q\x06\x166", "q\x06\x169"]
 
 
 def test_the_list_of_a_priority_is_the_one_that_kombu_uses():

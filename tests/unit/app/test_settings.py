@@ -68,7 +68,7 @@ def test_options_of_a_transport_that_is_not_used_are_named():
     assert "kombu's" in told["broker_transport_options.new"]
     results = {"result_chord_ordered": True, "global_keyprefix": "x"}
     told = dict(Conf({"result_backend": "redis://", "result_backend_transport_options": results}).without_effect())
-    assert list(told) == ["result_backend_transport_options.global_keyprefix"]
+    assert not told
     amqp = Conf({"broker_url": "amqp://", "broker_transport_options": {"confirm_publish": True}})
     assert dict(amqp.without_effect()) == {"broker_transport_options.confirm_publish": "each message is confirmed"}
     assert not dict(Conf({"broker_url": "sqs://", "broker_transport_options": {"region": "x"}}).without_effect())
