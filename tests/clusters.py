@@ -153,7 +153,7 @@ class Cluster:
                 return False
             return True
 
-        wait_for(lambda: all([unknown(server) for server in self.servers]), 20, "the nodes to forget a slot")
+        wait_for(lambda: all([unknown(server) for server in self.servers]), 20, "the nodes to forget a slot")  # noqa: C419 - each of them is asked
 
     def begin_move(self, slot: int, source: Server, target: Server) -> None:
         """Put a slot on the move."""

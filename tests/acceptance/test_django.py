@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.acceptance.conftest import environment
 from tests.acceptance.django_project import python, run, write_project
+from tests.forked import environment
 
 CLIENT = """
 import json, os

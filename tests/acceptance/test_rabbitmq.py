@@ -30,6 +30,7 @@ ttl = "2s"
 renew = "500ms"
 [log]
 format = "json"
+level = "debug"
 [beat_schedule.tick]
 task = "tasks.tick"
 schedule = 0.2
