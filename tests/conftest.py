@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -290,6 +291,12 @@ def rabbitmq_node() -> Iterator[RabbitMQ]:
 def rabbitmq(rabbitmq_node: RabbitMQ) -> RabbitMQ:
     """The shared RabbitMQ, running. It is not emptied: take names of queues and exchanges that no other test takes."""
     return rabbitmq_node.start()
+
+
+@pytest.fixture
+def queue() -> str:
+    """The name of a queue that no other test uses: RabbitMQ and the transports of a process are shared."""
+    return f"queue-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

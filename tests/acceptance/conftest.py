@@ -105,6 +105,13 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the shared server that reads bytes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
 def browser() -> Iterator[Any]:
     """A browser, by playwright."""
     sync_api = pytest.importorskip("playwright.sync_api")

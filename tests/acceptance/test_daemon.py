@@ -5,7 +5,6 @@ import socket
 import time
 
 import pytest
-import redis
 
 TICK = '[redis]\nurl = "{url}"\n\n[beat_schedule.tick]\ntask = "tasks.tick"\nschedule = 0.2\n'
 
@@ -15,12 +14,6 @@ def file(tmp_path, redis_url):
     path = tmp_path / "beat.toml"
     path.write_text(TICK.format(url=redis_url))
     return path
-
-
-@pytest.fixture
-def client(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 def replace(path, text):

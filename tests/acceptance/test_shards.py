@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from datetime import datetime
 
 import pytest
-import redis
 
 from beatd.message.protocol import open_envelope
 
@@ -27,12 +26,6 @@ task = "tasks.tick"
 schedule = 0.5
 """
 PERIOD_MS = 500
-
-
-@pytest.fixture
-def client(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 @pytest.fixture
