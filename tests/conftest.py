@@ -33,6 +33,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from tests.certificates import sign
+from tests.forked import close_servers
 from tests.rabbitmq import RabbitMQ, installed
 
 # Hundreds of processes are started: each would compile all of beatd again, and each worker of xdist all tests.
@@ -227,6 +228,12 @@ def _collect_garbage() -> Iterator[None]:
     yield
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         gc.collect()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _close_fork_servers() -> Iterator[None]:
+    yield
+    close_servers()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tests.conftest import missing
-from tests.forked import close_servers, environment, run_python, start_python
+from tests.forked import environment, run_python, start_python
 
 WaitUntil = Callable[..., Any]
 
@@ -136,12 +136,6 @@ def start_beatd(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Callable[...,
     yield start
     for each in running:
         each.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _fork_servers() -> Iterator[None]:
-    yield
-    close_servers()
 
 
 @pytest.fixture

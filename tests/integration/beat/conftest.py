@@ -3,8 +3,7 @@
 import contextlib
 import itertools
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import redis
@@ -12,6 +11,7 @@ import redis
 from beatd.message.protocol import open_envelope
 from beatd.store.keys import Keys
 from tests.chaos.ledger import due_ms_of
+from tests.forked import environment, start_python
 
 KEYS = Keys("beatd").shard()
 
@@ -42,9 +42,9 @@ class RunningDaemon:
         config.write_text(CONFIG.format(url=url))
         self._log = folder / "log"
         self._wait_until = wait_until
-        command = [sys.executable, *program, "--config", str(config), "--log-format", "json"]
+        words = [*program, "--config", str(config), "--log-format", "json"]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = start_python("beatd", words, cwd=Path.cwd(), env=environment(), stdout=log)
 
     @property
     def records(self):
