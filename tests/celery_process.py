@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import missing
-from tests.forked import environment, start_python, stop
+from tests.forked import environment, kill_session, start_python, stop
 
 
 def older_python(version: str) -> str:
@@ -65,6 +65,4 @@ def celeries(directory: Path, python: str = sys.executable) -> Iterator[Celeries
         yield started
     finally:
         for each in started.running:
-            each.process.terminate()
-        for each in started.running:
-            each.terminate()
+            kill_session(each.process)

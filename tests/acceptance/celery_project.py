@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conftest import wait_for
-from tests.forked import environment, run_python, start_python, stop
+from tests.forked import environment, kill_session, run_python, start_python, stop
 
 IMPORTS = {
     r"from celery import Celery\b": "from beatd import App as Celery\nfrom beatd import App",
@@ -61,7 +61,7 @@ class Project:
             yield
         finally:
             print(log.read_text())
-            stop(process, 20)
+            stop(process, 20) if make == "beatd" else kill_session(process)
 
     def client(self, make: str) -> None:
         """A client of that make does the project's ``calls()`` and gets what the project expects."""
