@@ -24,12 +24,13 @@ ttl = "2s"
 [defaults]
 catch_up = "all"
 catch_up_window = "1h"
+catch_up_max = 1000
 [beat_schedule.tick]
 task = "tasks.tick"
-schedule = 0.25
+schedule = 0.1
 [beat_schedule.tock]
 task = "tasks.tick"
-schedule = 0.5
+schedule = 0.2
 queue = "other"
 """
 
@@ -112,7 +113,7 @@ class Queue:
         before = len(self.dues)
         self._wait_until(lambda: len(self.dues) >= before + by, timeout, f"{by} more runs in {self._name}")
 
-    def assert_every_run_once(self, period_ms=250):
+    def assert_every_run_once(self, period_ms=100):
         steps = {later - earlier for earlier, later in itertools.pairwise(self.dues)}
         assert steps == {period_ms}, f"runs are missing, doubled or out of order: {steps}"
 
