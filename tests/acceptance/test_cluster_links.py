@@ -191,8 +191,8 @@ def test_a_node_that_gives_a_wrong_address(
         announce(way.port)
         go_on(client, entries_of(shard), wait_until, timeout=30)
     for server in (stranger, other_node):
-        with redis.Redis(port=server.port) as client:
-            assert client.keys("*") == []
+        with redis.Redis(port=server.port) as other:
+            assert other.keys("*") == []
     daemon.end(signal.SIGTERM)
     assert_runs_are_complete(client)
 

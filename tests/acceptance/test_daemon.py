@@ -74,7 +74,7 @@ def test_a_store_that_is_not_there_is_waited_for(start_beatd, file, start_server
     server = start_server()
     server.kill()
     file.write_text(TICK.format(url=server.url))
-    daemon = start_beatd("--config", str(file))
+    daemon = start_beatd("--config", str(file), "--log-level", "debug")
     daemon.expect(rf"127\.0\.0\.1:{server.port}/0: .*refused.*trying again in")
     daemon.expect(rf"127\.0\.0\.1:{server.port}/0: .*refused since 20\d\d-.*trying again in", timeout=25)
     server.start()
