@@ -23,7 +23,7 @@ def write(tmp_path, redis_url):
         text = HEAD.format(url=url, shards=shards, replicas=replicas, broker=redis_url, queue="celery")
         for name, value in settings.items():
             text = re.sub(f"^{name} = .*$", f'{name} = "{value}"', text, flags=re.MULTILINE)
-        entry = ENTRY.replace("schedule = 0.5", f"schedule = {period}")
+        entry = ENTRY.replace("schedule = 0.25", f"schedule = {period}")
         path.write_text(text + "".join(entry.format(number=number) for number in range(ENTRIES)))
         return str(path)
 
@@ -123,14 +123,14 @@ def test_a_daemon_starts_though_all_nodes_answer_late(make_linked, start_beatd, 
     for server in linked.servers:
         way = linked.ways(server).clients
         way.delay, way.mode = 0.55, "slow"
-    daemon = start_beatd("--config", write(linked.url, timeout="5s", ttl="30s", renew="10s"))
+    daemon = start_beatd("--config", write(linked.url, period=0.5, timeout="5s", ttl="30s", renew="10s"))
     daemon.expect("Leading shard", times=3, timeout=90)
     wait_until(lambda: len(runs(client)) == ENTRIES, 60, "a run of each entry")
     for server in linked.servers:
         linked.ways(server).clients.mode = "pass"
     daemon.expect("answers quickly again", timeout=60)
     daemon.end(signal.SIGTERM)
-    assert_runs_are_complete(client)
+    assert_runs_are_complete(client, 500)
 
 
 @pytest.mark.slow

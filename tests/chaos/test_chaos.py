@@ -1,4 +1,4 @@
-"""A quarter of a minute of chaos each: ``make chaos`` runs five minutes of it. The seed is in the failure, for a replay."""
+"""A quarter of a minute of chaos each: ``make chaos`` runs five minutes of it. The seed is in the failure."""
 
 import io
 import os
