@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import missing
+from tests.forked import environment, kill_session, start_python, stop
 
 
 def older_python(version: str) -> str:
@@ -27,12 +25,9 @@ class CeleryProcess:
 
     def __init__(self, directory: Path, *arguments: str, app: str = "proj", python: str = sys.executable) -> None:
         self.log = directory / "celery.log"
-        command = [python, "-m", "celery", "-A", app, *arguments]
-        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        words = ["-m", "celery", "-A", app, *arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
+            self.process = start_python("celery", words, cwd=directory, env=environment(), stdout=log, python=python)
 
     @property
     def text(self) -> str:
@@ -41,13 +36,7 @@ class CeleryProcess:
 
     def terminate(self) -> None:
         """Ask it to end, and wait."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(10)
+        stop(self.process)
 
 
 class Celeries:
@@ -76,6 +65,4 @@ def celeries(directory: Path, python: str = sys.executable) -> Iterator[Celeries
         yield started
     finally:
         for each in started.running:
-            each.process.send_signal(signal.SIGTERM)
-        for each in started.running:
-            each.terminate()
+            kill_session(each.process)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from tests.certificates import sign
+from tests.forked import close_servers
 from tests.rabbitmq import RabbitMQ, installed
 
 # Hundreds of processes are started: each would compile all of beatd again, and each worker of xdist all tests.
@@ -228,6 +230,12 @@ def _collect_garbage() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _close_fork_servers() -> Iterator[None]:
+    yield
+    close_servers()
+
+
 @pytest.fixture(scope="session")
 def server_kind() -> str:
     """``redis`` or ``valkey``: what ``--store`` asks for, by default whichever is here, Redis first."""
@@ -290,6 +298,12 @@ def rabbitmq_node() -> Iterator[RabbitMQ]:
 def rabbitmq(rabbitmq_node: RabbitMQ) -> RabbitMQ:
     """The shared RabbitMQ, running. It is not emptied: take names of queues and exchanges that no other test takes."""
     return rabbitmq_node.start()
+
+
+@pytest.fixture
+def queue() -> str:
+    """The name of a queue that no other test uses: RabbitMQ and the transports of a process are shared."""
+    return f"queue-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

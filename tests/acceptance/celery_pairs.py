@@ -23,8 +23,8 @@ import pytest
 import redis
 
 import beatd
-from tests.acceptance.conftest import environment
 from tests.celery_process import celeries
+from tests.forked import Forked, environment, start_python
 
 TASKS = Path(__file__).with_name("celery_tasks.py")
 """The tasks, with ``celery`` in their imports."""
@@ -115,8 +115,8 @@ def workers(
         (directory / name / "proj.py").write_text(module.replace("QUEUE", repr(name)))
     with celeries(directory / "theirs", python) as start, (directory / "beatd.log").open("ab") as log:
         theirs = start.worker("-P", "threads", "-c", "4", "-Q", "theirs", "-n", "theirs@%h", "-l", "info")
-        command = [sys.executable, "-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours", "-n", "ours@%h"]
-        process = subprocess.Popen(command, cwd=directory / "ours", stdout=log, stderr=log, env=environment())
+        words = ["-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours", "-n", "ours@%h"]
+        process = start_python("beatd", words, cwd=directory / "ours", env=environment(), stdout=log)
         try:
             await_ready(directory / "beatd.log", process)
             await_ready(theirs.log, theirs.process)
@@ -135,7 +135,7 @@ def assert_all_prefixed(url: str) -> None:
     assert [key for key in keys if key.startswith(plain)] == []
 
 
-def await_ready(log: Path, process: subprocess.Popen[bytes]) -> None:
+def await_ready(log: Path, process: Forked | subprocess.Popen[bytes]) -> None:
     """Wait until a worker's log says that it is ready."""
     deadline = time.monotonic() + 60
     while " ready." not in log.read_text():

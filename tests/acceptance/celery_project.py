@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conftest import wait_for
+from tests.forked import environment, kill_session, run_python, start_python, stop
 
 IMPORTS = {
     r"from celery import Celery\b": "from beatd import App as Celery\nfrom beatd import App",
@@ -39,7 +37,7 @@ class Project:
 
     def __init__(self, folder: Path, *sources: Path, broker: str, backend: str) -> None:
         self.folder = folder
-        self.env = os.environ | {"BROKER_URL": broker, "RESULT_BACKEND": backend, "PYTHONWARNINGS": "ignore"}
+        self.env = environment(BROKER_URL=broker, RESULT_BACKEND=backend)
         for source in sources:
             for file in source.rglob("*.py") if source.is_dir() else [source]:
                 path = file.relative_to(source if source.is_dir() else source.parent)
@@ -51,11 +49,11 @@ class Project:
     @contextmanager
     def worker(self, make: str, *options: str, node: str = "node@here", **env: str) -> Iterator[None]:
         """A worker of that make, ready."""
-        command = [sys.executable, "-m", make, "-A", "proj", "worker", "-n", node, "-l", "info", *WORKERS[make]]
+        command = ["-m", make, "-A", "proj", "worker", "-n", node, "-l", "info", *WORKERS[make]]
         log = self.folder / f"{make}.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, *options], cwd=self.folder / make, env=self.env | env, stdout=output, stderr=output
+            process = start_python(
+                make, [*command, *options], cwd=self.folder / make, env=self.env | env, stdout=output
             )
         try:
             wait_for(lambda: " ready." in log.read_text() or process.poll() is not None, 60, "a worker")
@@ -63,24 +61,11 @@ class Project:
             yield
         finally:
             print(log.read_text())
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(20)
+            stop(process, 20) if make == "beatd" else kill_session(process)
 
     def client(self, make: str) -> None:
         """A client of that make does the project's ``calls()`` and gets what the project expects."""
-        done = subprocess.run(
-            [sys.executable, "-c", CALL],
-            cwd=self.folder / make,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        done = run_python(make, ["-c", CALL], cwd=self.folder / make, env=self.env, timeout=90)
         assert done.returncode == 0, done.stderr
         got, expected = json.loads(done.stdout)
         assert got == expected, f"{make}'s client"

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,18 +15,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.acceptance.forked import ForkServer, read_at_start
 from tests.conftest import missing
+from tests.forked import environment, run_python, start_python
 
 WaitUntil = Callable[..., Any]
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would change beatd's ways."""
-    ours = ("BEATD_", "NO_COLOR", "NOTIFY_SOCKET", "STATE_DIRECTORY")
-    return (
-        {key: value for key, value in os.environ.items() if not key.startswith(ours)} | {"PYTHONUNBUFFERED": "1"} | more
-    )
 
 
 class Running:
@@ -36,23 +27,18 @@ class Running:
     def __init__(self, arguments: tuple[str, ...], cwd: Path, env: dict[str, str], wait_until: WaitUntil) -> None:
         self._wait_until = wait_until
         self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "beatd", *arguments],
-            cwd=cwd,
-            env=environment(**env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        reader, writer = os.pipe()
+        with os.fdopen(writer, "wb") as output:
+            self.process = start_python(
+                "beatd", ["-m", "beatd", *arguments], cwd=cwd, env=environment(**env), stdout=output
+            )
+        self._output = os.fdopen(reader)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
-            for line in output:
+        with self._output:
+            for line in self._output:
                 self.lines.append(line.rstrip("\n"))
 
     @property
@@ -119,6 +105,13 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the shared server that reads bytes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
 def browser() -> Iterator[Any]:
     """A browser, by playwright."""
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -145,25 +138,11 @@ def start_beatd(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Callable[...,
         each.close()
 
 
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    """The process that forks for each command line of this test run."""
-    with ForkServer(environment()) as server:
-        yield server
-
-
 @pytest.fixture
-def beatd(tmp_path: Path, fork_server: ForkServer) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``beatd("check", "beat.toml")`` runs it to its end, within 60 s, in the test's own directory.
-
-    It is a fork of a process that has imported beatd, unless the environment changes how Python starts.
-    """
+def beatd(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``beatd("check", "beat.toml")`` runs it to its end, within 60 s, in the test's own directory."""
 
     def run(*words: str | Path, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
-        arguments, env = list(map(str, words)), environment(**more)
-        if read_at_start(env) == fork_server.at_start:
-            return fork_server.run(*arguments, cwd=cwd, env=env)
-        command = [sys.executable, "-m", "beatd", *arguments]
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return run_python("beatd", ["-m", "beatd", *map(str, words)], cwd=cwd, env=environment(**more))
 
     return run

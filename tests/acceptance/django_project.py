@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.acceptance.conftest import environment
+from tests.forked import environment
 
 FILES = {
     "manage.py": """

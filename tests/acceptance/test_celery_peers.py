@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import redis
 
 from tests.celery_process import celeries
 
@@ -57,12 +56,6 @@ priority = 3
 
 
 @pytest.fixture
-def client(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
-@pytest.fixture
 def celery(tmp_path, redis_url):
     """``celery("worker", …)``: a real Celery process with the app above."""
     (tmp_path / "proj.py").write_text(APP.format(url=redis_url))
@@ -71,15 +64,15 @@ def celery(tmp_path, redis_url):
         yield start
 
 
-def messages(client):
-    return [json.loads(raw) for raw in client.lrange("reports\x06\x163", 0, -1)]
+def messages(server):
+    return [json.loads(raw) for raw in server.lrange("reports\x06\x163", 0, -1)]
 
 
-def test_a_celery_worker_runs_what_the_daemon_sent(celery, start_beatd, client, tmp_path, wait_until):
+def test_a_celery_worker_runs_what_the_daemon_sent(celery, start_beatd, server, tmp_path, wait_until):
     celery.worker("-P", "solo", "-Q", "reports", "-l", "warning")
     start_beatd("--config", str(tmp_path / "beat.toml"))
-    wait_until(lambda: client.llen("seen") >= 2, timeout=40, what="Celery's worker to run the task twice")
-    first, second = (json.loads(raw) for raw in client.lrange("seen", 0, 1))
+    wait_until(lambda: server.llen("seen") >= 2, timeout=40, what="Celery's worker to run the task twice")
+    first, second = (json.loads(raw) for raw in server.lrange("seen", 0, 1))
     assert first["args"] == [1, "zwei"]
     assert first["kwargs"] == {"format": "pdf"}
     assert first["queue"] == "reports"
@@ -88,17 +81,17 @@ def test_a_celery_worker_runs_what_the_daemon_sent(celery, start_beatd, client, 
     assert first["headers"]["beatd-entry"] == "report"
     assert first["expires"] is not None
     assert first["id"] != second["id"]
-    wait_until(lambda: client.get(f"celery-task-meta-{first['id']}"), timeout=10, what="the result")
-    assert json.loads(client.get(f"celery-task-meta-{first['id']}"))["result"] == 2
+    wait_until(lambda: server.get(f"celery-task-meta-{first['id']}"), timeout=10, what="the result")
+    assert json.loads(server.get(f"celery-task-meta-{first['id']}"))["result"] == 2
 
 
-def test_the_message_is_celery_beats_but_for_the_extra_headers(celery, start_beatd, client, tmp_path, wait_until):
+def test_the_message_is_celery_beats_but_for_the_extra_headers(celery, start_beatd, server, tmp_path, wait_until):
     beat = celery("beat", "-l", "warning", "-s", str(tmp_path / "state"))
-    theirs = wait_until(lambda: messages(client), timeout=40, what="Celery beat's message")[-1]
+    theirs = wait_until(lambda: messages(server), timeout=40, what="Celery beat's message")[-1]
     beat.terminate()
-    client.delete("reports\x06\x163")
+    server.delete("reports\x06\x163")
     start_beatd("--config", str(tmp_path / "beat.toml"))
-    ours = wait_until(lambda: messages(client), timeout=20, what="beatd's message")[-1]
+    ours = wait_until(lambda: messages(server), timeout=20, what="beatd's message")[-1]
 
     extra = {"beatd-entry", "beatd-due-at", "beatd-after", "periodic_task_name"}
     assert ours["headers"].keys() - extra == theirs["headers"].keys()

@@ -11,7 +11,7 @@ import termios
 import pytest
 
 from beatd.cli.output import cell_len
-from tests.acceptance.conftest import environment
+from tests.forked import environment
 
 ENTRY = "the-monthly-report-of-the-european-subsidiaries-number"
 QUEUE = "invoices-of-the-european-customers"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import environment
 from tests.acceptance.django_project import python, run, write_project
 from tests.acceptance.pages import DOCS, follow
+from tests.forked import environment
 
 CLIENT = """
 import json, os

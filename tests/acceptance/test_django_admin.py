@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from tests.acceptance.conftest import environment
 from tests.acceptance.django_project import python, run, write_project
 from tests.conftest import missing
+from tests.forked import environment
 
 BEAT = """
 timezone = "Europe/Berlin"

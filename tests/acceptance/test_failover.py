@@ -2,8 +2,6 @@
 
 import itertools
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from datetime import datetime
@@ -12,6 +10,7 @@ import pytest
 import redis
 
 from beatd.message.protocol import open_envelope
+from tests.forked import environment, start_python
 
 CONFIG = """
 [redis]
@@ -21,8 +20,9 @@ ttl = "2s"
 renew = "500ms"
 [beat_schedule.tick]
 task = "tasks.tick"
-schedule = 0.2
+schedule = 0.1
 catch_up = "all"
+catch_up_max = 1000
 """
 LEASE = "{beatd}:0:lease"
 
@@ -42,16 +42,8 @@ class Daemons:
 
     def start(self):
         with (self.folder / f"daemon-{next(self._numbers)}.log").open("wb") as log:
-            command = [
-                sys.executable,
-                "-m",
-                "beatd",
-                "--config",
-                str(self.folder / "beat.toml"),
-                "--log-format",
-                "json",
-            ]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            words = ["-m", "beatd", "--config", str(self.folder / "beat.toml"), "--log-format", "json"]
+            process = start_python("beatd", words, cwd=self.folder, env=environment(), stdout=log)
         self.running.append(process)
         return process
 
@@ -68,12 +60,6 @@ class Daemons:
 
     def logs(self):
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
-
-
-@pytest.fixture
-def client(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 @pytest.fixture
@@ -107,7 +93,7 @@ def due_times(client):
 
 def assert_every_run_once(due):
     steps = Counter(later - earlier for earlier, later in itertools.pairwise(due))
-    assert set(steps) == {200}, f"runs are missing or doubled: {steps}"
+    assert set(steps) == {100}, f"runs are missing or doubled: {steps}"
 
 
 def test_a_killed_leader_loses_and_doubles_nothing(daemons, client, wait_until, await_runs):

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import uuid
 
 import pytest
 import redis
@@ -14,12 +13,6 @@ from beatd import App
 @pytest.fixture
 def rabbit_url(rabbitmq):
     return rabbitmq.url
-
-
-@pytest.fixture
-def queue():
-    """A queue of this test alone: RabbitMQ is shared."""
-    return f"migrate-{uuid.uuid4().hex[:8]}"
 
 
 def sent(url, queue, count, **options):

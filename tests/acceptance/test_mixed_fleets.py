@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.celery_pairs import await_ready
-from tests.acceptance.conftest import environment
 from tests.celery_process import celeries, older_python
+from tests.forked import environment
 
 pytestmark = pytest.mark.soak
 

@@ -17,8 +17,8 @@ import redis
 
 from beatd import App
 from tests.acceptance.celery_pairs import WARNINGS, paired, workers
-from tests.acceptance.conftest import environment
 from tests.celery_process import older_python
+from tests.forked import environment
 
 pytestmark = [*WARNINGS, pytest.mark.slow]
 

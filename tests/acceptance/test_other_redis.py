@@ -16,6 +16,7 @@ url = "{store}"
 url = "{broker}"
 [log]
 format = "json"
+level = "debug"
 [beat_schedule.tick]
 task = "tasks.tick"
 schedule = 0.2

@@ -11,7 +11,6 @@ import socket
 import urllib.request
 
 import pytest
-import redis
 
 from beatd.client import Schedules
 from beatd.store.keys import Keys
@@ -95,12 +94,6 @@ def configured(url):
     ]
     entries.append('[beat_schedule.late]\ntask = "x"\nschedule = 1\nqueue = "nobody"\noverdue_after = "1s"\n')
     return CONFIG.format(url=url) + "".join(entries)
-
-
-@pytest.fixture
-def client(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

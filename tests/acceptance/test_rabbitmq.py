@@ -6,13 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import uuid
 from collections import Counter
 from datetime import datetime
 
 import kombu
 import pytest
-import redis
 
 from beatd.broker.amqp_publisher import AmqpPublisher
 from beatd.message.protocol import build, open_envelope
@@ -30,6 +28,7 @@ ttl = "2s"
 renew = "500ms"
 [log]
 format = "json"
+level = "debug"
 [beat_schedule.tick]
 task = "tasks.tick"
 schedule = 0.2
@@ -37,17 +36,6 @@ catch_up = "all"
 catch_up_max = 1000
 queue = "{queue}"
 """
-
-
-@pytest.fixture
-def queue():
-    return f"acceptance-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
-def store(redis_url):
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 @pytest.fixture
@@ -147,7 +135,7 @@ main()
 
 @pytest.mark.parametrize("point", KILLED_AT)
 def test_a_daemon_killed_at_any_point_leaves_no_gap(
-    start_beatd, config, store, depth, take, queue, wait_until, tmp_path, point
+    start_beatd, config, client, depth, take, queue, wait_until, tmp_path, point
 ):
     (tmp_path / "killer.py").write_text(KILLER.format(place=KILLED_AT[point]))
     arguments = config()
@@ -155,7 +143,7 @@ def test_a_daemon_killed_at_any_point_leaves_no_gap(
     with (tmp_path / "killed.log").open("wb") as log:
         killed = subprocess.run(command, stdout=log, stderr=log, timeout=60, check=False, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL, (tmp_path / "killed.log").read_text()
-    left = store.llen("{beatd}:0:outbox")
+    left = client.llen("{beatd}:0:outbox")
     assert (left == 0) == (point in ("due", "struck off"))  # a slow machine may have several under way
     heir = start_beatd(*arguments)
     heir.expect('"event": ?"run_dispatched"', times=10, timeout=20)
@@ -166,7 +154,7 @@ def test_a_daemon_killed_at_any_point_leaves_no_gap(
 
 
 def test_a_broker_that_is_killed_and_restarted_loses_nothing(
-    start_beatd, config, rabbitmq, store, depth, take, queue, wait_until
+    start_beatd, config, rabbitmq, client, depth, take, queue, wait_until
 ):
     daemon = start_beatd(*config())
     unconfirmed = 0
@@ -175,7 +163,7 @@ def test_a_broker_that_is_killed_and_restarted_loses_nothing(
         wait_until(lambda before=before: depth(queue) >= before + 5, timeout=30, what="messages")
         end()
         daemon.expect('"event": ?"broker_unavailable"')
-        unconfirmed += store.llen("{beatd}:0:outbox")
+        unconfirmed += client.llen("{beatd}:0:outbox")
         rabbitmq.start()
         before = depth(queue)
     wait_until(lambda: depth(queue) >= before + 10, timeout=30, what="messages after the last restart")
@@ -186,7 +174,7 @@ def test_a_broker_that_is_killed_and_restarted_loses_nothing(
 
 
 def test_a_blocked_broker_delays_runs_and_doubles_none(
-    start_beatd, config, rabbitmq, store, depth, take, queue, wait_until
+    start_beatd, config, rabbitmq, client, depth, take, queue, wait_until
 ):
     daemon = start_beatd(*config())
     wait_until(lambda: depth(queue) >= 5, timeout=20, what="messages")
@@ -194,7 +182,7 @@ def test_a_blocked_broker_delays_runs_and_doubles_none(
     try:
         daemon.expect('"event": ?"broker_blocked"')
         daemon.expect('"event": ?"broker_unavailable"', times=2, timeout=40)
-        assert store.llen("{beatd}:0:outbox") <= 60, "no more is claimed than what one turn found due"
+        assert client.llen("{beatd}:0:outbox") <= 60, "no more is claimed than what one turn found due"
     finally:
         rabbitmq.ctl("set_vm_memory_high_watermark", "0.6")
     daemon.expect('"event": ?"broker_unblocked"')
@@ -216,29 +204,29 @@ def test_a_broker_that_comes_late_gets_what_was_due_since(
     assert assert_no_run_is_missing(take(queue)) == 0
 
 
-def test_what_waited_for_a_broker_that_is_given_up_goes_to_the_next_one(start_beatd, config, store, queue, wait_until):
+def test_what_waited_for_a_broker_that_is_given_up_goes_to_the_next_one(start_beatd, config, client, queue, wait_until):
     """A fleet whose RabbitMQ is gone for good takes the state store as its broker: nothing stays in the outbox."""
     first = start_beatd(*config(broker="amqp://guest:guest@127.0.0.1:1//"))
-    wait_until(lambda: store.llen("{beatd}:0:outbox"), timeout=20, what="a run in the outbox")
+    wait_until(lambda: client.llen("{beatd}:0:outbox"), timeout=20, what="a run in the outbox")
     first.expect('"event": ?"broker_unavailable"', times=2, timeout=40)
     first.end()
-    waiting = {open_envelope(raw).id for raw in store.lrange("{beatd}:0:outbox", 0, -1)}
-    heir = start_beatd(*config(broker=store_url(store)))
-    wait_until(lambda: store.llen(queue) >= 10, timeout=20, what="ten messages")
+    waiting = {open_envelope(raw).id for raw in client.lrange("{beatd}:0:outbox", 0, -1)}
+    heir = start_beatd(*config(broker=store_url(client)))
+    wait_until(lambda: client.llen(queue) >= 10, timeout=20, what="ten messages")
     heir.end()
-    assert not store.exists("{beatd}:0:outbox")
-    messages = [open_envelope(raw) for raw in reversed(store.lrange(queue, 0, -1))]
+    assert not client.exists("{beatd}:0:outbox")
+    messages = [open_envelope(raw) for raw in reversed(client.lrange(queue, 0, -1))]
     assert waiting <= {message.id for message in messages}
     assert assert_no_run_is_missing(messages) == 0
     assert len(events(heir, "leftovers_dispatched")) == 1
 
 
-def store_url(store):
-    place = store.get_connection_kwargs()
+def store_url(client):
+    place = client.get_connection_kwargs()
     return f"redis://{place['host']}:{place['port']}/{place['db']}"
 
 
-def test_what_no_queue_gets_is_an_error_and_in_nobodys_way(start_beatd, config, store, depth, take, queue, wait_until):
+def test_what_no_queue_gets_is_an_error_and_in_nobodys_way(start_beatd, config, client, depth, take, queue, wait_until):
     more = f'[beat_schedule.lost]\ntask = "tasks.lost"\nschedule = 0.5\nexchange = "{queue}-x"\nrouting_key = "k"\n'
     daemon = start_beatd(*config(more))
     daemon.expect('"event": ?"run_refused"', times=3)
@@ -248,7 +236,7 @@ def test_what_no_queue_gets_is_an_error_and_in_nobodys_way(start_beatd, config, 
     [refused, *_] = events(daemon, "run_refused")
     assert refused["entry"] == "lost"
     assert "no such exchange" in refused["reason"]
-    letters = [json.loads(raw) for raw in store.lrange("{beatd}:dead_letters", 0, -1)]
+    letters = [json.loads(raw) for raw in client.lrange("{beatd}:dead_letters", 0, -1)]
     assert len(letters) == len(events(daemon, "run_refused"))
     assert json.loads(letters[0]["message"])["headers"]["task"] == "tasks.lost"
 
@@ -332,14 +320,14 @@ def celery(tmp_path, rabbitmq, redis_url, queue):
         yield start
 
 
-def test_a_celery_worker_runs_what_the_daemon_sent(celery, start_beatd, config, store, queue, wait_until):
+def test_a_celery_worker_runs_what_the_daemon_sent(celery, start_beatd, config, client, queue, wait_until):
     celery.worker("-P", "solo", "-l", "warning")
     start_beatd(*config(REPORT.format(queue=queue)))
-    wait_until(lambda: store.llen("seen") >= 2, timeout=40, what="Celery's worker to run the task twice")
-    args, kwargs, task_id, entry = json.loads(store.lindex("seen", 0))
+    wait_until(lambda: client.llen("seen") >= 2, timeout=40, what="Celery's worker to run the task twice")
+    args, kwargs, task_id, entry = json.loads(client.lindex("seen", 0))
     assert (args, kwargs, entry) == ([1, "zwei"], {"format": "pdf"}, "report")
-    wait_until(lambda: store.get(f"celery-task-meta-{task_id}"), timeout=10, what="the result")
-    assert json.loads(store.get(f"celery-task-meta-{task_id}"))["result"] == 2
+    wait_until(lambda: client.get(f"celery-task-meta-{task_id}"), timeout=10, what="the result")
+    assert json.loads(client.get(f"celery-task-meta-{task_id}"))["result"] == 2
 
 
 def test_the_message_is_celery_beats_but_for_the_extra_headers(
@@ -385,7 +373,7 @@ def tick(self):
 
 
 def test_a_repeat_that_comes_while_its_run_is_at_work_is_dropped(
-    start_beatd, config, rabbitmq, redis_url, store, depth, queue, tmp_path, wait_until
+    start_beatd, config, rabbitmq, redis_url, client, depth, queue, tmp_path, wait_until
 ):
     (tmp_path / "proj.py").write_text(WORK)
     headers = {"beatd-entry": "tick", "beatd-due-at": "2026-09-21T14:13:20.000+00:00"}
@@ -398,5 +386,5 @@ def test_a_repeat_that_comes_while_its_run_is_at_work_is_dropped(
     worker.expect("Dropping tasks.tick.a.: this run is running")
     worker.expect("succeeded", times=2)
     assert worker.end() == 0
-    assert sorted(store.lrange("executed", 0, -1)) == [b"a", b"b"]
+    assert sorted(client.lrange("executed", 0, -1)) == [b"a", b"b"]
     assert depth(queue) == 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.acceptance.celery_pairs import PREFIXED
 from tests.acceptance.conftest import Running
 from tests.celery_process import celeries
 from tests.conftest import wait_for
+from tests.forked import environment, run_python
 
 pytestmark = [  # all of them about what Celery's client does with redis-py
     pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
@@ -60,7 +60,6 @@ def again(self):
         raise self.retry(countdown=0.2)
 """
 OURS, THEIRS = "ours@h", "theirs@h"
-TOOLS = {"celery": ["-m", "celery"], "beatd": ["-m", "beatd"]}
 
 
 class Scene:
@@ -93,8 +92,7 @@ class Scene:
 
 
 def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", *TOOLS[tool], *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return run_python(tool, ["-m", tool, *arguments], cwd=Path.cwd(), env=environment())
 
 
 @pytest.fixture(

@@ -14,8 +14,8 @@ import redis
 
 from beatd import config
 from beatd.exceptions import ConfigError
-from tests.acceptance.conftest import Running, environment
-from tests.acceptance.forked import ForkServer
+from tests.acceptance.conftest import Running
+from tests.forked import environment, run_python
 
 MARKER = "tail9zq"
 JUNK = "/?#@%:;,[]&= '\"\\ab47.\u00e4"
@@ -85,11 +85,12 @@ Run = Callable[..., Done]
 
 
 @pytest.fixture
-def run(fork_server: ForkServer, tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Run:
     """``run("check", within=20, VARIABLE="value")`` in the test's folder."""
 
     def run(*arguments: str, within: float = 30, **env: str) -> Done:
-        done = fork_server.run(*arguments, cwd=tmp_path, env=environment(**env), within=within, merged=True)
+        words = ["-m", "beatd", *arguments]
+        done = run_python("beatd", words, cwd=tmp_path, env=environment(**env), timeout=within, merged=True)
         return Done(done.returncode, done.stdout)
 
     return run

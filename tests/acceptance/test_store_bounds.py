@@ -8,12 +8,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import pytest
-import redis
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
@@ -163,14 +160,8 @@ def pattern_of(key: str) -> str | None:
     return None
 
 
-@pytest.fixture
-def store(redis_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
 def test_every_key_has_a_bound(
-    start_beatd: Any, beatd: Callable[..., Any], store: Any, redis_url: str, tmp_path: Path, wait_until: Any
+    start_beatd: Any, beatd: Callable[..., Any], server: Any, redis_url: str, tmp_path: Path, wait_until: Any
 ) -> None:
     (tmp_path / "beat.toml").write_text(FILE.format(url=redis_url))
     (tmp_path / "tasks.py").write_text(TASKS.format(url=redis_url))
@@ -179,7 +170,7 @@ def test_every_key_has_a_bound(
     daemon.expect("in force")
     worker.expect("ready")
     subprocess.run([sys.executable, "-c", CALLS], cwd=tmp_path, check=True, timeout=60)
-    store.lpush("celery", "no message")
+    server.lpush("celery", "no message")
     for words in (
         ["trigger", "missed", "--wait"],
         ["backfill", "missed", "--from=-10m"],
@@ -190,13 +181,13 @@ def test_every_key_has_a_bound(
     ):
         done = beatd(*words)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
-    wait_until(lambda: store.exists("{beatd}:dead_letters", "{beatd}:revoked", "{beatd}:parked") == 3, 20)
-    wait_until(lambda: store.exists("{beatd}:alerts:ops"), 20)
-    found = {key: store.type(key) for key in store.scan_iter(count=1000)}
+    wait_until(lambda: server.exists("{beatd}:dead_letters", "{beatd}:revoked", "{beatd}:parked") == 3, 20)
+    wait_until(lambda: server.exists("{beatd}:alerts:ops"), 20)
+    found = {key: server.type(key) for key in server.scan_iter(count=1000)}
     kinds = {key: pattern_of(key) for key in found}
     assert [key for key, kind in kinds.items() if kind is None] == []
     for key, kind in kinds.items():
-        bound, left_ms = BOUNDS[kind or ""], store.pttl(key)
+        bound, left_ms = BOUNDS[kind or ""], server.pttl(key)
         if left_ms == -2:  # it has expired, or was taken, since
             continue
         assert found[key] == bound.type, key

@@ -18,7 +18,7 @@ import pyte
 import pytest
 
 from beatd.client import Schedules
-from tests.acceptance.conftest import environment
+from tests.forked import environment
 
 CONFIG = """
 app = "proj:app"

@@ -401,7 +401,7 @@ def test_the_worker_waits_for_its_broker(project, start_server, start_beatd):
     server = start_server()
     server.kill()
     (project / "proj.py").write_text(TASKS.format(url=server.url))
-    worker = start_beatd("worker", "-A", "proj", "-c", "1")
+    worker = start_beatd("worker", "-A", "proj", "-c", "1", "-l", "debug")
     worker.expect(rf"Cannot connect to .*: broker 127\.0\.0\.1:{server.port}/0.*Trying again", times=2)
     server.start()
     worker.expect(r"ready\.")

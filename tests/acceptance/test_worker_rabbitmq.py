@@ -52,11 +52,6 @@ def server(redis_url):
 
 
 @pytest.fixture
-def queue() -> str:
-    return f"q-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
 def project(tmp_path, rabbitmq, redis_url, queue):
     def write(broker_url=rabbitmq.url, **conf):
         settings = {"state_store": redis_url, "task_default_queue": queue, **conf}

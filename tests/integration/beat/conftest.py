@@ -3,8 +3,7 @@
 import contextlib
 import itertools
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import redis
@@ -12,6 +11,7 @@ import redis
 from beatd.message.protocol import open_envelope
 from beatd.store.keys import Keys
 from tests.chaos.ledger import due_ms_of
+from tests.forked import environment, start_python
 
 KEYS = Keys("beatd").shard()
 
@@ -24,12 +24,13 @@ ttl = "2s"
 [defaults]
 catch_up = "all"
 catch_up_window = "1h"
+catch_up_max = 1000
 [beat_schedule.tick]
 task = "tasks.tick"
-schedule = 0.25
+schedule = 0.1
 [beat_schedule.tock]
 task = "tasks.tick"
-schedule = 0.5
+schedule = 0.2
 queue = "other"
 """
 
@@ -42,9 +43,9 @@ class RunningDaemon:
         config.write_text(CONFIG.format(url=url))
         self._log = folder / "log"
         self._wait_until = wait_until
-        command = [sys.executable, *program, "--config", str(config), "--log-format", "json"]
+        words = [*program, "--config", str(config), "--log-format", "json"]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = start_python("beatd", words, cwd=Path.cwd(), env=environment(), stdout=log)
 
     @property
     def records(self):
@@ -112,7 +113,7 @@ class Queue:
         before = len(self.dues)
         self._wait_until(lambda: len(self.dues) >= before + by, timeout, f"{by} more runs in {self._name}")
 
-    def assert_every_run_once(self, period_ms=250):
+    def assert_every_run_once(self, period_ms=100):
         steps = {later - earlier for earlier, later in itertools.pairwise(self.dues)}
         assert steps == {period_ms}, f"runs are missing, doubled or out of order: {steps}"
 

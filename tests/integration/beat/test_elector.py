@@ -22,17 +22,17 @@ def start(redis_url):
     """``start("a", shards=2)``: an elector in its thread, with a connection of its own."""
     started, names = [], itertools.count(1)
 
-    def start(name=None, *, shards=1, **status):
+    def start(name=None, *, shards=1, ttl_ms=TTL_MS, renew_ms=RENEW_MS, **status):
         name = name or f"d{next(names)}"
         client = connect(redis_url, timeout_ms=TTL_MS // 3, name=f"elector-{name}")
-        own = Status(id=name, entries=1, shards=shards, lapse_ms=Elector.lapse_ms(TTL_MS), **status)
+        own = Status(id=name, entries=1, shards=shards, lapse_ms=Elector.lapse_ms(ttl_ms), **status)
         elector = Elector(
-            Leases(client, KEYS, daemon_id=name, ttl_ms=TTL_MS),
+            Leases(client, KEYS, daemon_id=name, ttl_ms=ttl_ms),
             Registry(client, KEYS),
             SystemClock(),
             shards=shards,
-            ttl_ms=TTL_MS,
-            renew_ms=RENEW_MS,
+            ttl_ms=ttl_ms,
+            renew_ms=renew_ms,
             status=lambda: own,
         )
         elector.start()
@@ -59,15 +59,14 @@ def listening(admin):
     return admin.pubsub_numsub(KEYS.wake)[0][1]
 
 
-def test_a_release_moves_leadership_within_moments(start, wait_until, admin):
-    one = start()
+def test_a_release_moves_leadership_long_before_anybody_looks(start, wait_until, admin):
+    slow = {"ttl_ms": 120_000, "renew_ms": 60_000}
+    one = start(**slow)
     wait_until(lambda: led(one), what="the first to lead")
-    other = start()
+    other = start(**slow)
     wait_until(lambda: listening(admin), what="the other to listen")
     one.stop()
-    stopped = time.monotonic()
-    wait_until(lambda: led(other), timeout=5, what="the other to lead")
-    assert time.monotonic() - stopped < 0.3
+    wait_until(lambda: led(other), timeout=20, what="the other to lead")
 
 
 def test_a_leader_that_vanishes_is_followed_when_its_lease_ends(start, wait_until, admin):
@@ -75,8 +74,8 @@ def test_a_leader_that_vanishes_is_followed_when_its_lease_ends(start, wait_unti
     admin.set(KEYS.shard(0).term, 7)
     begun = time.monotonic()
     elector = start()
-    wait_until(lambda: led(elector), timeout=5, what="the heir to lead")
-    assert TTL_MS / 1000 - 0.1 < time.monotonic() - begun < TTL_MS / 1000 + 0.5
+    wait_until(lambda: led(elector), timeout=20, what="the heir to lead")
+    assert time.monotonic() - begun > TTL_MS / 1000 - 0.1
     assert elector.leaderships[0].term().token == 8
 
 

@@ -1,7 +1,6 @@
 """A publisher on a real RabbitMQ, and a look into its queues."""
 
 import time
-import uuid
 
 import kombu
 import pytest
@@ -16,12 +15,6 @@ def parcel(task_id, queue="", exchange="", key="", **options):
     return OutgoingMessage(
         build("tasks.t", task_id, (1,), **options), Address(key, exchange) if exchange else Address(queue)
     )
-
-
-@pytest.fixture
-def queue():
-    """The name of a queue that nobody else uses."""
-    return f"queue-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

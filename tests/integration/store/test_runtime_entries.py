@@ -3,7 +3,6 @@
 import pytest
 
 from beatd.exceptions import StoreRefused, StoreUnavailable
-from beatd.store.client import connect
 from beatd.store.daemon_commands import CHANGED, CommandReply, DaemonCommand, DaemonCommands, subscribe
 from beatd.store.keys import Keys
 from beatd.store.runtime_entries import KEPT, Pause, Runtime
@@ -11,12 +10,6 @@ from beatd.store.runtime_replica import RuntimeReplica
 
 KEYS = Keys()
 TABLE = {"task": "tasks.add", "schedule": 30}
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as made:
-        yield made
 
 
 @pytest.fixture

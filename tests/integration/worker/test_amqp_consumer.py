@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import celery
 import pytest
@@ -14,11 +13,6 @@ from beatd.clock import SystemClock
 from beatd.message.protocol import build
 from beatd.worker.consumers import open_consumer
 from beatd.worker.consumers.rabbitmq import AmqpConsumer
-
-
-@pytest.fixture
-def queue() -> str:
-    return f"q-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import json
 import select
 import socket
 import time
-import uuid
 
 import kombu
 import pytest
@@ -23,12 +22,6 @@ from beatd.worker.consumers.kombu import KombuConsumer
 from beatd.worker.consumers.parking import MemoryParking
 
 URL = "memory://"
-
-
-@pytest.fixture
-def queue() -> str:
-    """The transport's queues are the process's: each test has one of its own."""
-    return f"q-{uuid.uuid4()}"
 
 
 @pytest.fixture
