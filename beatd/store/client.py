@@ -37,6 +37,7 @@ from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
 from beatd.store.cluster import ClusterClient
 from beatd.store.credentials import password_command
+from beatd.store.pipeline import JoiningClient
 from beatd.store.topology import Topology, slot_of
 from beatd.urls import RedisUrl
 
@@ -122,7 +123,7 @@ def connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> redis.R
     }
     sentinels = Sentinels(url, asking)
     pool = PrimaryPool(url.service, sentinels, ssl=url.tls, **options)  # type: ignore[no-untyped-call]
-    return redis.Redis.from_pool(pool)
+    return JoiningClient.from_pool(pool)
 
 
 def is_cluster(client: redis.Redis) -> TypeGuard[ClusterClient]:
@@ -195,7 +196,7 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
     kind = UnixDomainSocketConnection if parsed.path is not None else SSLConnection if parsed.tls else Connection
     if parsed.nodes:
         return ClusterClient(parsed, options, kind)
-    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+    return JoiningClient.from_pool(redis.ConnectionPool(connection_class=kind, **options))
 
 
 def _shake_hands(connection: Any) -> None:

@@ -23,6 +23,7 @@ from beatd.store.history_reader import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.outage import OutageWatch
 from beatd.store.outcomes import Summary
+from beatd.store.pipeline import joint_reads
 from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import readable_keys
 
@@ -125,7 +126,7 @@ class StoreView:
     def outcomes(self, names: Sequence[str], now_ms: int, *, held: Container[str]) -> dict[str, EntryOutcome]:
         """The outcomes of entries: the last ten runs, failures, what is overdue."""
         with self._reader() as reader:
-            return reader.of(names, now_ms, held=held)
+            return {name: one.while_held(name in held) for name, one in reader.of(names, now_ms).items()}
 
     def bounds(self, entry: Entry) -> Bounds:
         """The bounds beyond which a run of the entry is overdue or takes too long."""
@@ -165,9 +166,11 @@ class StoreView:
         """The last runs of an entry, the newest first, and how many there were."""
         with self._client() as client:
             histories = self._histories(client)
-            records = histories.completed(list(histories.of([name])))
-            details = OutcomeReader(client, self._keys(client), histories).detailed(records, now_ms)
-            return details, histories.totals([name])[name]
+            outcomes = OutcomeReader(client, self._keys(client), histories)
+            with joint_reads() as read:
+                details = read(lambda: outcomes.detailed(list(histories.of([name])), now_ms))
+                totals = read(histories.totals, [name])
+            return details.result(), totals.result()[name]
 
     def find_run(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
         """The runs among those of entries whose id begins so."""
@@ -178,7 +181,7 @@ class StoreView:
         """The newest runs of entries, the newest first; only those that are wanted."""
         with self._client() as client:
             histories = self._histories(client)
-            records = histories.completed(histories.newest(names, count, wanted))
+            records = histories.newest(names, count, wanted)
             return OutcomeReader(client, self._keys(client), histories).detailed(records, now_ms)
 
     def departures(self, names: Sequence[str]) -> list[tuple[int, str]]:
