@@ -93,9 +93,8 @@ def _with_runtime(
 ) -> tuple[Sequence[Entry], Sequence[Entry]]:
     """The entries of both files, each with those that the state store adds."""
     try:
-        with installation(config_file, app) as place:
-            with joint_reads() as read:
-                merged = [read(place.schedule, config, as_if_resumed=True) for config in (old, new)]
+        with installation(config_file, app) as place, joint_reads() as read:
+            merged = [read(place.schedule, config, as_if_resumed=True) for config in (old, new)]
     except StoreError as error:
         print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
         return old.entries, new.entries

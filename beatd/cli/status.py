@@ -13,7 +13,6 @@ import redis
 
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
-from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
@@ -21,7 +20,7 @@ from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
-from beatd.exceptions import BeatdError, StoreRefused, StoreUnavailable
+from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.state_store import running_store
@@ -150,9 +149,8 @@ def status(
     else:
         _print(seen)
         print_workers(workers)
-        with suppress(BeatdError):  # another broker may be away
-            for sign in signs_on_servers(settings, [settings.broker.default_queue], redbeat=False):
-                print_problem(sign)
+        for sign in workers.signs:
+            print_problem(sign)
     if not seen.is_ready or (check and (workers.unattended or any(problems(seen)))):
         raise click.exceptions.Exit(1)
 

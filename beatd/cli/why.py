@@ -141,7 +141,8 @@ def _ask(place: Installation, entry: Entry) -> Live:
     queue = entry.options.queue or settings.broker.default_queue
     store_url = running_store(settings)
     try:
-        lengths = WorkerClient(settings.broker.url or store_url, store_url).lengths([queue])
+        with WorkerClient(settings.broker.url or store_url, store_url) as client:
+            lengths = client.lengths([queue])
     except BeatdError as error:
         return Live(queue, None, str(error))
     return Live(queue, lengths[queue].messages)
