@@ -223,9 +223,9 @@ def _undelivered(undelivered: Undelivered) -> dict[str, Unreached]:
 
 
 def _changes(runtime: Runtime) -> Changes:
-    revision, entries, pauses = runtime.counts()
-    paused = dict(islice(runtime.pauses(), _PAUSES_TOLD)) if pauses else {}
-    return Changes(revision, entries, pauses, dict(sorted(paused.items())))
+    with joint_reads() as read:
+        counts, paused = read(runtime.counts), read(list, islice(runtime.pauses(), _PAUSES_TOLD))
+    return Changes(*counts.result(), dict(sorted(paused.result())))
 
 
 def _print(seen: Overview) -> None:

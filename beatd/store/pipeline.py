@@ -9,7 +9,8 @@ whatever they are; they are written as if each were alone.
         overdue = read(outcomes.overdue)
     fleet.result(), overdue.result()
 
-Transactions, pub/sub and streams of scripts are sent by themselves.
+A read must not wait for another one, as by a lock that both take: the question of that one waits for it. Transactions,
+pub/sub and streams of scripts are sent by themselves.
 """
 
 from __future__ import annotations
