@@ -11,8 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import redis
+from typing import TYPE_CHECKING
 
 from beatd.broker.publisher import is_redis
 from beatd.exceptions import StoreRefused
@@ -21,6 +20,9 @@ from beatd.redaction import redacted_text
 from beatd.state_store import running_store
 from beatd.store.client import connect, translate_errors
 from beatd.urls import RedisUrl
+
+if TYPE_CHECKING:
+    import redis
 
 REDBEAT_LOCK = "redbeat::lock"
 """Key of RedBeat's lock, with its default prefix."""

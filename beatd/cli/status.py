@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import redis
 
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
@@ -35,6 +34,9 @@ from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.undelivered import Undelivered, Unreached
 from beatd.timestamps import iso_ms
+
+if TYPE_CHECKING:
+    import redis
 
 _HELD_TOLD = 1_000
 """Held-back entries in the JSON document."""
