@@ -148,7 +148,7 @@ def list_entries(
 
 
 def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int) -> Listing:
-    """Ask the store for what the entries that are wanted need, and for no others."""
+    """Ask the store for what the entries that are wanted need; which ones are held back is known only then."""
     outcomes = Outcomes(place.client, place.keys)
     with joint_reads() as read:
         members, merged = read(place.fleet), read(place.schedule, loaded)

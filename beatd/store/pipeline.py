@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -41,24 +41,17 @@ class Read(Protocol):
 @contextmanager
 def joint_reads() -> Iterator[Read]:
     """Run the reads that are added within the block side by side, when it ends. Blocks may be nested."""
-    reads: list[Callable[[], None]] = []
+    reads: list[tuple[Future[Any], Callable[[], Any]]] = []
 
     def add(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future = Future[Any]()
-        reads.append(partial(_fulfil, future, partial(function, *args, **kwargs)))
+        reads.append((future, partial(function, *args, **kwargs)))
         return future
 
     yield add
     if reads:
         outer = _ROUNDS.get()
         (outer or _Rounds()).run(reads, is_nested=outer is not None)
-
-
-def _fulfil(future: Future[Any], read: Callable[[], Any]) -> None:
-    try:
-        future.set_result(read())
-    except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-        future.set_exception(error)
 
 
 class _Question:
@@ -80,30 +73,37 @@ class _Rounds:
         """Reads that have not ended; one with reads of its own is not counted while these run."""
         self._waiting: list[_Question] = []
 
-    def run(self, reads: Sequence[Callable[[], None]], *, is_nested: bool) -> None:
-        """Run reads to their ends."""
+    def run(self, reads: Sequence[tuple[Future[Any], Callable[[], Any]]], *, is_nested: bool) -> None:
+        """Run reads to their ends. They end as their questions do, for which the clients have timeouts."""
         left = len(reads)
         with self._changed:
             self._running += left - is_nested
 
-        def run_one(read: Callable[[], None]) -> None:
+        def end(settle: Callable[[], None]) -> None:
             nonlocal left
-            _ROUNDS.set(self)
-            read()
             with self._changed:
                 left -= 1
                 if left or not is_nested:  # the last of nested reads hands its place back
                     self._running -= 1
+                settle()
                 self._send_if_all_wait()
 
-        threads = [
-            threading.Thread(target=copy_context().run, args=(run_one, read), name="joint-read", daemon=True)
-            for read in reads
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        def run_one(future: Future[Any], read: Callable[[], Any]) -> None:
+            _ROUNDS.set(self)
+            try:
+                result = read()
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+                end(partial(future.set_exception, error))
+            else:
+                end(partial(future.set_result, result))
+
+        for future, read in reads:
+            run = partial(copy_context().run, run_one, future, read)
+            try:
+                threading.Thread(target=run, name="joint-read", daemon=True).start()
+            except RuntimeError as error:  # the process ends, or has no more threads
+                end(partial(future.set_exception, error))
+        wait([future for future, _ in reads])
 
     def ask(self, client: redis.Redis, commands: Sequence[Command]) -> Sequence[Any]:
         """The answers to commands, and errors of the server among them; raises the error of a connection."""
@@ -123,13 +123,28 @@ class _Rounds:
         by_client: dict[redis.Redis, list[_Question]] = {}
         for question in asked:
             by_client.setdefault(question.client, []).append(question)
-        with ThreadPoolExecutor(len(by_client), "round-trip") as servers:
-            servers.map(_exchange, by_client, by_client.values())
-        self._changed.notify_all()
+        try:
+            _exchange_with_all(list(by_client.items()))
+        finally:
+            for question in asked:
+                if question.answers is None and question.error is None:
+                    question.error = RuntimeError("the question was not sent")
+            self._changed.notify_all()
+
+
+def _exchange_with_all(servers: Sequence[tuple[redis.Redis, Sequence[_Question]]]) -> None:
+    """Ask all servers at the same time; the questions go out by themselves, they take no part in joint reads."""
+    first, *others = [partial(Context().run, _exchange, client, questions) for client, questions in servers]
+    threads = [threading.Thread(target=other, name="round-trip", daemon=True) for other in others]
+    for thread in threads:
+        thread.start()
+    first()
+    for thread in threads:
+        thread.join()
 
 
 def _exchange(client: redis.Redis, questions: Sequence[_Question]) -> None:
-    """Send the questions for one server, in a thread that does not take part in the reads."""
+    """Send the questions for one server."""
     try:
         with client.pipeline(transaction=False) as pipeline:
             for question in questions:
