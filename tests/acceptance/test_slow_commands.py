@@ -55,7 +55,9 @@ PAGE = {"/": 6, "/entries/entry-1": 6, "/fleet": 6}
 """Round trips of the first load of a page."""
 
 
-@pytest.fixture(params=[(1, 1, 12), (3, 2, 50)], ids=["small", "larger"])
+@pytest.fixture(
+    params=[pytest.param((1, 1, 12), id="small"), pytest.param((3, 2, 50), id="larger", marks=pytest.mark.slow)]
+)
 def slow_file(request, redis_server, redis_url, start_beatd, tmp_path, wait_until, server):
     """``slow_file(link)``: the file of an installation of that many shards, workers and entries, with runs that have
     failed, a runtime entry and a pause; daemons and workers are at the store itself, who reads the file at the link."""
@@ -86,7 +88,6 @@ def trips(link):
     return max((number for number, _, _ in link.requests), default=0)
 
 
-@pytest.mark.slow
 def test_commands_take_few_round_trips(slow_file, redis_server, beatd):
     runs = json.loads(beatd("history", "entry-1", "--json", "--config", "beat.toml").stdout)["runs"]
     found = {}
@@ -101,7 +102,6 @@ def test_commands_take_few_round_trips(slow_file, redis_server, beatd):
     assert {command: number for command, number in found.items() if number > ROUND_TRIPS[command]} == {}
 
 
-@pytest.mark.slow
 def test_the_first_load_of_a_page_takes_few_round_trips(slow_file, redis_server, start_beatd):
     found = {}
     for path in PAGE:
