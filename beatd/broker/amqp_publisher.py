@@ -27,6 +27,7 @@ from beatd.broker.publisher import (
     Arguments,
     OutgoingMessage,
     Refused,
+    Waiting,
     no_arguments,
     outgoing_message,
     publish_with_retries,
@@ -300,8 +301,8 @@ class AmqpPublisher:
             except ChannelError as error:
                 raise BrokerRefused(f"broker {self._place}: queue {queue!r}: {error}") from error
 
-    def oldest(self, queue: str) -> list[bytes]:  # noqa: ARG002 - a look would take it out
-        return []
+    def waiting(self, queues: Sequence[str]) -> list[Waiting]:
+        return [Waiting(self.depth(queue)) for queue in queues]  # a look at a message would take it out
 
     def close(self) -> None:
         with self._lock:

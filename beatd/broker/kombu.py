@@ -22,6 +22,7 @@ from beatd.broker.publisher import (
     Address,
     OutgoingMessage,
     Refused,
+    Waiting,
     outgoing_message,
 )
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
@@ -159,8 +160,8 @@ class KombuPublisher:
                 self._close()
                 raise BrokerRefused(f"broker {self._place}: {error or type(error).__name__}") from error
 
-    def oldest(self, queue: str) -> list[bytes]:  # noqa: ARG002 - a look would take it out
-        return []
+    def waiting(self, queues: Sequence[str]) -> list[Waiting]:
+        return [Waiting(self.depth(queue)) for queue in queues]  # a look at a message would take it out
 
     def close(self) -> None:
         with self._lock:

@@ -21,6 +21,7 @@ __all__ = [
     "Publisher",
     "Refused",
     "RetryPolicy",
+    "Waiting",
     "is_amqp",
     "is_redis",
     "no_arguments",
@@ -121,6 +122,13 @@ class Refused(NamedTuple):
     reason: str
 
 
+class Waiting(NamedTuple):
+    """Messages that wait in a queue, and the envelopes that are taken next; none where only the broker knows them."""
+
+    messages: int
+    next: Sequence[bytes] = ()
+
+
 class Publisher(Protocol):
     """Publishes to a broker. Safe to share between threads, and usable after a fork."""
 
@@ -150,11 +158,8 @@ class Publisher(Protocol):
     def depth(self, queue: str) -> int:
         """Return the number of messages in ``queue``; 0 for one that does not exist. Raises as ``publish`` does."""
 
-    def oldest(self, queue: str) -> list[bytes]:
-        """Return the envelopes that are taken next from the lists of ``queue``; none where only the broker knows them.
-
-        Raises as ``publish`` does.
-        """
+    def waiting(self, queues: Sequence[str]) -> list[Waiting]:
+        """Return what waits in each of ``queues``. Raises as ``publish`` does."""
 
     def close(self) -> None:
         """Close the connections; a later ``publish`` opens them again."""

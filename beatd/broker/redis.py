@@ -6,13 +6,14 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from beatd.broker.bindings import Binding, log_not_bound
-from beatd.broker.publisher import Address, OutgoingMessage, Refused, outgoing_message, publish_with_retries
-from beatd.broker.redis_keys import SEPARATOR, RedisKeys, binding_member
+from beatd.broker.publisher import Address, OutgoingMessage, Refused, Waiting, outgoing_message, publish_with_retries
+from beatd.broker.redis_keys import PRIORITY_STEPS, SEPARATOR, RedisKeys, binding_member
 from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.store.client import connect, server_of, store_error, translate_errors
@@ -58,11 +59,19 @@ class RedisPublisher:
                 pipeline.llen(key)
             return sum(pipeline.execute())
 
-    def oldest(self, queue: str) -> list[bytes]:
+    def waiting(self, queues: Sequence[str]) -> list[Waiting]:
         with _broker_errors(), translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for key in self._keys.queues(queue):
+            for key in chain.from_iterable(map(self._keys.queues, queues)):
+                pipeline.llen(key)
                 pipeline.lindex(key, -1)
-            return [raw for raw in pipeline.execute() if raw is not None]
+            answers = pipeline.execute(raise_on_error=False)
+            lengths, ends = answers[::2], answers[1::2]
+            if error := next((one for one in lengths if isinstance(one, RedisError)), None):
+                raise error
+        step = len(PRIORITY_STEPS)
+        of_queues = (slice(first, first + step) for first in range(0, len(lengths), step))
+        # a user without the right to look into a queue gets its length
+        return [Waiting(sum(lengths[own]), [raw for raw in ends[own] if isinstance(raw, bytes)]) for own in of_queues]
 
     def close(self) -> None:
         self._client.close()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from beatd.broker.publisher import is_redis
 from beatd.broker.redis_keys import RedisKeys
@@ -21,6 +21,9 @@ from beatd.redaction import redacted_text
 from beatd.state_store import running_store
 from beatd.store.client import Role, connect, translate_errors
 from beatd.urls import RedisUrl
+
+if TYPE_CHECKING:
+    import redis
 
 REDBEAT_LOCK = "redbeat::lock"
 """Key of RedBeat's lock, with its default prefix."""
@@ -55,8 +58,7 @@ def signs_on_servers(settings: Settings, queues: Iterable[str], *, redbeat: bool
                 if redbeat and client.exists(REDBEAT_LOCK):
                     yield f"RedBeat leads on {RedisUrl.parse(url).shown}; {_ADVICE}"
             if url == broker:
-                for queue in sorted(set(queues))[:_QUEUES]:
-                    yield from _waiting(client, queue, RedisKeys.of(url).queue(queue))
+                yield from _waiting(client, RedisKeys.of(url), sorted(set(queues))[:_QUEUES])
 
 
 def is_celery_beat(words: list[str]) -> bool:
@@ -68,12 +70,17 @@ def is_celery_beat(words: list[str]) -> bool:
     return False
 
 
-def _waiting(client: Any, queue: str, key: str) -> Iterator[str]:
-    ends: list[bytes] = []
-    with suppress(StoreRefused), translate_errors(client):  # the key of a queue may be something else
-        ends = client.lrange(key, 0, _PEEKED - 1) + client.lrange(key, -_PEEKED, -1)
-    if tasks := sorted({str(task) for task in _of_celery_beat(ends)}):
-        yield f"messages of a celery beat wait in {queue} ({', '.join(tasks[:3])}); {_ADVICE}"
+def _waiting(client: redis.Redis, keys: RedisKeys, queues: Sequence[str]) -> Iterator[str]:
+    with translate_errors(client), client.pipeline(transaction=False) as pipeline:
+        for queue in queues:
+            pipeline.lrange(keys.queue(queue), 0, _PEEKED - 1)
+            pipeline.lrange(keys.queue(queue), -_PEEKED, -1)
+        ends = pipeline.execute(raise_on_error=False)
+    for queue, first, last in zip(queues, ends[::2], ends[1::2], strict=True):
+        if not (isinstance(first, list) and isinstance(last, list)):
+            continue  # the key of a queue may be something else
+        if tasks := sorted({str(task) for task in _of_celery_beat(first + last)}):
+            yield f"messages of a celery beat wait in {queue} ({', '.join(tasks[:3])}); {_ADVICE}"
 
 
 def _of_celery_beat(messages: Iterable[bytes]) -> Iterator[object]:

@@ -23,6 +23,7 @@ from beatd.planning.catchup import ResumePoints
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
 from beatd.redaction import redacted
+from beatd.store.pipeline import joint_reads
 from beatd.timestamps import span_text
 
 _LABEL = 11
@@ -51,23 +52,31 @@ def describe(*, name: str, config_file: str | None, app: str | None, as_json: bo
 
 
 def _look(place: Installation, name: str, app: str | None) -> Description:
-    schedule = place.schedule(sources.load(place.path, app=app))
+    loaded = sources.load(place.path, app=app)
+    with joint_reads() as read:
+        merged, members = read(place.schedule, loaded), read(place.fleet)
+    schedule, fleet = merged.result(), members.result()
     entry = schedule.entry(name)
-    held = place.held_back([name], place.fleet())
     now_ms = SystemClock().now_ms()
-    states = place.states([entry], now_ms)
     with histories(place, None) as known:
-        [look] = outlooks([entry], states, now_ms, paused=schedule.pauses, held=held, last_dues=known.last_dues)
         reader = OutcomeReader(place.client, place.keys, known)
-        records = known.completed(list(known.of([name])))
+        with joint_reads() as read:
+            held = read(place.held_back, [name], fleet)
+            states = read(place.states, [entry], now_ms)
+            outcomes = read(reader.of, [name], now_ms)
+            runs = read(lambda: reader.detailed(list(known.of([name])), now_ms))
+            totals, bounds = read(known.totals, [name]), read(reader.bounds, entry)
+        [look] = outlooks(
+            [entry], states.result(), now_ms, paused=schedule.pauses, held=held.result(), last_dues=known.last_dues
+        )
         return Description(
             look,
             schedule.pause_of(name),
-            reader.of([name], now_ms, held=held)[name],
-            reader.detailed(records, now_ms),
-            [] if look.next_due_ms is None else _following(look, states[0] or new_state(now_ms), now_ms),
-            known.totals([name])[name],
-            reader.bounds(look.entry),
+            outcomes.result()[name].while_held(look.held is not None),
+            runs.result(),
+            [] if look.next_due_ms is None else _following(look, states.result()[0] or new_state(now_ms), now_ms),
+            totals.result()[name],
+            bounds.result(),
         )
 
 

@@ -18,6 +18,7 @@ from beatd.config import Config
 from beatd.exceptions import ConfigError, StoreError
 from beatd.model import Entry
 from beatd.planning.comparison import Difference, Runs, compare, total
+from beatd.store.pipeline import joint_reads
 from beatd.timestamps import from_ms, iso_ms
 
 _DAY_MS = 86_400_000
@@ -92,12 +93,12 @@ def _with_runtime(
 ) -> tuple[Sequence[Entry], Sequence[Entry]]:
     """The entries of both files, each with those that the state store adds."""
     try:
-        with installation(config_file, app) as place:
-            merged = [place.schedule(config, as_if_resumed=True) for config in (old, new)]
+        with installation(config_file, app) as place, joint_reads() as read:
+            merged = [read(place.schedule, config, as_if_resumed=True) for config in (old, new)]
     except StoreError as error:
         print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
         return old.entries, new.entries
-    return merged[0].entries, merged[1].entries
+    return merged[0].result().entries, merged[1].result().entries
 
 
 def _compare_with_fleet(config_file: str | None, app: str | None, *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from beatd.store.client import connect
 from beatd.store.history import REASONS, Record, RecordFilter
 from beatd.store.history_reader import Ending, Histories, Totals
 from beatd.store.keys import Keys
+from beatd.store.pipeline import joint_reads
 from beatd.store.run_record import REFUSED
 from beatd.store.runtime_entries import Runtime
 from beatd.timestamps import span_text
@@ -94,9 +95,11 @@ def history(
         names, without = chosen([name], every)
         if without and not (name == "*" or is_glob(name)):
             raise click.UsageError(f'no daemon has seen an entry "{name}"{hint(name, every)}')
-        lines = known.completed(known.newest(names, count, RecordFilter(since_ms, failed, skipped)))
-        runs = OutcomeReader(place.client, place.keys, known).detailed(lines, now_ms)
-        totals = known.totals(names)
+        outcomes, wanted = OutcomeReader(place.client, place.keys, known), RecordFilter(since_ms, failed, skipped)
+        with joint_reads() as read:
+            details = read(lambda: outcomes.detailed(known.newest(names, count, wanted), now_ms))
+            counted = read(known.totals, names)
+        runs, totals = details.result(), counted.result()
     if as_json:
         documents = [{**facts(run.record), **detail_facts(run)} for run in runs]
         print_json({"runs": documents, "totals": {each: counts(totals[each]) for each in sorted(totals)}})

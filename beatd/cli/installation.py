@@ -58,7 +58,7 @@ class Installation(NamedTuple):
         ``as_if_resumed``: entries are what they would be without their pauses.
         """
         replica = RuntimeReplica(self.client, self.keys)
-        replica.refresh(anew=True)
+        replica.refresh()
         merged = MergedSchedule(loaded)
         merged.change(replica.tables)
         Calendars.of(loaded.settings).look(unread=True)

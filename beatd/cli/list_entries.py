@@ -21,9 +21,10 @@ from beatd.config import Config
 from beatd.model import Entry
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
-from beatd.store.held_back import HeldBackEntry
+from beatd.store.daemon_registry import FleetView
 from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes
+from beatd.store.pipeline import joint_reads
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import span_text
 
@@ -82,19 +83,11 @@ class Selection(NamedTuple):
     task: str | None
     tags: tuple[str, ...] = ()
 
-    def takes(
-        self,
-        entry: Entry,
-        held: Container[str],
-        paused: Container[str],
-        failing: Container[str],
-        late: Container[str],
-    ) -> bool:
-        """True if an entry is wanted."""
+    def takes(self, entry: Entry, paused: Container[str], failing: Container[str], late: Container[str]) -> bool:
+        """True if an entry is wanted, provided that it is held back if only those are."""
         name = entry.name
         return (
-            (not self.held or name in held)
-            and (not self.paused or name in paused)
+            (not self.paused or name in paused)
             and (not self.failed or name in failing)
             and (not self.overdue or name in late)
             and is_of(entry, self.source)
@@ -155,18 +148,21 @@ def list_entries(
 
 
 def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int) -> Listing:
-    """Ask the store for what the entries that are wanted need, and for no others."""
-    fleet = place.fleet()
-    schedule = place.schedule(loaded)
-    entries = _matching(schedule.entries, wanted.glob)
-    held = place.held_back([entry.name for entry in entries], fleet)
+    """Ask the store for what the entries that are wanted need; which ones are held back is known only then."""
     outcomes = Outcomes(place.client, place.keys)
-    failing = outcomes.failing() if wanted.failed else {}
-    late = {*outcomes.overdue(), *outcomes.too_long()} if wanted.overdue else set()
-    entries = [entry for entry in entries if wanted.takes(entry, held, schedule.pauses, failing, late)]
+    with joint_reads() as read:
+        members, merged = read(place.fleet), read(place.schedule, loaded)
+        failed = read(outcomes.failing) if wanted.failed else None
+        overdue = [read(outcomes.overdue), read(outcomes.too_long)] if wanted.overdue else []
+    fleet, schedule = members.result(), merged.result()
+    failing = failed.result() if failed else {}
+    late = {name for one in overdue for name in one.result()}
+    matching = _matching(schedule.entries, wanted.glob)
+    entries = [entry for entry in matching if wanted.takes(entry, schedule.pauses, failing, late)]
+    rows = _rows(place, schedule, entries, fleet, now_ms)
     faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
     return Listing(
-        _rows(place, schedule, entries, held, now_ms),
+        [row for row in rows if row.look.held or not wanted.held],
         _matching(schedule.merged.conflicts(), wanted.glob),
         list(map(str, faults)),
         _problems(place, loaded, {daemon.digest for daemon in fleet.alive.values()}),
@@ -174,19 +170,29 @@ def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int
 
 
 def _rows(
-    place: Installation,
-    schedule: EffectiveSchedule,
-    entries: Sequence[Entry],
-    held: Mapping[str, HeldBackEntry],
-    now_ms: int,
+    place: Installation, schedule: EffectiveSchedule, entries: Sequence[Entry], fleet: FleetView, now_ms: int
 ) -> list[EntryRow]:
     """The rows of entries: their states and outcomes as the store has them, and what follows from these."""
-    states = place.states(entries, now_ms)
-    last_dues = Histories(place.client, place.keys).last_dues
-    looks = outlooks(entries, states, now_ms, paused=schedule.pauses, held=held, last_dues=last_dues)
-    outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
+    names = [entry.name for entry in entries]
+    histories = Histories(place.client, place.keys)
+    with joint_reads() as read:
+        states, reasons = read(place.states, entries, now_ms), read(place.held_back, names, fleet)
+        outcomes = read(OutcomeReader(place.client, place.keys, histories).of, names, now_ms)
+    looks = outlooks(
+        entries,
+        states.result(),
+        now_ms,
+        paused=schedule.pauses,
+        held=reasons.result(),
+        last_dues=histories.last_dues,
+    )
     return [
-        EntryRow(kind_of(look.entry), look, schedule.pause_of(look.entry.name), outcomes[look.entry.name])
+        EntryRow(
+            kind_of(look.entry),
+            look,
+            schedule.pause_of(look.entry.name),
+            outcomes.result()[look.entry.name].while_held(look.held is not None),
+        )
         for look in looks
     ]
 

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
-from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, shards
@@ -21,18 +20,23 @@ from beatd.client.history import held_facts, pause_facts
 from beatd.client.moments import local_text
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
-from beatd.exceptions import BeatdError, StoreRefused, StoreUnavailable
+from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import Settings
 from beatd.state_store import running_store
 from beatd.store import server_check
 from beatd.store.client import connect, place_of
 from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
+from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
+from beatd.store.pipeline import joint_reads
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.undelivered import Undelivered, Unreached
 from beatd.timestamps import iso_ms, span_text
+
+if TYPE_CHECKING:
+    import redis
 
 _HELD_TOLD = 1_000
 """Held-back entries in the JSON document."""
@@ -147,9 +151,8 @@ def status(
     else:
         _print(seen, settings.timezone)
         print_workers(workers)
-        with suppress(BeatdError):  # another broker may be away
-            for sign in signs_on_servers(settings, [settings.broker.default_queue], redbeat=False):
-                print_problem(sign)
+        for sign in workers.signs:
+            print_problem(sign)
     if not seen.is_ready or (check and (workers.unattended or any(problems(seen)))):
         raise click.exceptions.Exit(1)
 
@@ -158,31 +161,54 @@ def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.fore
     """Query the state store; raises a :class:`~beatd.exceptions.StoreError`. ``by_entry`` checks entries' keys."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
         keys = server_check.readable_keys(client, settings.redis.prefix)
-        registry = Registry(client, keys)
-        fleet = registry.look(shards=settings.leader.shards)
-        shards = max([each.shards for each in fleet.alive.values()], default=settings.leader.shards)
-        if shards != settings.leader.shards:
-            fleet = registry.look(shards=shards)  # the daemons have another file
-        outboxes = registry.outboxes(shards=shards)
-        changes = _changes(Runtime(client, keys))
-        held_back = HeldBack(client, keys, shards=shards)
-        held_count = held_back.count()
-        return Overview(
-            place=place_of(client),
-            server=server_check.described(client),
-            prefix=settings.redis.prefix,
-            fleet=fleet,
-            outboxes=outboxes,
-            lease_keys=[keys.shard(shard).lease for shard in range(shards)],
-            runtime=changes,
-            held=held_back.all(_HELD_TOLD) if held_count else {},
-            held_count=held_count,
-            failing=_failing(OutcomeReader(client, keys)),
-            overdue=Outcomes(client, keys).overdue(),
-            too_long=Outcomes(client, keys).too_long(),
-            undelivered=_undelivered(Undelivered(client, keys), settings, fleet.now_ms),
-            foreign_keys=server_check.foreign_keys(client, keys, shards=shards, by_entry=by_entry),
-        )
+        shards = settings.leader.shards
+        seen = _overview(client, keys, settings, shards, by_entry)
+        running = max([each.shards for each in seen.fleet.alive.values()], default=shards)
+        # the daemons may have another file
+        return seen if running == shards else _overview(client, keys, settings, running, by_entry)
+
+
+def _overview(
+    client: redis.Redis, keys: Keys, settings: Settings, shards: int, by_entry: server_check.KeyCheck
+) -> Overview:
+    registry, outcomes = Registry(client, keys), Outcomes(client, keys)
+    with joint_reads() as read:
+        fleet = read(registry.look, shards=shards)
+        outboxes = read(registry.outboxes, shards=shards)
+        server = read(server_check.described, client)
+        changes = read(_changes, Runtime(client, keys))
+        held = read(_held_back, HeldBack(client, keys, shards=shards))
+        failing = read(_failing, OutcomeReader(client, keys))
+        overdue, too_long = read(outcomes.overdue), read(outcomes.too_long)
+        undelivered = read(_undelivered, Undelivered(client, keys))
+        foreign_keys = read(server_check.foreign_keys, client, keys, shards=shards, by_entry=by_entry)
+    now_ms, known = fleet.result().now_ms, {target.name for target in settings.notify}
+    held_count, held_entries = held.result()
+    return Overview(
+        place=place_of(client),
+        server=server.result(),
+        prefix=settings.redis.prefix,
+        fleet=fleet.result(),
+        outboxes=outboxes.result(),
+        lease_keys=[keys.shard(shard).lease for shard in range(shards)],
+        runtime=changes.result(),
+        held=held_entries,
+        held_count=held_count,
+        failing=failing.result(),
+        overdue=overdue.result(),
+        too_long=too_long.result(),
+        undelivered={
+            name: one
+            for name, one in undelivered.result().items()
+            if one.is_problem(now_ms) and (":" in name or name in known)  # a target may have left the file
+        },
+        foreign_keys=foreign_keys.result(),
+    )
+
+
+def _held_back(held_back: HeldBack) -> tuple[int, dict[str, HeldBackEntry]]:
+    count = held_back.count()
+    return count, held_back.all(_HELD_TOLD) if count else {}
 
 
 def _failing(outcomes: OutcomeReader) -> dict[str, Failing]:
@@ -191,18 +217,17 @@ def _failing(outcomes: OutcomeReader) -> dict[str, Failing]:
     return {name: Failing(one.failing_since_ms, one.failures, errors.get(name)) for name, one in failing.items()}
 
 
-def _undelivered(undelivered: Undelivered, settings: Settings, now_ms: int) -> dict[str, Unreached]:
-    """Leave out targets that are not in the file any more. A key of another type is among the foreign ones."""
-    known = {target.name for target in settings.notify}
+def _undelivered(undelivered: Undelivered) -> dict[str, Unreached]:
+    """None of a key of another type, which is among the foreign ones."""
     with suppress(StoreRefused):
-        return {name: one for name, one in undelivered.problems(now_ms).items() if ":" in name or name in known}
+        return undelivered.read()
     return {}
 
 
 def _changes(runtime: Runtime) -> Changes:
-    revision, entries, pauses = runtime.counts()
-    paused = dict(islice(runtime.pauses(), _PAUSES_TOLD)) if pauses else {}
-    return Changes(revision, entries, pauses, dict(sorted(paused.items())))
+    with joint_reads() as read:
+        counts, paused = read(runtime.counts), read(list, islice(runtime.pauses(), _PAUSES_TOLD))
+    return Changes(*counts.result(), dict(sorted(paused.result())))
 
 
 def _print(seen: Overview, timezone: str) -> None:

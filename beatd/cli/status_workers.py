@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import click
 
 from beatd.broker import is_redis, redis_url
+from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.output import plural, print_folded, print_problem, print_table
 from beatd.client.workers import WorkerClient, queue_facts
 from beatd.clock import SystemClock
@@ -20,6 +22,7 @@ from beatd.model import Settings
 from beatd.state_store import running_store
 from beatd.store.client import connect
 from beatd.store.keys import Keys
+from beatd.store.pipeline import joint_reads
 from beatd.store.worker_registry import worker_heartbeats
 from beatd.timestamps import iso_ms, span_text
 from beatd.url_keyprefix import own_prefix
@@ -41,6 +44,8 @@ class SeenWorkers(NamedTuple):
     problem: str | None = None
     queues: Sequence[dict[str, Any]] = ()
     """The queues of workers and entries."""
+    signs: Sequence[str] = ()
+    """Signs of a celery beat on the servers, in sentences."""
 
     @property
     def notes(self) -> Iterator[str]:
@@ -78,14 +83,25 @@ def _look(head: LoadedSettings, file: Path) -> SeenWorkers:
     settings = head.settings
     store = running_store(settings)
     url = settings.broker.url or store
-    client = WorkerClient(url, store)
-    answered = {each["name"]: each for each in client.workers()}
-    beats = _heartbeats(url, settings) if is_redis(url) else {}
-    names = sorted({*answered, *beats})
-    found = [_facts(name, answered.get(name), beats) for name in names]
-    queues = _queues_of(head, file) | {queue for each in answered.values() for queue in each["queues"]}
-    facts = queue_facts(client.lengths(queues), {}, list(answered.values()))
-    return SeenWorkers(found, [one for one in facts if one["problem"]], queues=sorted(facts, key=_most_messages))
+    queues = _queues_of(head, file)
+    with WorkerClient(url, store) as client, ThreadPoolExecutor(3, "workers") as threads:
+        heartbeats = threads.submit(_heartbeats, url, settings)
+        waiting = threads.submit(client.lengths, queues)
+        signs = threads.submit(_signs, settings)
+        answered = {each["name"]: each for each in client.workers()}
+        lengths = waiting.result()
+        if further := {queue for each in answered.values() for queue in each["queues"]} - {*lengths}:
+            lengths |= client.lengths(further)
+    beats = heartbeats.result()
+    found = [_facts(name, answered.get(name), beats) for name in sorted({*answered, *beats})]
+    facts = sorted(queue_facts(lengths, {}, list(answered.values())), key=_most_messages)
+    return SeenWorkers(found, [one for one in facts if one["problem"]], None, facts, signs.result())
+
+
+def _signs(settings: Settings) -> list[str]:
+    with suppress(BeatdError):  # another broker may be away
+        return list(signs_on_servers(settings, [settings.broker.default_queue], redbeat=False))
+    return []
 
 
 def _most_messages(queue: Mapping[str, Any]) -> tuple[int, str]:
@@ -101,11 +117,14 @@ def _queues_of(head: LoadedSettings, file: Path) -> set[str]:
 
 
 def _heartbeats(url: str, settings: Settings) -> dict[str, int | None]:
+    if not is_redis(url):
+        return {}
     with connect(redis_url(url), timeout_ms=settings.redis.timeout_ms, name="beatd-status", role="broker") as client:
-        found: dict[str, int | None] = {}
-        for prefix in {_OWN_PREFIX, settings.redis.prefix}:
-            found |= worker_heartbeats(client, Keys(own_prefix(url, prefix)))
-    return {name: beat for name, beat in found.items() if not name.startswith(_MIGRATION)}
+        prefixes = {own_prefix(url, prefix) for prefix in (_OWN_PREFIX, settings.redis.prefix)}
+        with joint_reads() as read:
+            found = [read(worker_heartbeats, client, Keys(prefix)) for prefix in prefixes]
+        beats = {name: beat for one in found for name, beat in one.result().items()}
+    return {name: beat for name, beat in beats.items() if not name.startswith(_MIGRATION)}
 
 
 def _facts(name: str, answer: Mapping[str, Any] | None, beats: Mapping[str, int | None]) -> dict[str, Any]:

@@ -235,7 +235,8 @@ class Operations:
         settings, name, now_ms = self._settings, change.subject, SystemClock().now_ms()
         store_url = running_store(settings)
         if change.verb == "stop":
-            WorkerClient(settings.broker.url or store_url, store_url).stop(name)
+            with WorkerClient(settings.broker.url or store_url, store_url) as client:
+                client.stop(name)
         with connect(store_url, timeout_ms=settings.redis.timeout_ms, name="beatd-top") as client:
             keys = keys_in(client, settings.redis.prefix)
             if change.verb == "run":

@@ -28,6 +28,7 @@ from beatd.store.history import Record
 from beatd.store.history_reader import Histories
 from beatd.store.keys import shard_of
 from beatd.store.lease import TermRecord, read_terms
+from beatd.store.pipeline import joint_reads
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import iso_ms, span_text, utc_text
 
@@ -97,25 +98,35 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, conn
     now_ms = SystemClock().now_ms()
     with installation(config_file, app) as place:
         loaded = sources.load(place.path, app=app)
-        schedule = place.schedule(loaded, as_if_resumed=True)
+        with joint_reads() as read:
+            merged, members = read(place.schedule, loaded, as_if_resumed=True), read(place.fleet)
+        schedule, fleet = merged.result(), members.result()
         definition = schedule.entry(entry)
         at_ms = read_moment(time, option="TIME", timezone=definition.timezone, base_ms=now_ms, now_ms=now_ms)
-        [state] = place.states([definition], now_ms)
-        histories = Histories(place.client, place.keys)
-        records = tuple(histories.completed(list(histories.of([entry]))))
-        fleet = place.fleet()
-        held = place.held_back([entry], fleet).get(entry)
-        shard = shard_of(entry, place.shards(fleet))
-        terms = read_terms(place.client, place.keys, shard)
-        live = _ask(place, definition) if connect else None
+        histories, shard = Histories(place.client, place.keys), shard_of(entry, place.shards(fleet))
         running = Running(place.client, place.keys, shard=shard)
         minds = definition.policies.overlap != "allow"
-        unfinished = running.unfinished({entry: runtime_ms(definition)} if minds else {}, now_ms=now_ms).get(entry)
+        with joint_reads() as read:
+            states, held = read(place.states, [definition], now_ms), read(place.held_back, [entry], fleet)
+            lines = read(lambda: histories.completed(list(histories.of([entry]))))
+            terms = read(read_terms, place.client, place.keys, shard)
+            unfinished = read(running.unfinished, {entry: runtime_ms(definition)} if minds else {}, now_ms=now_ms)
+            live = read(_ask, place, definition) if connect else None
+        [state], records = states.result(), tuple(lines.result())
         answer = reasons(definition, state, at_ms, now_ms, span_ms=span_ms(time))
         record = record_of(records, answer.due_ms)
         outcomes = OutcomeReader(place.client, place.keys, histories)
         blocker = next(iter(outcomes.detailed(blockers(records, record), now_ms)), None)
-    seen = Circumstances(state, schedule.pause_of(entry), held, records, terms, live, unfinished, blocker)
+    seen = Circumstances(
+        state,
+        schedule.pause_of(entry),
+        held.result().get(entry),
+        records,
+        terms.result(),
+        live.result() if live else None,
+        unfinished.result().get(entry),
+        blocker,
+    )
     rules = [*answer.rules, *_store_rules(definition, seen, answer, record, now_ms)]
     verdict = _verdict(answer, rules, record, now_ms)
     if as_json:
@@ -130,7 +141,8 @@ def _ask(place: Installation, entry: Entry) -> Live:
     queue = entry.options.queue or settings.broker.default_queue
     store_url = running_store(settings)
     try:
-        lengths = WorkerClient(settings.broker.url or store_url, store_url).lengths([queue])
+        with WorkerClient(settings.broker.url or store_url, store_url) as client:
+            lengths = client.lengths([queue])
     except BeatdError as error:
         return Live(queue, None, str(error))
     return Live(queue, lengths[queue].messages)

@@ -10,6 +10,7 @@ from beatd.planning.overdue import Bounds, bounds_of, learned_bounds
 from beatd.store.history import Record
 from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes, Started, Summary
+from beatd.store.pipeline import joint_reads
 from beatd.store.run_record import WORDS, RunRecord
 from beatd.timestamps import iso_ms, span_text, utc_text
 
@@ -65,6 +66,10 @@ class EntryOutcome(NamedTuple):
         """True if a run is overdue or takes too long."""
         return self.overdue_since_ms is not None or self.too_long_since_ms is not None
 
+    def while_held(self, is_held: bool) -> EntryOutcome:
+        """The same of an entry that may be held back: then that is its last outcome."""
+        return self._replace(word="held") if is_held else self
+
     @property
     def marks(self) -> str:
         """The last ten runs as marks, the newest first."""
@@ -115,8 +120,10 @@ class OutcomeReader:
 
     def failing(self) -> dict[str, Summary]:
         """The entries of the schedule whose last run failed, those that fail longest first."""
-        summaries = self._outcomes.failing()
-        for name in self._outcomes.gone() if summaries else ():
+        with joint_reads() as read:
+            failing, gone = read(self._outcomes.failing), read(self._outcomes.gone)
+        summaries = failing.result()
+        for name in gone.result() if summaries else ():
             summaries.pop(name, None)
         return dict(sorted(summaries.items(), key=lambda item: (item[1].failing_since_ms, item[0])))
 
@@ -134,37 +141,51 @@ class OutcomeReader:
 
     def bounds(self, entry: Entry) -> Bounds:
         """The bounds beyond which a run of the entry is overdue or takes too long, learned ones among them."""
-        dues = {str(one.run_id): one.due_ms for one in self._histories.of([entry.name]) if one.sent}
-        return bounds_of(entry.policies, learned_bounds(self._outcomes.ended([entry.name])[entry.name], dues))
+        with joint_reads() as read:
+            records, ended = read(list, self._histories.of([entry.name])), read(self._outcomes.ended, [entry.name])
+        dues = {str(one.run_id): one.due_ms for one in records.result() if one.sent}
+        return bounds_of(entry.policies, learned_bounds(ended.result()[entry.name], dues))
 
-    def of(self, names: Sequence[str], now_ms: int, *, held: Container[str] = ()) -> dict[str, EntryOutcome]:
+    def of(self, names: Sequence[str], now_ms: int) -> dict[str, EntryOutcome]:
         """The outcomes of entries."""
-        recent = self._histories.recent(names, LAST)
-        summaries, overdue = self._outcomes.summaries(names), self._outcomes.overdue()
-        too_long, totals = self._outcomes.too_long(), self._histories.totals(names)
-        errors = self._outcomes.latest([name for name, summary in summaries.items() if summary.failing_since_ms])
-        started = self._started(record for records in recent.values() for record in records)
+        with joint_reads() as read:
+            runs, ends = read(self._recent, names), read(self._ends, names)
+            overdue, too_long = read(self._outcomes.overdue), read(self._outcomes.too_long)
+            totals = read(self._histories.totals, names)
+        (recent, started), (summaries, errors) = runs.result(), ends.result()
         return {
             name: _outcome(
                 [word_of(record, started, now_ms) for record in recent[name]],
                 summaries.get(name),
-                is_held=name in held,
-                overdue_since_ms=overdue.get(name),
+                overdue_since_ms=overdue.result().get(name),
                 error=errors.get(name),
             )._replace(
-                too_long_since_ms=too_long.get(name),
+                too_long_since_ms=too_long.result().get(name),
                 records=recent[name],
-                runs=totals[name].runs,
+                runs=totals.result()[name].runs,
             )
             for name in names
         }
 
-    def detailed(self, records: Sequence[Record], now_ms: int) -> list[RunDetail]:
-        """The records with words, attempts and errors."""
-        started = self._started(records)
-        wanted = {record.run_id for record in records}
-        names = dict.fromkeys(record.entry for record in records if record.sent)
-        kept = [attempt for name in names for attempt in self._outcomes.records(name) if attempt.run_id in wanted]
+    def _recent(self, names: Sequence[str]) -> tuple[dict[str, list[Record]], dict[str, Started]]:
+        """The last runs of entries, and the marks of those that are at work."""
+        recent = self._histories.recent(names, LAST)
+        return recent, self._started(record for records in recent.values() for record in records)
+
+    def _ends(self, names: Sequence[str]) -> tuple[dict[str, Summary], dict[str, RunRecord]]:
+        """The summaries of entries, and the last attempts of those that fail."""
+        summaries = self._outcomes.summaries(names)
+        return summaries, self._outcomes.latest([name for name, one in summaries.items() if one.failing_since_ms])
+
+    def detailed(self, lines: Sequence[Record], now_ms: int) -> list[RunDetail]:
+        """The records, completed, with words, attempts and errors."""
+        wanted = {record.run_id for record in lines}
+        names = dict.fromkeys(record.entry for record in lines if record.sent)
+        with joint_reads() as read:
+            completed, marks = read(self._histories.completed, lines), read(self._started, lines)
+            all_attempts = read(self._outcomes.records, *names)
+        records, started = completed.result(), marks.result()
+        kept = [attempt for attempt in all_attempts.result() if attempt.run_id in wanted]
         attempts: dict[str, list[RunRecord]] = {}
         for attempt in reversed(kept):
             same_run = attempts.setdefault(attempt.run_id, [])
@@ -182,7 +203,7 @@ class OutcomeReader:
 
     def find(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
         """The runs of these entries whose ids begin with ``run_id``."""
-        return self.detailed(self._histories.completed(self._histories.find(run_id, names)), now_ms)
+        return self.detailed(self._histories.find(run_id, names), now_ms)
 
     def _started(self, records: Iterable[Record]) -> dict[str, Started]:
         return self._outcomes.started([str(record.run_id) for record in records if record.is_open])
@@ -201,11 +222,10 @@ def _outcome(
     words: Sequence[str],
     summary: Summary | None,
     *,
-    is_held: bool,
     overdue_since_ms: int | None,
     error: RunRecord | None,
 ) -> EntryOutcome:
-    word = "held" if is_held else words[0] if words else None
+    word = words[0] if words else None
     if summary is None:
         return EntryOutcome(word, words, overdue_since_ms=overdue_since_ms)
     return EntryOutcome(

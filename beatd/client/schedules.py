@@ -167,7 +167,7 @@ class Schedules:
 
     def runs(self, name: str, limit: int = 20, *, failed: bool = False) -> builtins.list[RunDetail]:
         """The same with the outcome as a word, and all attempts with error, traceback and output."""
-        records = self._histories.completed(builtins.list(self._histories.of([name])))
+        records = builtins.list(self._histories.of([name]))
         details = self._outcomes.detailed(records, self._clock.now_ms())
         return builtins.list(islice((run for run in details if not failed or run.word in FAILED), limit))
 

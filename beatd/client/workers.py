@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 from beatd import broker
 from beatd.app.app import App
-from beatd.broker.publisher import Publisher
 from beatd.clock import SystemClock
-from beatd.exceptions import BrokerRefused
 from beatd.message.protocol import oldest_age_s
 from beatd.timestamps import iso_ms
 
@@ -33,13 +31,19 @@ class QueueLength(NamedTuple):
 
 
 class WorkerClient:
-    """The workers on one broker. Methods raise :class:`~beatd.exceptions.BrokerError`."""
+    """The workers on one broker; a context manager. Methods raise :class:`~beatd.exceptions.BrokerError`."""
 
     def __init__(self, broker_url: str, store_url: str | None = None) -> None:
-        self._url = broker_url
+        self._publisher = broker.open(broker_url)
         self._app = App("beatd", broker=broker_url, set_as_current=False)
         if store_url is not None:
             self._app.conf.state_store = store_url
+
+    def __enter__(self) -> WorkerClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._publisher.close()
 
     def workers(self) -> list[dict[str, Any]]:
         """The workers that answer: pool, queues, running tasks and how many have run."""
@@ -50,11 +54,11 @@ class WorkerClient:
 
     def lengths(self, queues: Collection[str]) -> dict[str, QueueLength]:
         """The messages that wait in each queue, of the first :data:`QUEUES_MAX` by name."""
-        publisher = broker.open(self._url)
-        try:
-            return {queue: _length(publisher, queue) for queue in sorted(queues)[:QUEUES_MAX]}
-        finally:
-            publisher.close()
+        names, now_ms = sorted(queues)[:QUEUES_MAX], SystemClock().now_ms()
+        return {
+            name: QueueLength(one.messages, oldest_age_s(one.next, now_ms) if one.messages else None)
+            for name, one in zip(names, self._publisher.waiting(names), strict=True)
+        }
 
     def stop(self, run_id: str) -> None:
         """End a run: workers skip its message, or terminate the task that is running."""
@@ -63,17 +67,6 @@ class WorkerClient:
     def _ask(self, question: str) -> Answers:
         answers = self._app.control.broadcast(question, reply=True, timeout=ANSWER_S)
         return {name: answer for each in answers or () for name, answer in each.items()}
-
-
-def _length(publisher: Publisher, queue: str) -> QueueLength:
-    messages = publisher.depth(queue)
-    if not messages:
-        return QueueLength(0)
-    try:
-        oldest = publisher.oldest(queue)
-    except BrokerRefused:  # a user without the right to look into it
-        return QueueLength(messages)
-    return QueueLength(messages, oldest_age_s(oldest, SystemClock().now_ms()))
 
 
 def worker_facts(name: str, stats: Any, active: Any, queues: Any) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
 from beatd.store.cluster import ClusterClient
 from beatd.store.credentials import password_command
+from beatd.store.pipeline import JoiningClient
 from beatd.store.topology import Topology, slot_of
 from beatd.urls import RedisUrl
 
@@ -122,7 +123,7 @@ def connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> redis.R
     }
     sentinels = Sentinels(url, asking)
     pool = PrimaryPool(url.service, sentinels, ssl=url.tls, **options)  # type: ignore[no-untyped-call]
-    return redis.Redis.from_pool(pool)
+    return JoiningClient.from_pool(pool)
 
 
 def is_cluster(client: redis.Redis) -> TypeGuard[ClusterClient]:
@@ -190,8 +191,7 @@ def connect(
         "redis_connect_func": _shake_hands,
         "retry": Retry(NoBackoff(), 0),
     }
-    if parsed.path is None:
-        options |= {"socket_connect_timeout": seconds, "socket_keepalive": True}
+    options |= {} if parsed.path else {"socket_connect_timeout": seconds, "socket_keepalive": True}
     options |= parsed.arguments
     if parsed.password_command:
         options["credential_provider"] = password_command(parsed.password_command, options.pop("username", None))
@@ -201,7 +201,7 @@ def connect(
     elif parsed.nodes:
         client = ClusterClient(parsed, options, kind)
     else:
-        client = redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+        client = JoiningClient.from_pool(redis.ConnectionPool(connection_class=kind, **options))
     client.beatd_role = role  # type: ignore[attr-defined]
     return client
 

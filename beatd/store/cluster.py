@@ -19,6 +19,7 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 
 from beatd.clock import monotonic, sleep
+from beatd.store.pipeline import joint_answers
 from beatd.store.topology import Address, Topology, key_of, slot_of
 from beatd.urls import RedisUrl
 
@@ -50,7 +51,12 @@ class ClusterClient(redis.Redis):
         name = str(args[0]).upper()
         if name in ("MGET", *_JOINED) and len({slot_of(key) for key in args[1:]}) > 1:
             return self._split(name, args[1:])
-        return self.routed(args, options)
+        answers = joint_answers(self, [(args, options)])
+        if answers is None:
+            return self.routed(args, options)
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
 
     def routed(self, args: Sequence[Any], options: dict[str, Any], before: Exception | None = None) -> Any:
         """Send a command, after an answer that led elsewhere, if there was one; follow further ones."""
@@ -136,7 +142,12 @@ class ClusterPipeline(redis.client.Pipeline):
         self.reset()
         if not stack:
             return []
-        answers = self._as_one(stack) if self._is_transaction else self._by_node(stack)
+        if self._is_transaction:
+            answers = self._as_one(stack)
+        elif (joint := joint_answers(self._cluster, stack)) is not None:
+            answers = joint
+        else:
+            answers = self._by_node(stack)
         if raise_on_error:
             for answer in answers:
                 if isinstance(answer, Exception):

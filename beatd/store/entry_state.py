@@ -13,7 +13,7 @@ entry for ever.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -70,8 +70,8 @@ class EntryStates:
         ``load_entries.lua``.
         """
         names, fingerprints = [entry.name for entry in entries], Fingerprints()
-        rows = zip(*(self._fields(field, names) for field in ("last_due", "fingerprints", "runs")), strict=True)
-        return [_state(entry, row, fingerprints, now_ms) for entry, row in zip(entries, rows, strict=True)]
+        rows = self._rows(names)
+        return [_state(entry, rows.get(entry.name, _NEW), fingerprints, now_ms) for entry in entries]
 
     def begin(self, last_runs: Sequence[tuple[Entry, int]]) -> list[str]:
         """Begin the state of entries as if their last runs (ms) had been sent by beatd, and return their names.
@@ -90,19 +90,26 @@ class EntryStates:
                     begun.append(entry.name)
         return begun
 
-    def _fields(self, which: str, names: Sequence[str]) -> Iterator[bytes | None]:
-        """The fields of one of the hashes, some at a time: other clients get their turn between."""
-        for start in range(0, len(names), LOAD_BATCH):
-            batch = names[start : start + LOAD_BATCH]
-            found: dict[str, bytes | None] = {}
-            with translate_errors(self._client):
-                for part, own in self._keys.by_part(batch):
-                    values: Any = self._client.hmget(getattr(part, which), own)
-                    found |= zip(own, values, strict=True)
-            yield from map(found.get, batch)
+    def _rows(self, names: Sequence[str]) -> dict[str, _Row]:
+        """The fields of entries, some in a command: other clients get their turn between."""
+        batches = [names[start : start + LOAD_BATCH] for start in range(0, len(names), LOAD_BATCH)]
+        asked = [item for batch in batches for item in self._keys.by_part(batch)]
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for part, own in asked:
+                for key in (part.last_due, part.fingerprints, part.runs):
+                    pipeline.hmget(key, own)
+            answers = pipeline.execute()
+        rows: dict[str, _Row] = {}
+        for (_, own), *fields in zip(asked, answers[::3], answers[1::3], answers[2::3], strict=True):
+            rows |= zip(own, zip(*fields, strict=True), strict=True)
+        return rows
 
 
-def _state(entry: Entry, row: tuple[bytes | None, ...], fingerprints: Fingerprints, now_ms: int) -> EntryState | None:
+_Row = tuple[bytes | None, bytes | None, bytes | None]
+_NEW: _Row = (None, None, None)
+
+
+def _state(entry: Entry, row: _Row, fingerprints: Fingerprints, now_ms: int) -> EntryState | None:
     last_due, known, sent = row
     first_seen, _, stored = (known or b"").partition(b" ")
     last_due_ms, first_seen_ms, runs = _number(last_due), _number(first_seen), _number(sent or b"0")

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
 
 import msgspec
 import redis
@@ -16,10 +15,11 @@ import redis
 from beatd.exceptions import StoreError, StoreRefused
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
+from beatd.store.pipeline import joint_reads
 from beatd.store.script import Script
 
 BATCH = 1_000
-"""Names in one call."""
+"""Names in one command."""
 
 MOST = 10_000
 """Entries kept for one shard."""
@@ -51,32 +51,33 @@ class HeldBack:
         by_shard: dict[int, list[str]] = {}
         for name in names:
             by_shard.setdefault(shard_of(name, self._shards), []).append(name)
+        with joint_reads() as read:
+            shards = [
+                read(self._of_shard, shard, own) for shard, own in by_shard.items() if shard not in self._keys.away
+            ]
         found: dict[str, HeldBackEntry] = {}
-        for shard, own in by_shard.items():
-            if shard in self._keys.away:
-                continue
+        for shard in shards:
             with suppress(StoreRefused):  # a key of another type, which status names
-                found |= self._of_shard(shard, own)
+                found |= shard.result()
         return found
 
     def _of_shard(self, shard: int, names: Sequence[str]) -> dict[str, HeldBackEntry]:
-        found: dict[str, HeldBackEntry] = {}
-        with translate_errors(self._client):
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for start in range(0, len(names), BATCH):
-                batch = names[start : start + BATCH]
-                values: Any = self._client.hmget(self._key(shard), [_stored(name) for name in batch])
-                found |= _readable(dict(zip(batch, values, strict=True)))
-        return found
+                pipeline.hmget(self._key(shard), [_stored(name) for name in names[start : start + BATCH]])
+            values = chain.from_iterable(pipeline.execute())
+        return _readable(dict(zip(names, values, strict=True)))
 
     def all(self, at_most: int = 1000) -> dict[str, HeldBackEntry]:
         """Entries that are held back, the first ``at_most`` in no particular order."""
-        found: dict[str, HeldBackEntry] = {}
+        with joint_reads() as read:
+            shards = [read(self._all_of, shard, at_most) for shard in self._readable_shards()]
+        return dict(islice(chain.from_iterable(shard.result().items() for shard in shards), at_most))
+
+    def _all_of(self, shard: int, at_most: int) -> dict[str, HeldBackEntry]:
         with translate_errors(self._client):
-            for shard in self._readable_shards():
-                scanned = self._client.hscan_iter(self._key(shard), count=BATCH)
-                left = islice(scanned, at_most - len(found))
-                found |= _readable({name.decode(errors="backslashreplace"): value for name, value in left})
-        return found
+            scanned = islice(self._client.hscan_iter(self._key(shard), count=BATCH), at_most)
+            return _readable({name.decode(errors="backslashreplace"): value for name, value in scanned})
 
     def _readable_shards(self) -> list[int]:
         return [shard for shard in range(self._shards) if shard not in self._keys.away]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import nlargest
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import redis
@@ -20,7 +20,7 @@ from beatd.store.run_record import REFUSED, decoded
 from beatd.store.script import Script
 
 BATCH = 1_000
-"""Entries read in one round trip."""
+"""Entries read in one call."""
 
 TAIL = 2 * CELL
 """Bytes that hold the newest record: one that has an id of its own takes two cells."""
@@ -58,7 +58,7 @@ class Histories:
     def __init__(self, client: redis.Redis, keys: Keys, *, results: Sequence[redis.Redis] = ()) -> None:
         self._client = client
         self._keys = keys
-        self._results = tuple(results) if is_cluster(client) else (client, *results)
+        self._results, self._has_results = tuple(results), not is_cluster(client)
         self._tails = Script(client, "history_tails")
 
     def of(self, names: Sequence[str]) -> Iterator[Record]:
@@ -84,7 +84,7 @@ class Histories:
 
     def newest(self, names: Sequence[str], count: int, wanted: RecordFilter = ALL_RECORDS) -> list[Record]:
         """The newest records of many entries, the newest first. Without a filter few entries are read whole."""
-        if wanted == ALL_RECORDS:
+        if wanted == ALL_RECORDS and len(names) > count:
             latest: list[tuple[int, str]] = []
             for batch, raws in self._read(names, -TAIL):
                 found = ((next(read(name, raw), None), name) for name, raw in zip(batch, raws, strict=True))
@@ -137,26 +137,33 @@ class Histories:
         """Return the outcomes of runs; ``None`` if a run has not ended, as far as the store knows."""
         if not run_ids:
             return []
-        with translate_errors(self._client):  # first: when it is there, the result is
-            ended = self._by_id([part.finished for part in self._keys.all_parts()], run_ids)
-            refused = self._by_id([part.refused for part in self._keys.all_parts()], run_ids)
-        metas: list[Meta | None] = [None] * len(run_ids)
+        parts = self._keys.all_parts()
+        ends, refusals = [part.finished for part in parts], [part.refused for part in parts]
+        # results last: when the end is there, the result is
+        ended, refused, results = self._by_id(run_ids, ends, refusals, [result_key("")] if self._has_results else [])
+        metas = list(map(_meta, results))
         for client in self._results:
             with translate_errors(client):
-                results: Any = client.mget([result_key(run_id, self._keys.results) for run_id in run_ids])
-            metas = [meta or _meta(raw) for meta, raw in zip(metas, results, strict=True)]
+                further: Any = client.mget([result_key(run_id, self._keys.results) for run_id in run_ids])
+            metas = [meta or _meta(raw) for meta, raw in zip(metas, further, strict=True)]
         found = zip(ended, metas, refused, strict=True)
         return [_ending(said, meta) or _refusal(reason) for said, meta, reason in found]
 
-    def _by_id(self, keys: Sequence[str], run_ids: Sequence[str]) -> list[bytes | None]:
-        """Values that are kept under the ids of runs, in whichever part."""
-        parts = [self._client.mget([f"{key}{run_id}" for run_id in run_ids]) for key in keys]
-        return [next(filter(None, values), None) for values in zip(*parts, strict=True)]
+    def _by_id(self, run_ids: Sequence[str], *prefixes: Sequence[str]) -> list[list[bytes | None]]:
+        """Values under the ids of runs: for each of several lists of prefixes the first that is there."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for prefix in chain.from_iterable(prefixes):
+                pipeline.mget([f"{prefix}{run_id}" for run_id in run_ids])
+            answers = iter(pipeline.execute())
+        of_each = [[next(answers) for _ in some] for some in prefixes]
+        return [
+            [next(filter(None, values), None) for values in zip(*some, strict=True)] or [None] * len(run_ids)
+            for some in of_each
+        ]
 
     def refused(self, run_id: str) -> str | None:
         """Why the broker refused a run; ``None`` if it did not, as far as is known."""
-        with translate_errors(self._client):
-            (raw,) = self._by_id([part.refused for part in self._keys.all_parts()], [run_id])
+        [[raw]] = self._by_id([run_id], [part.refused for part in self._keys.all_parts()])
         refusal = _refusal(raw)
         return refusal and refusal.reason
 
@@ -171,27 +178,34 @@ class Histories:
             for start in range(0, len(names), BATCH)
             for part, own in self._keys.by_part(names[start : start + BATCH])
         ]
-        for part, own in parts:
-            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for part, own in parts:
                 pipeline.hmget(part.runs, own)
                 pipeline.hmget(part.tally, own)
-                runs, tallies = pipeline.execute(raise_on_error=False)
+            answers = pipeline.execute(raise_on_error=False)
+            for runs in answers[::2]:
                 if isinstance(runs, redis.RedisError):
                     raise runs
-            if isinstance(tallies, redis.ResponseError):
-                tallies = [b""] * len(own)
-            for name, count, tally in zip(own, runs, tallies, strict=True):
+        for (_, own), runs, tallies in zip(parts, answers[::2], answers[1::2], strict=True):
+            counted = [b""] * len(own) if isinstance(tallies, redis.ResponseError) else tallies
+            for name, count, tally in zip(own, runs, counted, strict=True):
                 found[name] = _totals(int(count) if count and count.isdigit() else 0, _counts(tally or b""))
         return found
 
     def _read(self, names: Sequence[str], start: int) -> Iterator[tuple[Sequence[str], list[bytes]]]:
-        """The cells of entries, from a byte on: some at a time, so that other clients get their turn between."""
-        for first in range(0, len(names), BATCH):
-            batch = names[first : first + BATCH]
-            found: dict[str, bytes] = {}
-            for part, own in self._keys.by_part(batch):
-                found |= zip(own, self._tails([f"{part.history}{name}" for name in own], [start]), strict=True)
-            yield batch, [found.get(name, b"") for name in batch]
+        """The cells of entries, from a byte on: some in a call, so that other clients get their turn between.
+
+        What is read whole takes a round trip for each call, as thousands of histories would fill the memory; ends of
+        histories take one in all.
+        """
+        batches = [names[first : first + BATCH] for first in range(0, len(names), BATCH)]
+        for together in [batches] if start else [[batch] for batch in batches]:
+            asked = [item for batch in together for item in self._keys.by_part(batch)]
+            answers = self._tails.all([([f"{part.history}{name}" for name in own], [start]) for part, own in asked])
+            cells = (zip(own, raws, strict=True) for (_, own), raws in zip(asked, answers, strict=True))
+            found = dict(chain.from_iterable(cells))
+            for batch in together:
+                yield batch, [found.get(name, b"") for name in batch]
 
     def _matching(self, names: Sequence[str], wanted: RecordFilter) -> Iterator[Record]:
         """The records of many entries that match, with their outcomes."""

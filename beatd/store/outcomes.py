@@ -20,6 +20,7 @@ from beatd.store import history
 from beatd.store.client import translate_errors
 from beatd.store.ended_runs import EndedRuns, SentRun, others_answer
 from beatd.store.keys import Keys, ShardKeys
+from beatd.store.pipeline import joint_reads
 from beatd.store.run_record import LOST, MARKS, WORDS, RunRecord, decoded
 from beatd.store.script import Script
 
@@ -30,7 +31,7 @@ SILENT_MS = 60_000
 """A run counts as lost when its worker has not renewed its mark for so long."""
 OVERDUE_KEPT_MS = 300_000
 BATCH = 1_000
-"""Entries in one round trip."""
+"""Entries in one command."""
 _COUNTED = "sflevr"
 """Marks in the order of their counts in a summary."""
 _WORD_OF_MARK = {mark: word for word, mark in MARKS.items()} | {"e": "revoked"}
@@ -214,15 +215,16 @@ class Outcomes:
 
     def failing(self) -> dict[str, Summary]:
         """The summaries of entries whose last run failed."""
-        with translate_errors(self._client):  # some at a time: other clients get their turn between
-            failing = [
-                (name, value)
-                for part in self._keys.all_parts()
-                for name, value in self._client.hscan_iter(part.last_outcome, count=BATCH)
-                if value[value.find(b" ") :][:3] != b" 0 "
-            ]
+        with joint_reads() as read:
+            parts = [read(self._failing, part) for part in self._keys.all_parts()]
+        failing = (pair for part in parts for pair in part.result())
         summaries = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
         return {name: summary for name, summary in summaries if summary is not None and summary.failing_since_ms}
+
+    def _failing(self, part: ShardKeys) -> list[tuple[bytes, bytes]]:
+        with translate_errors(self._client):  # some at a time: other clients get their turn between
+            scanned = self._client.hscan_iter(part.last_outcome, count=BATCH)
+            return [(name, value) for name, value in scanned if value[value.find(b" ") :][:3] != b" 0 "]
 
     def summaries(self, names: Sequence[str] | None = None) -> dict[str, Summary]:
         """The summaries of entries, of all by default; one that has none is left out."""
@@ -233,11 +235,16 @@ class Outcomes:
                 )
             else:
                 batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
-                found: dict[str, Any] = {}
-                for batch in batches:
-                    for part, own in self._keys.by_part(batch):
-                        found |= zip(own, self._client.hmget(part.last_outcome, own), strict=True)
-                items = found.items()
+                asked = [item for batch in batches for item in self._keys.by_part(batch)]
+                with self._client.pipeline(transaction=False) as pipeline:
+                    for part, own in asked:
+                        pipeline.hmget(part.last_outcome, own)
+                    answers = pipeline.execute()
+                items = [
+                    pair
+                    for (_, own), values in zip(asked, answers, strict=True)
+                    for pair in zip(own, values, strict=True)
+                ]
         summaries = ((name, _summary(value)) for name, value in items if value)
         return {name: summary for name, summary in summaries if summary is not None}
 
@@ -292,11 +299,13 @@ class Outcomes:
                 pipeline.zrange(part.gone, 0, -1)
             return [name.decode(errors="backslashreplace") for names in pipeline.execute() for name in names]
 
-    def records(self, name: str) -> list[RunRecord]:
-        """The attempts of an entry that are kept, the newest first."""
-        with translate_errors(self._client):
-            raws: Any = self._client.lrange(self._keys.outcomes(name), 0, -1)
-        return [record for record in map(decoded, raws) if record is not None]
+    def records(self, *names: str) -> list[RunRecord]:
+        """The attempts of entries that are kept, one entry after the other, of each the newest first."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.lrange(self._keys.outcomes(name), 0, -1)
+            answers = pipeline.execute()
+        return [record for raws in answers for record in map(decoded, raws) if record is not None]
 
     def ended(self, names: Sequence[str]) -> dict[str, list[EndedAttempt]]:
         """The times of the attempts of entries, the newest first."""
@@ -313,15 +322,13 @@ class Outcomes:
     def latest(self, names: Sequence[str]) -> dict[str, RunRecord]:
         """The newest record of each entry that has one."""
         newest: dict[str, RunRecord] = {}
-        for start in range(0, len(names), BATCH):
-            batch = names[start : start + BATCH]
-            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-                for name in batch:
-                    pipeline.lrange(self._keys.outcomes(name), 0, 0)
-                answers = pipeline.execute(raise_on_error=False)
-            for name, raws in zip(batch, answers, strict=True):
-                if isinstance(raws, list) and raws and (record := decoded(raws[0])) is not None:
-                    newest[name] = record
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.lrange(self._keys.outcomes(name), 0, 0)
+            answers = pipeline.execute(raise_on_error=False)
+        for name, raws in zip(names, answers, strict=True):
+            if isinstance(raws, list) and raws and (record := decoded(raws[0])) is not None:
+                newest[name] = record
         return newest
 
 

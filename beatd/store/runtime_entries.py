@@ -16,7 +16,8 @@ import redis
 from beatd.exceptions import MessageError, StoreUnavailable
 from beatd.message.json_codec import dumps, loads
 from beatd.store.client import translate_errors
-from beatd.store.keys import Keys, shard_of
+from beatd.store.keys import Keys, ShardKeys, shard_of
+from beatd.store.pipeline import joint_reads
 from beatd.store.script import Script, translate_script_errors
 from beatd.timestamps import utc_text
 
@@ -178,7 +179,8 @@ class Runtime:
 
     def counts(self) -> tuple[int, int, int]:
         """The revision, and how many entries and how many pauses there are."""
-        with translate_script_errors(self._client, [*self._keys]), self._client.pipeline() as pipeline:
+        reading = self._client.pipeline(transaction=False)
+        with translate_script_errors(self._client, [*self._keys]), reading as pipeline:
             pipeline.hget(self._keys.revision, "number")
             pipeline.hlen(self._keys.schedules)
             pipeline.hlen(self._keys.paused)
@@ -187,22 +189,22 @@ class Runtime:
 
     def entry_names(self) -> set[str]:
         """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
-        names: set[str] = set()
-        for part in self._all_keys.all_parts():
-            with translate_script_errors(self._client, [*self._keys]):
-                gone: Any = self._client.zrange(part.gone, 0, -1)
-            left = {name.decode(errors="backslashreplace") for name in gone}
-            names |= {name for name, _ in self._scan(part.fingerprints)} - left
-        return names
+        with joint_reads() as read:
+            parts = [(read(self._known, part), read(self._gone, part)) for part in self._all_keys.all_parts()]
+        return {name for known, gone in parts for name in known.result() - gone.result()}
+
+    def _known(self, part: ShardKeys) -> set[str]:
+        with translate_script_errors(self._client, [part.fingerprints]):
+            return {text_of(name) for name, _ in self._client.hscan_iter(part.fingerprints, count=BATCH)}
+
+    def _gone(self, part: ShardKeys) -> set[str]:
+        with translate_script_errors(self._client, [part.gone]):
+            names: Any = self._client.zrange(part.gone, 0, -1)
+        return set(map(text_of, names))
 
     @property
     def _changing(self) -> list[str]:
         return [self._keys.paused, self._keys.revision, self._keys.changes]
-
-    def _scan(self, key: str) -> Iterator[tuple[str, bytes]]:
-        with translate_script_errors(self._client, [key]):
-            for name, value in self._client.hscan_iter(key, count=BATCH):
-                yield name.decode(errors="backslashreplace"), value
 
 
 def _is_on(known: bytes | None) -> bool:
@@ -254,10 +256,12 @@ class BoundedReader:
         self._client = client
         self._read = Script(client, "runtime_read")
 
-    def read(self, key: str) -> Iterator[tuple[str, bytes]]:
-        """All fields: names in order, and values."""
-        with translate_script_errors(self._client, [key]):
-            names: Any = self._client.hkeys(key)
+    def read(self, key: str, names: Sequence[bytes] | None = None) -> Iterator[tuple[str, bytes]]:
+        """All fields: names in order, and values; ``names`` if they are known already."""
+        if names is None:
+            with translate_script_errors(self._client, [key]):
+                found: Any = self._client.hkeys(key)
+            names = found
         total = 0
         for name, value in self.values(key, sorted(names)):
             total += len(value)

@@ -7,11 +7,12 @@ entries at a time.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
 from beatd.store.keys import Keys
+from beatd.store.pipeline import joint_reads
 from beatd.store.runtime_entries import KEPT, READ_MAX, TABLE_MAX, BoundedReader, text_of
 from beatd.store.script import Script, translate_script_errors
 
@@ -90,9 +91,16 @@ class RuntimeReplica:
 
     def _read_anew(self) -> None:
         """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
-        with translate_script_errors(self._client, self._keys):
-            mark: Any = self._client.hmget(self._keys.revision, "number", "began")
-        raw_tables, raw_pauses = [[*self._reader.read(key)] for key in (self._keys.schedules, self._keys.paused)]
+        reading = self._client.pipeline(transaction=False)
+        with translate_script_errors(self._client, self._keys), reading as pipeline:
+            pipeline.hmget(self._keys.revision, "number", "began")
+            pipeline.hkeys(self._keys.schedules)
+            pipeline.hkeys(self._keys.paused)
+            mark, *names = pipeline.execute()
+        with joint_reads() as read:
+            keys = (self._keys.schedules, self._keys.paused)
+            raw = [read(list, self._reader.read(key, own)) for key, own in zip(keys, names, strict=True)]
+        raw_tables, raw_pauses = (one.result() for one in raw)
         tables, pauses = dict(raw_tables), dict(raw_pauses)
         self._doubles = (len(raw_tables) - len(tables), len(raw_pauses) - len(pauses))
         revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
 
@@ -13,7 +14,8 @@ from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store import client
 from beatd.store.client import IS_CLUSTER, is_cluster, place_of, server_of, store_error, translate_errors
-from beatd.store.keys import SHARDS_MAX, Keys, type_of
+from beatd.store.keys import SHARDS_MAX, Keys, ShardKeys, type_of
+from beatd.store.pipeline import joint_reads
 from beatd.store.script import Script
 
 log = logging.getLogger("beatd.store")
@@ -211,10 +213,10 @@ def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int, by_entry: KeyC
     """The keys of the daemons that hold a value of another type than beatd's, in words: somebody else wrote them."""
     own = {key for shard in range(shards) if shard not in keys.away for key in keys.shard(shard)}
     names = sorted({*own, *keys.runtime(), keys.daemons, keys.orders})
+    with joint_reads() as read:
+        kinds, of_entries = read(_types, client, names), read(by_entry, client, keys)
     try:
-        found = dict(zip(names, _types(client, names), strict=True))
-        if any(found.get(part.fingerprints) == "hash" for part in keys.all_parts()):
-            found |= by_entry(client, keys)
+        found = dict(zip(names, kinds.result(), strict=True)) | of_entries.result()
     except StoreRefused:  # a user without the right to ask
         return []
     return [
@@ -226,18 +228,25 @@ def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int, by_entry: KeyC
 
 def foreign_by_entry(client: redis.Redis, keys: Keys) -> dict[str, str]:
     """Return the wrong types of histories and outcomes, by key. Entries run all the same, and their past is lost."""
-    found: dict[str, str] = {}
-    with translate_errors(client):
-        parts = [part for part in keys.all_parts() if client.type(part.fingerprints) == b"hash"]
-        scanned = chain.from_iterable(client.hscan_iter(part.fingerprints, count=BATCH) for part in parts)
-        known = [name.decode(errors="replace") for name, _ in islice(scanned, ENTRIES_CHECKED)]
-    wrong_types = Script(client, "key_types")
-    for start in range(0, len(known), BATCH):
-        for part, own in keys.by_part(known[start : start + BATCH]):
-            for prefix in (part.history, part.outcomes):
-                answer = [raw.decode() for raw in wrong_types([f"{prefix}{name}" for name in own], [type_of(prefix)])]
-                found |= zip(answer[::2], answer[1::2], strict=True)
-    return found
+    with joint_reads() as read:
+        parts = [read(_known_entries, client, part) for part in keys.all_parts()]
+    known = list(islice(chain.from_iterable(part.result() for part in parts), ENTRIES_CHECKED))
+    calls = [
+        ([f"{prefix}{name}" for name in own], [type_of(prefix)])
+        for start in range(0, len(known), BATCH)
+        for part, own in keys.by_part(known[start : start + BATCH])
+        for prefix in (part.history, part.outcomes)
+    ]
+    answers = [[raw.decode() for raw in answer] for answer in Script(client, "key_types").all(calls)]
+    return {key: kind for answer in answers for key, kind in zip(answer[::2], answer[1::2], strict=True)}
+
+
+def _known_entries(client: redis.Redis, part: ShardKeys) -> list[str]:
+    """The entries that a leader has seen, the first of them; none if the key has another type."""
+    with suppress(StoreRefused), translate_errors(client):
+        scanned = client.hscan_iter(part.fingerprints, count=BATCH)
+        return [name.decode(errors="replace") for name, _ in islice(scanned, ENTRIES_CHECKED)]
+    return []
 
 
 def _types(client: redis.Redis, names: Sequence[str]) -> list[str]:

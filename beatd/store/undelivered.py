@@ -64,14 +64,14 @@ class Undelivered:
         with translate_errors(self._client):
             self._client.hdel(self._key, destination)
 
-    def problems(self, now_ms: int) -> dict[str, Unreached]:
-        """The destinations that somebody should know of, by name."""
+    def read(self) -> dict[str, Unreached]:
+        """The destinations that were not reached, by name."""
         with translate_errors(self._client):
             if self._client.hlen(self._key) > _READ_MAX:
                 return {}
             raw: Any = self._client.hgetall(self._key)
         found = ((name.decode(errors="replace"), _unreached(text)) for name, text in sorted(raw.items()))
-        return {name: one for name, one in found if one is not None and one.is_problem(now_ms)}
+        return {name: one for name, one in found if one is not None}
 
 
 def _unreached(raw: Any) -> Unreached | None:

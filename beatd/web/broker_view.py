@@ -111,7 +111,8 @@ class BrokerView:
 
     def stop(self, run_id: str) -> None:
         """End a run. Raises BrokerError and StoreError."""
-        self._client().stop(run_id)
+        with self._client() as client:
+            client.stop(run_id)
         self._workers.forget()
 
     def _client(self) -> WorkerClient:
@@ -120,12 +121,14 @@ class BrokerView:
 
     def _ask_workers(self) -> dict[str, Any]:
         try:
-            return {"workers": self._client().workers(), "problem": None}
+            with self._client() as client:
+                return {"workers": client.workers(), "problem": None}
         except BeatdError as error:
             return {"workers": [], "problem": str(error)}
 
     def _ask_lengths(self) -> tuple[dict[str, QueueLength], str | None]:
         try:
-            return self._client().lengths(self._names), None
+            with self._client() as client:
+                return client.lengths(self._names), None
         except (BrokerError, StoreError) as error:
             return {}, str(error)

@@ -21,10 +21,11 @@ from beatd.clock import Clock
 from beatd.exceptions import Fault, ScheduleError
 from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
-from beatd.planning.preview import Upcoming, new_state, upcoming
+from beatd.planning.preview import new_state, upcoming
 from beatd.schedules import duration_ms
 from beatd.store.audit import AuditRecord
 from beatd.store.history import RecordFilter
+from beatd.store.pipeline import joint_reads
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.selection import Selector, View
@@ -94,17 +95,23 @@ class Documents:
 
     def description(self, name: str) -> Description:
         """All that is known of one entry."""
-        entry, now_ms = self.entry_named(name), self.clock.now_ms()
-        [look] = self.selector.outlooks((entry,))
-        details, totals = self.store.history(name, now_ms)
+        self.selector.look()
+        entry, now_ms, held = self.entry_named(name), self.clock.now_ms(), self.store.held([name])
+        with joint_reads() as read:
+            looks = read(self.selector.outlooks, (entry,), held)
+            states = read(self.store.states, (entry,), now_ms=now_ms)
+            outcomes = read(self.store.outcomes, [name], now_ms, held=held)
+            history, bounds = read(self.store.history, name, now_ms), read(self.store.bounds, entry)
+        [look], [state], (details, totals) = looks.result(), states.result(), history.result()
+        following = upcoming(entry, state or new_state(now_ms), ResumePoints(now_ms))
         return Description(
             look,
             self.plan.pause_of(name),
-            self.store.outcomes([name], now_ms, held=self.store.held([name]))[name],
+            outcomes.result()[name],
             details,
-            [] if look.next_due_ms is None else list(islice(self._following(entry, now_ms), NEXT)),
+            [] if look.next_due_ms is None else list(islice(following, NEXT)),
             totals,
-            self.store.bounds(entry),
+            bounds.result(),
         )
 
     def entry_named(self, name: str) -> Entry:
@@ -187,10 +194,6 @@ class Documents:
     def _names(self) -> list[str]:
         self.selector.lay_over()
         return self.plan.listing.names()
-
-    def _following(self, entry: Entry, now_ms: int) -> Iterator[Upcoming]:
-        [state] = self.store.states((entry,), now_ms=now_ms)
-        return upcoming(entry, state or new_state(now_ms), ResumePoints(now_ms))
 
     def moment_ms(self, text: str, name: str, *, base_ms: int | None = None) -> int:
         """The moment that a parameter means, in the zone of the file; HTTPException 400."""

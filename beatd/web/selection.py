@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -13,8 +14,10 @@ from beatd.client.outcomes import EntryOutcome
 from beatd.clock import Clock
 from beatd.model import Entry
 from beatd.planning.preview import Outlook, outlooks
+from beatd.store.held_back import HeldBackEntry
+from beatd.store.pipeline import joint_reads
 from beatd.web.entries import EntryListing
-from beatd.web.store_view import StoreView
+from beatd.web.store_view import Document, StoreView
 
 FILTERS = {"failing": "Failing", "overdue": "Overdue", "paused": "Paused", "held": "Held back"}
 ORDERS = {"name": "Name", "next": "Next run", "last": "Last run", "failures": "Failures"}
@@ -93,6 +96,13 @@ class Selector:
         mirror = self._store.mirror()
         self._plan.lay_over(mirror.tables, mirror.pauses)
 
+    def look(self) -> Document:
+        """The document of ``beatd status --json``; what the store has now is shown, too. Both are read side by side."""
+        with ThreadPoolExecutor(1, "overview") as threads:
+            overview = threads.submit(self._store.status)
+            self.lay_over()
+            return overview.result()
+
     def slice(self, view: View) -> Slice:
         """The part that is shown, with state and outcomes."""
         self.lay_over()
@@ -102,13 +112,16 @@ class Selector:
         first = (min(view.page, pages) - 1) * view.per_page
         shown = found[first : first + view.per_page]
         names = [entry.name for entry in shown]
-        outcomes = self._store.outcomes(names, now_ms, held=self._store.held(names))
-        return Slice(view, self.outlooks(shown), pages, len(found), len(listing.entries), outcomes)
+        held = self._store.held(names)
+        with joint_reads() as read:
+            outcomes = read(self._store.outcomes, names, now_ms, held=held)
+            looks = read(self.outlooks, shown, held)
+        return Slice(view, looks.result(), pages, len(found), len(listing.entries), outcomes.result())
 
-    def outlooks(self, entries: Sequence[Entry]) -> list[Outlook]:
-        """State and next run of entries."""
+    def outlooks(self, entries: Sequence[Entry], held: Mapping[str, HeldBackEntry]) -> list[Outlook]:
+        """State and next run of entries, given those that are held back."""
         now_ms, names = self._clock.now_ms(), [entry.name for entry in entries]
-        states, held = self._store.states(entries, now_ms=now_ms), self._store.held(names)
+        states = self._store.states(entries, now_ms=now_ms)
         paused = {name: pause for name in names if (pause := self._plan.pause_of(name))}
         looks = outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=self._store.last_dues)
         notes = {name: pause.note for name, pause in paused.items()}
@@ -150,7 +163,7 @@ class Selector:
         entries = self._plan.listing.entries
         with self._ordering:
             if self._ordered is not entries or self._clock.monotonic() > self._order_until:
-                looks = self.outlooks(entries)
+                looks = self.outlooks(entries, self._store.held([entry.name for entry in entries]))
                 self._next = {one.entry.name: one.next_fire_ms for one in looks if one.next_fire_ms is not None}
                 self._ordered = entries
                 self._order_until = self._clock.monotonic() + ORDER_S

@@ -92,7 +92,7 @@ class Site:
         view = view_of(read_parameters(request.query_params, SELECTION))
         documents, file, now_ms = self._documents, str(self._documents.plan.path), self._documents.clock.now_ms()
         try:
-            status, part = documents.status(), documents.selector.slice(view)
+            status, part = documents.selector.look(), documents.selector.slice(view)
         except StoreError as error:
             texts = [unreachable_text(error), *documents.file_problems()]
             problems = [Problem(text) for text in texts]

@@ -23,6 +23,7 @@ from beatd.store.history_reader import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.outage import OutageWatch
 from beatd.store.outcomes import Summary
+from beatd.store.pipeline import joint_reads
 from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import readable_keys
 
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 
 SHARED_S = 0.5
-"""An answer, or the lack of one, holds for so long: a hundred viewers ask the store no more often than one."""
+"""An answer, or the lack of one, holds for so long: a hundred viewers ask the store no more often than one. One that
+took longer holds for as long as it took."""
+
+IDLE_S = 20.0
+"""A connection that was not used for so long is not used again: something on the way may have forgotten it."""
 
 
 class StoreView:
@@ -50,31 +55,34 @@ class StoreView:
         self._clock = clock
         self.outage = OutageWatch(clock)
         """Since when the store has been away, as far as this process knows."""
-        self._looking = threading.Lock()
+        self._opening, self._looking, self._mirroring = threading.Lock(), threading.Lock(), threading.Lock()
+        self._shared: redis.Redis | None = None
+        """The client of all looks but the overview, and where and when it was used last."""
+        self._shared_url, self._shared_at = "", 0.0
         self._answer: Document | StoreError | None = None
-        self._answered_at = 0.0
+        self._answer_until = 0.0
         self._summing = threading.Lock()
         self._summaries: Mapping[str, Summary] = {}
         self._summed_at = -SHARED_S - 1
         self._mirror: RuntimeReplica | None = None
-        self._following: redis.Redis | None = None
-        self._mirror_again_at = 0.0
+        self._mirror_until = 0.0
 
     def close(self) -> None:
-        """End the connection that is kept."""
-        if self._following is not None:
-            self._following.close()
+        """End the connections that are kept."""
+        if self._shared is not None:
+            self._shared.close()
 
     def status(self) -> Document:
         """The document of ``beatd status --json``, at most half a second old."""
         with self._looking:
-            if self._answer is None or self._clock.monotonic() - self._answered_at > SHARED_S:
+            began = self._clock.monotonic()
+            if self._answer is None or began > self._answer_until:
                 try:
                     with self._watched():
                         self._answer = self._overview()
                 except StoreError as error:
                     self._answer = error
-                self._answered_at = self._clock.monotonic()
+                self._answer_until = self._holds_until(began)
             answer = self._answer
         if isinstance(answer, StoreError):
             raise answer.with_traceback(None)
@@ -82,16 +90,20 @@ class StoreView:
 
     def mirror(self) -> RuntimeReplica:
         """The runtime entries and pauses, as they were at most half a second ago."""
-        with self._looking:
-            now = self._clock.monotonic()
-            if self._mirror is None:
-                self._following = self._connect()
-                self._mirror = RuntimeReplica(self._following, self._keys(self._following))
-            if now >= self._mirror_again_at:
-                with self._watched():
+        with self._mirroring:
+            began = self._clock.monotonic()
+            if self._mirror is None or began >= self._mirror_until:
+                with self._client() as client:
+                    if self._mirror is None:
+                        self._mirror = RuntimeReplica(client, self._keys(client))
                     self._mirror.refresh()
-                self._mirror_again_at = now + SHARED_S
+                self._mirror_until = self._holds_until(began)
             return self._mirror
+
+    def _holds_until(self, began: float) -> float:
+        """The end (monotonic s) of the time for which an answer holds that was asked for at ``began``."""
+        now = self._clock.monotonic()
+        return now + max(SHARED_S, now - began)
 
     def states(self, entries: Sequence[Entry], *, now_ms: int) -> list[EntryState | None]:
         """Return the state of each entry; ``None`` for one that no leader has seen yet."""
@@ -125,7 +137,7 @@ class StoreView:
     def outcomes(self, names: Sequence[str], now_ms: int, *, held: Container[str]) -> dict[str, EntryOutcome]:
         """The outcomes of entries: the last ten runs, failures, what is overdue."""
         with self._reader() as reader:
-            return reader.of(names, now_ms, held=held)
+            return {name: one.while_held(name in held) for name, one in reader.of(names, now_ms).items()}
 
     def bounds(self, entry: Entry) -> Bounds:
         """The bounds beyond which a run of the entry is overdue or takes too long."""
@@ -165,9 +177,11 @@ class StoreView:
         """The last runs of an entry, the newest first, and how many there were."""
         with self._client() as client:
             histories = self._histories(client)
-            records = histories.completed(list(histories.of([name])))
-            details = OutcomeReader(client, self._keys(client), histories).detailed(records, now_ms)
-            return details, histories.totals([name])[name]
+            outcomes = OutcomeReader(client, self._keys(client), histories)
+            with joint_reads() as read:
+                details = read(lambda: outcomes.detailed(list(histories.of([name])), now_ms))
+                totals = read(histories.totals, [name])
+            return details.result(), totals.result()[name]
 
     def find_run(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
         """The runs among those of entries whose id begins so."""
@@ -178,7 +192,7 @@ class StoreView:
         """The newest runs of entries, the newest first; only those that are wanted."""
         with self._client() as client:
             histories = self._histories(client)
-            records = histories.completed(histories.newest(names, count, wanted))
+            records = histories.newest(names, count, wanted)
             return OutcomeReader(client, self._keys(client), histories).detailed(records, now_ms)
 
     def departures(self, names: Sequence[str]) -> list[tuple[int, str]]:
@@ -196,8 +210,8 @@ class StoreView:
         record = audit_record(self._clock.now_ms(), action, [subject], by=by, via="page", before=before, after=after)
         with self._client() as client:
             Audit(client, self._keys(client)).note(record)
-        with self._looking:  # who has acted sees it at once
-            self._answer, self._mirror_again_at = None, 0.0
+        with self._looking, self._mirroring:  # who has acted sees it at once
+            self._answer, self._mirror_until = None, 0.0
 
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, self._keys(client))
@@ -223,11 +237,15 @@ class StoreView:
 
     @contextmanager
     def _client(self) -> Iterator[redis.Redis]:
-        with self._watched(), self._connect() as client:
+        """The client that looks share. One that is replaced ends with the last of its looks."""
+        with self._watched():
+            url, now = self._url(), self._clock.monotonic()
+            with self._opening:
+                if self._shared is None or url != self._shared_url or now - self._shared_at > IDLE_S:
+                    self._shared = connect(url, timeout_ms=self._settings.timeout_ms, name="beatd-web")
+                self._shared_url, self._shared_at = url, now
+                client = self._shared
             yield client
-
-    def _connect(self) -> redis.Redis:
-        return connect(self._url(), timeout_ms=self._settings.timeout_ms, name="beatd-web")
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -245,9 +245,9 @@ class Servers:
     def _look(self) -> ServerView:
         lengths, ages, up = {}, {}, True
         try:
-            for queue in self._queues:
-                lengths[queue] = self._publisher.depth(queue)
-                age = oldest_age_s(self._publisher.oldest(queue), SystemClock().now_ms()) if lengths[queue] else 0.0
+            for queue, waiting in zip(self._queues, self._publisher.waiting(self._queues), strict=True):
+                lengths[queue] = waiting.messages
+                age = oldest_age_s(waiting.next, SystemClock().now_ms()) if waiting.messages else 0.0
                 if age is not None:
                     ages[queue] = age
         except BrokerError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +47,6 @@ class RedisBus:
 
     def connect(self, *, node: str | None = None, oid: str | None = None) -> None:
         with self._translate_errors():
-            self._client.ping()
             if oid is not None:
                 self._expect(oid)
             if node is not None and self._subscription is None:
@@ -62,8 +62,10 @@ class RedisBus:
     def _expect(self, oid: str) -> None:
         """Bind the list for answers as kombu does: Celery's workers look there before they answer."""
         self._oid = oid
-        self._client.sadd(self._keys.bindings(self._names.replies), self._binding)
-        self._answers = self._connection()
+        with ThreadPoolExecutor(1, "connect") as threads:
+            answers = threads.submit(self._connection)
+            self._client.sadd(self._keys.bindings(self._names.replies), self._binding)
+            self._answers = answers.result()
         self._ask()
 
     def _connection(self) -> Any:
@@ -144,8 +146,10 @@ class RedisBus:
     def close(self) -> None:
         with contextlib.suppress(redis.RedisError, OSError):
             if self._answers is not None:
-                self._client.srem(self._keys.bindings(self._names.replies), self._binding)
-                self._client.delete(self._keys.queue(self._queue))
+                with self._client.pipeline(transaction=False) as pipeline:
+                    pipeline.srem(self._keys.bindings(self._names.replies), self._binding)
+                    pipeline.delete(self._keys.queue(self._queue))
+                    pipeline.execute()
         for connection in (self._subscription, self._answers):
             with contextlib.suppress(redis.RedisError, OSError):
                 if connection is not None:

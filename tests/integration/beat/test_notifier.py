@@ -352,18 +352,22 @@ def test_a_target_that_is_not_reached_is_noted_until_it_is(daemon, web, wait_unt
     one = daemon("one", ["a"], hook(web))
     one.lead(1)
     undelivered = Undelivered(one.client, KEYS)
+
+    def problems(now_ms):
+        return {name: one for name, one in undelivered.read().items() if one.is_problem(now_ms)}
+
     one.ended(["a"], FAILURE)
     one.look()
     wait_until(lambda: one.counters.notices[("ops", "failed")] == 1)
     now_ms = one.clock.now_ms()
-    assert undelivered.problems(now_ms) == {}, "it may be reached at once"
-    wait_until(lambda: undelivered.problems(now_ms + 60_000))
+    assert problems(now_ms) == {}, "it may be reached at once"
+    wait_until(lambda: problems(now_ms + 60_000))
     one.clock.advance(30)
     wait_until(lambda: one.look(1) or one.counters.notices[("ops", "failed")] == 2)
-    wait_until(lambda: undelivered.problems(now_ms))  # it was given up
-    noted = undelivered.problems(now_ms)["ops"]
+    wait_until(lambda: problems(now_ms))  # it was given up
+    noted = problems(now_ms)["ops"]
     assert (noted.attempts, noted.given_up, noted.error) == (2, 1, "127.0.0.1 answered 410 Gone")
-    assert undelivered.problems(now_ms + 3 * 86_400_000) == {}, "long ago"
+    assert problems(now_ms + 3 * 86_400_000) == {}, "long ago"
     two = daemon("two", ["a"], hook(web))
     two.lead(2)
     two.look(1)

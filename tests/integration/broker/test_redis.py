@@ -8,6 +8,7 @@ from beatd.broker import Address
 from beatd.broker.kombu import KombuPublisher
 from beatd.broker.redis import RedisPublisher
 from beatd.exceptions import BrokerError
+from beatd.message.protocol import open_envelope
 from tests.integration.broker.conftest import parcel
 
 
@@ -43,6 +44,10 @@ def test_several_queues_and_priorities_in_one_batch(publisher, take):
     batch = [parcel("a", "q"), parcel("late", "q", priority=9), parcel("b", "other"), parcel("c", "q")]
     assert publisher.publish_many(batch) == []
     assert (publisher.depth("q"), publisher.depth("other"), publisher.depth("none")) == (3, 1, 0)
+    of_q, of_none, of_other = publisher.waiting(["q", "none", "other"])
+    assert (of_q.messages, of_none.messages, of_other.messages) == (3, 0, 1)
+    if isinstance(publisher, RedisPublisher):  # kombu would have to take them out
+        assert [open_envelope(raw).id for raw in of_q.next] == ["a", "late"]
     assert take("q") == ["a", "c", "late"]
 
 

@@ -152,7 +152,7 @@ def test_a_run_is_queued_then_running_then_lost(client, outcomes):
     assert word(NOW + 3_000) == "running"
     assert outcomes.started([identity])[identity].worker == "celery@one two"
     assert word(NOW + 300_000) == "lost"
-    assert reader.of(["a"], NOW, held={"a"})["a"].word == "held"
+    assert reader.of(["a"], NOW)["a"].while_held(True).word == "held"
 
 
 def test_words_of_records():
