@@ -289,10 +289,15 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        if isinstance(client, ClusterClient) and isinstance(error, AskError):
-            client.topology.note(error)
-            raise store_error(TryAgainError(_moved(error)), client.place) from error
-        raise store_error(error, place_of(client)) from error
+        raise translated(error, client) from error
+
+
+def translated(error: RedisError, client: redis.Redis) -> Exception:
+    """Return beatd's error for one of redis-py's, of a command of ``client``."""
+    if isinstance(client, ClusterClient) and isinstance(error, AskError):
+        client.topology.note(error)
+        return store_error(TryAgainError(_moved(error)), client.place)
+    return store_error(error, place_of(client))
 
 
 def store_error(error: RedisError, place: str) -> Exception:
