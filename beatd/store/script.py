@@ -234,7 +234,7 @@ def _address(connection: Any) -> str:
 
 @contextmanager
 def translate_script_errors(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
-    """A :func:`~beatd.store.client.translate_errors` that names the key when one of them is of another type than beatd's."""
+    """A :func:`~beatd.store.client.translate_errors` that names a key which is of another type than beatd's."""
     try:
         yield
     except redis.RedisError as error:
