@@ -44,6 +44,9 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Wall-clock time, UTC, in milliseconds since the epoch."""
 
+    def seconds_until(self, instant_ms: int) -> float:
+        """Seconds until the wall clock shows an instant, to the microsecond; negative when that is over."""
+
     def monotonic(self) -> float:
         """Seconds on a clock that never steps."""
 
@@ -56,6 +59,9 @@ class SystemClock:
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def seconds_until(self, instant_ms: int) -> float:
+        return (instant_ms * 1_000_000 - time.time_ns()) / 1e9
 
     def monotonic(self) -> float:
         return monotonic()

@@ -33,6 +33,9 @@ class FakeClock:
     def now_ms(self):
         return self.ms
 
+    def seconds_until(self, instant_ms):
+        return (instant_ms - self.ms - self._rest_ms) / 1000
+
     def monotonic(self):
         return self.mono
 

@@ -10,7 +10,6 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice, takewhile
 from types import MappingProxyType
 from typing import NamedTuple
@@ -41,9 +40,10 @@ PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
 _PROBLEM_MAX = 2_000
 """Characters of an error that are shown."""
 
-TURN_SPACING = 0.0015
-"""Seconds between the beginnings of two turns, at least: runs that are due one after the other leave together. A call
-of the store takes about as long for ten runs as for one."""
+TURN_SPACING_MS = 2
+"""Time between the beginnings of two turns, at least: runs that are due one after the other leave together. A call of
+the store takes about as long for ten runs as for one. Turns begin with a millisecond, as runs do: no run waits for more
+than one of them."""
 
 FEW, ON_TIME_MS = 50, 100
 """A turn ends after fewer runs than this, none later than this; runs that come due meanwhile leave with the next."""
@@ -216,10 +216,10 @@ class ShardLoop:
         instant = self._heap.next_fire_ms()
         if instant is None:
             return SLEEP_MAX
-        left_ms = instant - self._clock.now_ms()
-        if PREPARE_SPARE_MS < left_ms < PREPARE_MS and self._prepare(instant):
+        left = self._clock.seconds_until(instant)
+        if PREPARE_SPARE_MS < left * 1000 < PREPARE_MS and self._prepare(instant):
             return 0.0
-        return min(max(left_ms / 1000, 0.0), SLEEP_MAX)
+        return min(max(left, 0.0), SLEEP_MAX)
 
     def _prepare(self, instant: int) -> bool:
         """Render some of the messages of a coming instant ahead; True if there may be more."""
@@ -248,18 +248,6 @@ class ShardLoop:
         text = "%s%s; trying again in %.2f s"
         log.log(self._backoff.level, text, error, self._backoff.since_text, pause, extra=extra)
         return pause
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Collect no garbage during a turn: in a herd that would delay all messages by tens of milliseconds."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class DaemonLoop:
@@ -303,11 +291,22 @@ class DaemonLoop:
         """Turn until :meth:`stop`."""
         while not self.stopping:
             self._wake.clear()
-            earliest = self._clock.monotonic() + TURN_SPACING
-            with _no_collection():
-                seconds = min([shard.turn() for shard in self._shards])
+            began_ms = self._clock.now_ms()
+            seconds = self._turn()
             if not self.stopping:
-                self._clock.wait(self._wake, max(seconds, earliest - self._clock.monotonic()))
+                spacing = min(self._clock.seconds_until(began_ms + TURN_SPACING_MS), TURN_SPACING_MS / 1000)
+                self._clock.wait(self._wake, max(seconds, spacing))
+
+    def _turn(self) -> float:
+        """One turn of each shard. Garbage waits until it is over: to collect it in a herd delays all messages by tens
+        of milliseconds."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return min([shard.turn() for shard in self._shards])
+        finally:
+            if was_enabled:
+                gc.enable()
 
     def stop(self) -> None:
         """End :meth:`run` after the current turn. May be called from a signal handler."""

@@ -105,6 +105,8 @@ class Claims:
         self._histories, self._outcomes = self._keys.history, self._keys.outcomes
         self._keep = keep * history.CELL
         self._shard, self._shards = shard, shards
+        own, histories = self._keys, self._histories
+        self._claim_keys = (own.lease, own.last_due, own.runs, own.running, own.gaps, own.claims, own.tally, histories)
         self._load_entries = Script(client, "load_entries")
         self._claim = Script(client, "claim")
         self._pass_over = Script(client, "pass_over")
@@ -212,14 +214,12 @@ class Claims:
     def _owns(self, name: str) -> bool:
         return shard_of(name, self._shards) == self._shard
 
-    def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[list[str], BulkStrings]:
-        shard = self._keys
-        keys = [shard.lease, shard.last_due, shard.runs, shard.running, shard.gaps, shard.claims, shard.tally]
-        keys.append(self._histories)
-        args = [bulk_strings(lease_value, self._confirmed, self._keep)]
+    def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[Sequence[str], BulkStrings]:
+        parts = [bulk_strings(lease_value, self._confirmed, self._keep)]
         for common, group in groupby(batch, _in_common):
-            args += _packed(*common, list(group))
-        return keys, BulkStrings(sum(arg.number for arg in args), b"".join([arg.data for arg in args]))
+            parts += _packed(*common, list(group))
+        numbers, data = zip(*parts, strict=True)
+        return self._claim_keys, BulkStrings(sum(numbers), b"".join(data))
 
     def _state(
         self, resume_point: bytes, first_seen: bytes, runs: bytes, unreadable_gaps: bytes = b""
@@ -241,16 +241,14 @@ _in_common = attrgetter("due_ms", "queue", "record")
 _RUN = b"$%d\r\n%b\r\n" * 3
 
 
-def _packed(
-    due_ms: int, queue: str | None, record: history.CountedCell, group: Sequence[Claim]
-) -> tuple[BulkStrings, BulkStrings]:
+def _packed(due_ms: int, queue: str | None, record: history.CountedCell, group: Sequence[Claim]) -> list[BulkStrings]:
     """The arguments for a group of runs. All formatted at once: a herd waits for ten thousand of them."""
-    common = bulk_strings(len(group), due_ms, str(queue or ""), record.cell, record.word)
+    common = bulk_strings(len(group), due_ms, queue or "", record.cell, record.word)
     runs = []
     for claim in group:
         name, message, running = str(claim.name).encode(), claim.message, claim.running.encode()
         runs.append(_RUN % (len(name), name, len(message), message, len(running), running))
-    return common, BulkStrings(3 * len(group), b"".join(runs))
+    return [common, BulkStrings(3 * len(group), b"".join(runs))]
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:

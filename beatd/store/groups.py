@@ -18,7 +18,7 @@ from beatd.message import json_codec
 from beatd.states import FAILURE
 from beatd.store.client import is_cluster, translate_errors
 from beatd.store.result_document import exception_payload
-from beatd.store.script import Call, Script, bulk_strings
+from beatd.store.script import Call, Script
 
 _CLAIM_S = 60
 """Time for which one worker alone may send the body of a chord."""
@@ -129,11 +129,7 @@ class Groups:
 
         Nobody else gets it meanwhile; the same ``owner`` gets it again when it asks again.
         """
-        calls = [self._call(part, owner) for part in parts]
-        if is_cluster(self._client):
-            answers = self._part.all(calls)
-        else:
-            answers = list(self._part.stream((keys, bulk_strings(*args)) for keys, args in calls))
+        answers = self._part.all([self._call(part, owner) for part in parts])
         return [_complete(part, answer) for part, answer in zip(parts, answers, strict=True) if answer]
 
     def _call(self, part: Part, owner: str) -> Call:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused
-from beatd.store.client import connection_to, is_cluster, server_of, store_error, translate_errors
+from beatd.store.client import connection_to, server_of, store_error, translated
 from beatd.store.keys import type_of
 
 log = logging.getLogger("beatd.store")
@@ -105,7 +105,7 @@ class Script:
         self._client = client
         self._text = _source("_prelude") + _source(name)
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-        self._eval = bulk_strings("EVAL", self._text)
+        self._eval, self._evalsha = bulk_strings("EVAL", self._text), bulk_strings("EVALSHA", self._digest)
         self._is_sent = False
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
@@ -154,55 +154,77 @@ class Script:
     ) -> Iterator[Any]:
         """The answers to many calls, in order. The next call is made ready while the server works on the one before.
 
-        Each call has its keys, and its other arguments as bytes of the protocol: they may be thousands.
-        With ``replicas`` an answer is handed out when these have confirmed what the call wrote, or did not in time.
-        Raises as a single call does; what became of the calls under way is then unknown.
-        """
-        touched: set[str] = set()
-        replicas = replicas if replicas and replicas.wanted else None
-        # while a slot moves, a cluster may refuse a call and take the next one: then runs would be out of order
-        ahead = 0 if is_cluster(self._client) else 1
-        with translate_script_errors(self._client, touched), ExitStack() as stack:
-            connection: Any = None
-            under_way = 0
-            try:
-                for keys, args in calls:
-                    touched.update(keys)
-                    if connection is None:
-                        connection = stack.enter_context(connection_to(self._client, keys[0]))
-                    # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
-                    connection.send_packed_command([self._packed(keys, args)])
-                    if replicas:
-                        connection.send_command(*replicas.command(_address(connection)))
-                    under_way += 1
-                    if under_way > ahead:
-                        answer = _read(connection, replicas)
-                        under_way -= 1
-                        yield answer
-                while under_way:
-                    answer = _read(connection, replicas)
-                    under_way -= 1
-                    yield answer
-            finally:
-                if under_way:
-                    connection.disconnect()  # an answer that nobody read would be taken for the next one's
+        It is sent when that is done: a server that refuses one call, or has lost the script, has done none after it.
 
-    def _packed(self, keys: Sequence[str], args: BulkStrings) -> bytes:
-        """The bytes of a call; in one piece, as each piece would be a packet of its own."""
-        first = bulk_strings(len(keys), *keys)
-        number = self._eval.number + first.number + args.number
-        return b"".join((b"*%d\r\n" % number, self._eval.data, first.data, args.data))
+        Each call has its keys, and its other arguments as bytes of the protocol: they may be thousands. All keys are of
+        one slot. With ``replicas`` an answer is handed out when these have confirmed what the call wrote, or did not in
+        time. Raises as a single call does; what became of the call under way is then unknown.
+        """
+        calls = iter(calls)
+        call = next(calls, None)
+        if call is None:
+            return
+        touched = set(call[0])
+        replicas = replicas if replicas and replicas.wanted else None
+        with translate_script_errors(self._client, touched), connection_to(self._client, call[0][0]) as connection:
+            try:
+                self._send(connection, call, replicas, known=self._is_sent)
+                for following in calls:
+                    touched.update(following[0])
+                    answer = self._answer(connection, call, replicas)
+                    call = following
+                    self._send(connection, call, replicas, known=True)
+                    yield answer
+                yield self._answer(connection, call, replicas)
+            except BaseException:
+                connection.disconnect()  # an answer that nobody read would be taken for the next one's
+                raise
+
+    def _send(
+        self, connection: Any, call: tuple[Sequence[str], BulkStrings], replicas: Replicas | None, *, known: bool
+    ) -> None:
+        connection.send_packed_command([self.packed(call, known=known)])
+        if replicas:
+            connection.send_command(*replicas.command(_address(connection)))
+
+    def _answer(self, connection: Any, call: tuple[Sequence[str], BulkStrings], replicas: Replicas | None) -> Any:
+        """The answer to the call under way, which is sent again with the script if the server has lost that."""
+        try:
+            answer = _read(connection, replicas)
+        except NoScriptError:
+            self._send(connection, call, replicas, known=False)
+            answer = _read(connection, replicas)
+        self._is_sent = True
+        return answer
+
+    def packed(self, call: tuple[Sequence[str], BulkStrings], *, known: bool) -> bytes:
+        """The bytes of a call, with the script or, if it is ``known``, its digest. In one piece, as each piece would be
+        a packet of its own."""
+        keys, args = call
+        first, others = self._evalsha if known else self._eval, _packed_keys(tuple(keys))
+        return b"*%d\r\n%b%b%b" % (first.number + others.number + args.number, first.data, others.data, args.data)
 
 
 def _read(connection: Any, replicas: Replicas | None) -> Any:
     """The answer to a call, and what replicas say of it."""
-    answer = connection.read_response()
+    try:
+        answer = connection.read_response()
+    except NoScriptError:
+        if replicas:
+            connection.read_response()  # nothing was written that they could confirm
+        raise
     if replicas:
         try:
             replicas.confirmed(_address(connection), connection.read_response())
         except ResponseError:  # the right to wait was taken; what was claimed stays claimed
             replicas.confirmed(_address(connection), 0)
     return answer
+
+
+@functools.lru_cache(maxsize=256)
+def _packed_keys(keys: tuple[str, ...]) -> BulkStrings:
+    """The keys of a call and their number: the same ones for most calls."""
+    return bulk_strings(len(keys), *keys)
 
 
 def _address(connection: Any) -> str:
@@ -212,14 +234,14 @@ def _address(connection: Any) -> str:
 
 @contextmanager
 def translate_script_errors(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
-    """A :func:`translate_errors` that names the key when one of them is of another type than beatd's."""
+    """A :func:`~beatd.store.client.translate_errors` that names a key which is of another type than beatd's."""
     try:
-        with translate_errors(client):
-            yield
-    except StoreRefused as error:
-        if "WRONGTYPE" in str(error) and (foreign := _foreign(client, keys)):
-            raise StoreRefused(f"{error} ({foreign})") from error
-        raise
+        yield
+    except redis.RedisError as error:
+        told = translated(error, client)
+        if isinstance(told, StoreRefused) and "WRONGTYPE" in str(told) and (foreign := _foreign(client, keys)):
+            told = StoreRefused(f"{told} ({foreign})")
+        raise told from error
 
 
 def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:

@@ -12,11 +12,11 @@ import redis
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreUnavailable
-from beatd.store import client
 from beatd.store.client import IS_CLUSTER, is_cluster, place_of, server_of, store_error, translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys, ShardKeys, type_of
 from beatd.store.pipeline import joint_reads
 from beatd.store.script import Script
+from beatd.store.sentinels import service_of
 
 log = logging.getLogger("beatd.store")
 
@@ -263,7 +263,7 @@ def same(one: redis.Redis, other: redis.Redis) -> bool:
     """
     if is_cluster(one) or is_cluster(other):
         return False
-    if database(one) != database(other) or bool(client.service_of(one)) != bool(client.service_of(other)):
+    if database(one) != database(other) or bool(service_of(one)) != bool(service_of(other)):
         return False
     with translate_errors(one):
         one_run: dict[str, Any] = one.info("server")

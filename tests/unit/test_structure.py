@@ -30,12 +30,12 @@ NOUNS = """
     presence preview problems process processes project protocol proxies publisher publishing pydantic queues rabbitmq
     rate rates reader reason record recoveries redaction redbeat redis references registration registry reload remote
     renames replica report request requests result results retry revoked rights routing rows rpc run runs runtime
-    schedule schedules schema schemas script sdnotify seams search secret security selection sender sent serialization
-    server service session settings settlement shard shared shutdown signals signature simulate simulation site
-    snapshot solar solo source sources spec stamps state states status step stop store strategy stream subprocess
-    support system systemd table tables targets task tasks template term testing threads timeline timers times
-    timestamps timezone tls tokens toml top topology trace traces tracing trigger tutorial types undelivered units
-    unlock url urls usage values view watch watchdog web why words worker workers writer yaml
+    schedule schedules schema schemas script sdnotify seams search secret security selection sender sent sentinels
+    serialization server service session settings settlement shard shared shutdown signals signature simulate
+    simulation site snapshot solar solo source sources spec stamps state states status step stop store strategy stream
+    subprocess support system systemd table tables targets task tasks template term testing threads timeline timers
+    times timestamps timezone tls tokens toml top topology trace traces tracing trigger tutorial types undelivered
+    units unlock url urls usage values view watch watchdog web why words worker workers writer yaml
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

@@ -40,8 +40,7 @@ def die_at(point, number):  # noqa: C901 - four ways to die
         has_runs = any(args.number > 3 for _, args in calls) and "LPUSH" in self._text
         if has_runs and reached("claim under way"):
             connection = self._client.connection_pool.get_connection()
-            keys, args = calls[0]
-            connection.send_packed_command([self._packed(keys, args)])
+            connection.send_packed_command([self.packed(calls[0], known=False)])
             die()
         answers = stream(self, calls, *rest)
         if has_runs and reached("claimed, not heard"):

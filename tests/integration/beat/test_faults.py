@@ -76,7 +76,7 @@ FAULTS = {
     ),
     "password demanded": (demand_password, waive_password, "store_refused", "it demands a password"),
     "rights taken": (
-        lambda s, a: a.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-eval"]),
+        lambda s, a: a.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-@scripting"]),
         lambda s, a: a.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all"]),
         "store_refused",
         "eval",

@@ -128,6 +128,30 @@ def test_a_user_who_may_not_wait_is_refused_at_the_start_and_claims_later_on(pri
     assert events(caplog) == ["store_unreplicated"]
 
 
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_a_script_that_is_lost_between_two_batches_changes_no_order(client, replica, lease_value, wanted):
+    claims = Claims(client, KEYS, replicas=Replicas(wanted, 5_000))
+
+    def batches():
+        for due_ms in range(1_000, 1_006):
+            yield [Claim("tick", due_ms, "celery", b"%d" % due_ms)]
+            client.script_flush()
+
+    assert [one.left_out for one in claims.claim(batches(), lease_value=lease_value)] == [frozenset()] * 6
+    assert client.lrange("celery", 0, -1) == [b"%d" % due_ms for due_ms in range(1_005, 999, -1)]
+
+
+def test_a_claim_carries_its_script_only_once(client, lease_value):
+    def received():
+        return client.info("stats")["total_net_input_bytes"]
+
+    claims = Claims(client, KEYS)
+    claim(claims, lease_value, 1_000)
+    before = received()
+    claim(claims, lease_value, *range(2_000, 2_010))
+    assert received() - before < 10 * 1_000
+
+
 CONFIG = """
 [redis]
 url = "{url}"
