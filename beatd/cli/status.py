@@ -25,10 +25,11 @@ from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.state_store import running_store
 from beatd.store import server_check
-from beatd.store.client import connect, place_of
+from beatd.store.client import connect, is_cluster, place_of
 from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.outcomes import Outcomes
+from beatd.store.rights import state_of
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.undelivered import Undelivered, Unreached
@@ -85,6 +86,10 @@ class Overview(NamedTuple):
     """Targets and hosts that get no notifications."""
     foreign_keys: list[str]
     """Keys of another type than beatd's, in words."""
+    refuses: list[str]
+    """Why the state store takes no writes."""
+    warnings: list[str]
+    """What will soon be wrong with the state store."""
 
     @property
     def is_ready(self) -> bool:
@@ -167,9 +172,11 @@ def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.fore
         changes = _changes(Runtime(client, keys))
         held_back = HeldBack(client, keys, shards=shards)
         held_count = held_back.count()
+        info = server_check.facts(client)
+        refuses, warnings = state_of(info, in_cluster=is_cluster(client))
         return Overview(
             place=place_of(client),
-            server=server_check.described(client),
+            server=server_check.described(info),
             prefix=settings.redis.prefix,
             fleet=fleet,
             outboxes=outboxes,
@@ -182,6 +189,8 @@ def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.fore
             too_long=Outcomes(client, keys).too_long(),
             undelivered=_undelivered(Undelivered(client, keys), settings, fleet.now_ms),
             foreign_keys=server_check.foreign_keys(client, keys, shards=shards, by_entry=by_entry),
+            refuses=refuses,
+            warnings=warnings,
         )
 
 
