@@ -292,6 +292,8 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
             client.topology.note(error)
             raise store_error(TryAgainError(_moved(error)), client.place) from error
         raise store_error(error, place_of(client)) from error
+    except OSError as error:  # before redis-py has a connection: no file can be opened any more
+        raise StoreUnavailable(f"state store {place_of(client)}: {error.strerror or error}") from error
 
 
 def store_error(error: RedisError, place: str) -> Exception:
