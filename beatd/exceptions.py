@@ -9,7 +9,8 @@
     ├── MessageError              a message that cannot be built or read
     ├── StoreError                the state store
     │   ├── StoreUnavailable      it cannot be reached or does not answer in time; worth a retry
-    │   ├── StoreRefused          it answers, and says no: wrong password, too old, a key of a foreign type
+    │   ├── StoreRefused          it answers, and says no: too old, a key of a foreign type
+    │   │   └── StoreDenied       it does not let this user in: a wrong password
     │   ├── StoreRolledBack       it lost writes that it had confirmed; what is in it now is to be read again
     │   └── TermLost              the term is not the current one any more: nothing was written
     ├── BrokerError               a message could not be handed to the broker
@@ -106,6 +107,10 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreError):
     """The state store answers and refuses: a wrong password, a version too old, a key of a foreign type."""
+
+
+class StoreDenied(StoreRefused):
+    """The state store lets this user in no more: its password is wrong, or the user disabled."""
 
 
 class StoreRolledBack(StoreError):

@@ -11,8 +11,15 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any, Literal, TextIO
+
+from beatd.clock import Backoff
+
+log = logging.getLogger("beatd")
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """The attributes of every record; all others came as ``extra``."""
@@ -32,7 +39,7 @@ def configure(
 
     Python's warnings and uncaught exceptions, of threads too, become log lines. Raises ValueError for an unknown level.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = StreamLog(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(color=color))
     root = logging.getLogger()
     root.setLevel(level.upper())
@@ -43,6 +50,54 @@ def configure(
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it says each time that something in a folder changed
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_thread_death
+
+
+class _LossesNoted(logging.Handler):
+    """Handler whose lines may be lost, on a full disk for example, and that says so: on standard error when that begins
+    and now and then while it lasts, and in the log with the number of lines when it is over. It never raises, lest what
+    is logged about stop."""
+
+    _losses: Backoff
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; an error of the file is no error of who logs."""
+        lost = self._losses.attempts
+        try:
+            super().emit(record)
+        except OSError:  # a file that cannot be opened again after a rotation
+            self.handleError(record)
+        if lost and self._losses.attempts == lost:
+            self._losses.succeeded()
+            extra = {"event": "log_lines_lost", "count": lost}
+            text = "%d log lines before this one could not be written"
+            super().emit(log.makeRecord(log.name, logging.WARNING, __file__, 0, text, (lost,), None, extra=extra))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Count a lost line; other errors than those of files are said as Python does."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._losses.failed()
+        if self._losses.level >= logging.WARNING and sys.__stderr__ is not None:
+            with suppress(OSError, ValueError):
+                print(f"beatd: log lines are lost: {error.strerror}", file=sys.__stderr__, flush=True)
+
+
+class StreamLog(_LossesNoted, logging.StreamHandler[TextIO]):
+    """The log on a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._losses = Backoff(1.0, 1.0)
+
+
+class FileLog(_LossesNoted, WatchedFileHandler):
+    """The log in a file, which is opened again when it has been moved away. Raises OSError if it cannot be opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._losses = Backoff(1.0, 1.0)
 
 
 class TextFormatter(logging.Formatter):

@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from beatd.exceptions import StoreError
+from beatd.clock import Backoff
+from beatd.exceptions import StoreError, StoreRefused
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
 
 log = logging.getLogger("beatd.beat")
@@ -30,10 +31,25 @@ class CommandHandler:
         self._changing = threading.Lock()
         self._waiting: set[str] = set()
         self._under_way: set[str] = set()
+        self._refusals = Backoff(1.0, 1.0)
 
     def look(self) -> None:
-        """Read new commands and begin to carry them out. Raises a :class:`~beatd.exceptions.StoreError`."""
-        given = self._orders.given()
+        """Read new commands and begin to carry them out. Raises :class:`~beatd.exceptions.StoreUnavailable`.
+
+        A refusal concerns commands only, and is logged: entries in the store are followed all the same.
+        """
+        try:
+            given = self._orders.given()
+        except StoreRefused as error:
+            self._refusals.failed()
+            text = "Commands to daemons cannot be read%s: %s"
+            log.log(
+                self._refusals.level, text, self._refusals.since_text, error, extra={"event": "commands_unreadable"}
+            )
+            return
+        if self._refusals.attempts:
+            log.info("Commands to daemons can be read again", extra={"event": "commands_readable"})
+        self._refusals.succeeded()
         new = given.keys() - (given.keys() if self._seen is None else self._seen)
         self._seen = set(given)
         for order_id in new:

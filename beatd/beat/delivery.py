@@ -19,7 +19,7 @@ from beatd.beat.term import Term
 from beatd.broker import Address, OutgoingMessage, Publisher
 from beatd.broker.redis_keys import RedisKeys
 from beatd.clock import Clock
-from beatd.exceptions import MessageError, StoreRefused
+from beatd.exceptions import MessageError, StoreDenied, StoreRefused
 from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.model import Run
 from beatd.store import dead_letters
@@ -89,6 +89,8 @@ class DirectDelivery:
             return True
         try:
             return self._leftovers.flush(term, report, more_comes=more_comes)
+        except StoreDenied:
+            raise  # no key of it can be read
         except StoreRefused as error:  # an outbox that is none: nothing is claimed into it, so no run waits for it
             self._leftovers.leave_alone(term)
             report.outbox_unreadable(error)

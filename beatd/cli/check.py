@@ -199,7 +199,8 @@ def _store(settings: Settings, queues: Sequence[str]) -> str:
         url = running
     with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
         notes = _examine(client, store_keys(settings), queues)
-        what = f", {server_check.described(client)} runs" if settings.redis.url == "embedded" else ""
+        described = server_check.described(server_check.facts(client))
+        what = f", {described} runs" if settings.redis.url == "embedded" else ""
         server_check.inspect(client)
         if is_cluster(client):
             what = f", a cluster of {plural(try_nodes(client), 'node')}"
@@ -216,6 +217,8 @@ def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], *, state: b
     """Describe a server; raises :class:`StoreRefused` with all that is wrong with it."""
     info = server_check.facts(client)
     wrong, notes = rights.state_of(info, in_cluster=is_cluster(client))
+    if (policy := info.get("maxmemory_policy", "noeviction")) != "noeviction":
+        notes.append(f"maxmemory-policy is {policy}: set it to noeviction")
     wrong = wrong or rights.missing(client, keys, queues, state=state)
     if wrong:
         raise StoreRefused(f"{server_of(client)}: {'; '.join(wrong)}")

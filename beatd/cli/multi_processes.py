@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ import msgspec
 from beatd import signals
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import ConfigError, Fault
+from beatd.log_format import FileLog
 
 
 class LogFile:
@@ -55,7 +55,7 @@ class LogFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_fifo() and not path.is_relative_to("/dev"):  # opening it would wait for a reader
                 raise ConfigError([Fault(self._command, None, "--logfile", f"{path}: it is a named pipe, not a file")])
-            handler = WatchedFileHandler(path, encoding="utf-8")
+            handler = FileLog(path)
         except OSError as error:
             raise ConfigError([Fault(self._command, None, "--logfile", f"{path}: {error.strerror}")]) from None
         root = logging.getLogger()

@@ -36,8 +36,11 @@ class Problem(NamedTuple):
 
 def problems(seen: Overview) -> Iterator[Problem]:
     """The problems of an installation, blocking ones first."""
-    found = [*_leadership(seen), *_daemons(seen), *map(Problem, seen.foreign_keys), *_held_back(seen), *_failing(seen)]
-    found += _undelivered(seen)
+    found = [Problem(f"state store {seen.place}: {text}", blocks=True) for text in seen.refuses]
+    if not seen.refuses:  # else no daemon can write its heartbeat: nobody knows which are alive
+        found += [*_leadership(seen), *_daemons(seen)]
+    found += [*map(Problem, seen.foreign_keys), *_held_back(seen), *_failing(seen), *_undelivered(seen)]
+    found += [Problem(f"state store {seen.place}: {text}") for text in seen.warnings]
     yield from sorted(found, key=lambda one: not one.blocks)
 
 

@@ -6,6 +6,7 @@ The process has configuration, logging, signals and the service manager around a
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -260,6 +261,8 @@ class Process:
     def _handle_signals(self) -> None:
         for number, act in ((signal.SIGTERM, self._stop), (signal.SIGINT, self._stop), (signal.SIGHUP, self._reload)):
             signal.signal(number, _in_a_thread(act))
+        if sys.__stderr__ is not None:
+            faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
 
     def _stop(self, number: int) -> None:
         log.info("%s: stopping", signal.Signals(number).name, extra={"event": "stopping"})

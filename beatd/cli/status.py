@@ -24,12 +24,13 @@ from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import Settings
 from beatd.state_store import running_store
 from beatd.store import server_check
-from beatd.store.client import connect, place_of
+from beatd.store.client import connect, is_cluster, place_of
 from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
 from beatd.store.pipeline import joint_reads
+from beatd.store.rights import state_of
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.undelivered import Undelivered, Unreached
@@ -89,6 +90,10 @@ class Overview(NamedTuple):
     """Targets and hosts that get no notifications."""
     foreign_keys: list[str]
     """Keys of another type than beatd's, in words."""
+    refuses: list[str]
+    """Why the state store takes no writes."""
+    warnings: list[str]
+    """What will soon be wrong with the state store."""
 
     @property
     def is_ready(self) -> bool:
@@ -175,7 +180,7 @@ def _overview(
     with joint_reads() as read:
         fleet = read(registry.look, shards=shards)
         outboxes = read(registry.outboxes, shards=shards)
-        server = read(server_check.described, client)
+        facts = read(server_check.facts, client)
         changes = read(_changes, Runtime(client, keys))
         held = read(_held_back, HeldBack(client, keys, shards=shards))
         failing = read(_failing, OutcomeReader(client, keys))
@@ -184,9 +189,10 @@ def _overview(
         foreign_keys = read(server_check.foreign_keys, client, keys, shards=shards, by_entry=by_entry)
     now_ms, known = fleet.result().now_ms, {target.name for target in settings.notify}
     held_count, held_entries = held.result()
+    refuses, warnings = state_of(facts.result(), in_cluster=is_cluster(client))
     return Overview(
         place=place_of(client),
-        server=server.result(),
+        server=server_check.described(facts.result()),
         prefix=settings.redis.prefix,
         fleet=fleet.result(),
         outboxes=outboxes.result(),
@@ -203,6 +209,8 @@ def _overview(
             if one.is_problem(now_ms) and (":" in name or name in known)  # a target may have left the file
         },
         foreign_keys=foreign_keys.result(),
+        refuses=refuses,
+        warnings=warnings,
     )
 
 

@@ -353,7 +353,7 @@ def matching(main: Path, pattern: str, report: ErrorReport, place: tuple[str | i
     if any(file.exists() and file.samefile(main) for file in found):
         report.add(place, "the pattern matches this file: a file cannot include itself")
         return []
-    return [file for file in found if not (has_magic(pattern) and file.is_dir())]
+    return [file for file in found if not (has_magic(pattern) and file.suffix != ".toml" and file.is_dir())]
 
 
 _MANY_OBJECTS = 50_000

@@ -89,6 +89,7 @@ class RuntimeSource:
         self._changing = threading.Lock()
         self._said: dict[str, str] = {}
         self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
+        self._unended = Backoff(LOOK_S, LOOK_S)
         self.read = threading.Event()
         """Set when the store has been read for the first time, or has refused to be."""
         self._stopping = threading.Event()
@@ -168,7 +169,16 @@ class RuntimeSource:
         """Resume the entries whose pauses are over; the next look finds the change, here and in the other daemons."""
         now_ms = SystemClock().now_ms()
         ended = [name for name, until_ms in self._pause_ends.items() if until_ms <= now_ms]
-        for name in self._runtime.end_pauses(ended) if ended else ():
+        try:
+            over = self._runtime.end_pauses(ended) if ended else []
+        except StoreError as error:  # it can be read, and takes no writes: what was read is in force
+            self._unended.failed()
+            text = "%d pauses that are over cannot be ended%s, and are tried again: %s"
+            extra = {"event": "pause_not_ended", "count": len(ended)}
+            log.log(self._unended.level, text, len(ended), self._unended.since_text, error, extra=extra)
+            return
+        self._unended.succeeded()
+        for name in over:
             log.info("The pause of %s is over", name, extra={"event": "pause_ended", "entry": name})
 
     def _take_in(self, news: RuntimeChanges) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -130,17 +131,18 @@ class Claims:
             while batch := list(islice(rest, LOAD_BATCH)):
                 under_way.append(batch)
                 text = msgspec.json.encode(list(chain.from_iterable(batch)))
-                yield keys, bulk_strings(lease_value, now_ms, GAPS_KEPT_MS, text)
+                yield keys, bulk_strings(lease_value, now_ms, GAPS_KEPT_MS, self._confirmed, text)
 
         known: dict[bytes, EntryState | Unreadable] = {}
-        for number, states, *unreadable in self._load_entries.stream(calls()):
-            self._confirmed = int(number)
-            others = iter(unreadable)
-            for (name, _), raw in zip(under_way.popleft(), states.split(b","), strict=True):
-                state = known.get(raw) or self._state(*(raw.split(b" ") if raw else next(others)))
-                if raw:
-                    known[raw] = state
-                yield name, state
+        with self._rollback_noticed():
+            for number, states, *unreadable in self._load_entries.stream(calls()):
+                self._confirmed = int(number)
+                others = iter(unreadable)
+                for (name, _), raw in zip(under_way.popleft(), states.split(b","), strict=True):
+                    state = known.get(raw) or self._state(*(raw.split(b" ") if raw else next(others)))
+                    if raw:
+                        known[raw] = state
+                    yield name, state
 
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
@@ -150,13 +152,10 @@ class Claims:
         before it is yielded.
         """
         calls = (self._call(batch, lease_value) for batch in batches)
-        try:
+        with self._rollback_noticed():
             for number, left_out, *refusals in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
                 yield Claimed(frozenset(left_out), [_refusal(refusal) for refusal in refusals])
-        except StoreRolledBack:
-            self._confirmed = 0
-            raise
 
     def verify_term(self, *, lease_value: str) -> None:
         """Verify the term without claiming: raises as any claim would, if the term is over, or the store rolled back or
@@ -207,6 +206,15 @@ class Claims:
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]
             self._sweep(keys, [lease_value, now_ms, *flat])
         return forgotten
+
+    @contextmanager
+    def _rollback_noticed(self) -> Iterator[None]:
+        """Take the store as it is from now on, once it has said that it lost writes."""
+        try:
+            yield
+        except StoreRolledBack:
+            self._confirmed = 0
+            raise
 
     def _mine(self, raw: Any) -> set[str]:
         return {name for name in (text.decode(errors="backslashreplace") for text in raw) if self._owns(name)}

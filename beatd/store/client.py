@@ -21,7 +21,6 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     MovedError,
-    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -31,7 +30,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
-from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
+from beatd.exceptions import StoreDenied, StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
 from beatd.store.cluster import ClusterClient
 from beatd.store.credentials import password_command
 from beatd.store.pipeline import JoiningClient
@@ -197,6 +196,8 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
         yield
     except redis.RedisError as error:
         raise translated(error, client) from error
+    except OSError as error:  # before redis-py has a connection: no file can be opened any more
+        raise StoreUnavailable(f"{server_of(client)}: {error.strerror or error}") from error
 
 
 def translated(error: RedisError, client: redis.Redis) -> Exception:
@@ -218,14 +219,14 @@ def store_error(error: RedisError, server: str) -> Exception:
         case ResponseError() if text.startswith("CORRUPT"):
             return StoreRefused(f"{server}: {text.partition(' ')[2]}")
         case AuthenticationError() if "HELLO" in text or "Authentication required" in text:
-            return StoreRefused(f"{server}: it demands a password, and its URL has none")
-        case AuthenticationError() | AuthorizationError() | NoPermissionError():
-            return StoreRefused(f"{server}: {text}")
+            return StoreDenied(f"{server}: it demands a password, and its URL has none")
+        case AuthenticationError() | AuthorizationError():
+            return StoreDenied(f"{server}: {text}")
         case BusyLoadingError() | ReadOnlyError() | OutOfMemoryError() | ClusterDownError() | TryAgainError():
             return StoreUnavailable(f"{server}: {text}")
         case redis.ConnectionError() | redis.TimeoutError():
             return _unreachable(error, text, server)
-        case ResponseError() if text.startswith(_PASSING):
+        case ResponseError() if _OF_PIPELINES.sub("", str(error)).startswith(_PASSING):
             return StoreUnavailable(f"{server}: {text}")
         case _:
             return StoreRefused(f"{server}: {text}")
@@ -234,9 +235,12 @@ def store_error(error: RedisError, server: str) -> Exception:
 def _text_of(error: RedisError) -> str:
     """The text of an error, with what to do about it where a cluster is the reason."""
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
+    text = _OF_PIPELINES.sub("", text)
     if found := _OF_SOCKETS.fullmatch(text):
         text = found[1] or found[2]
     text = text.removesuffix(".")  # sentences go on after it
+    if plain := next((plain for words, plain in _IN_WORDS.items() if words in text), ""):
+        return plain
     if isinstance(error, ClusterDownError):
         return f"CLUSTERDOWN {text.removeprefix('CLUSTERDOWN ')}; {_COVERAGE}"
     if isinstance(error, TryAgainError):
@@ -269,6 +273,15 @@ _OF_SOCKETS = re.compile(
     r"Error (?:-?\d+ )?(?:connecting to \S+\. (?!Error)(\S.*)|while (?:reading|writing) [^(]*\(-?\d+, '([^']+)'\))"
 )
 """Errors of connections as redis-py words them: the number, and the place, which stands before the text anyway."""
+_OF_PIPELINES = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: (?!WRONGTYPE)", re.DOTALL)
+"""Words of redis-py before an error of one command of several; where they name the key, they stay."""
+_IN_WORDS = {
+    "read only replica": "it is a read-only replica and takes no writes: wait for its failover, or name the primary",
+    "used memory > 'maxmemory'": "its memory is full (maxmemory) and it takes no writes: empty queues, or give it more",
+    "MISCONF": "it cannot save its data to disk and takes no writes: see its log, and whether its disk is full",
+    "invalid username-password": "invalid username-password pair or user is disabled; correct the URL and start again",
+}
+"""What servers say of their own state, and the same with what to do."""
 _OF_CLUSTERS = ("CROSSSLOT", "MOVED ", "ASK ")
 _DISTRUST = re.compile(r"certificate verify failed: ([^(\n]{1,300})\(_ssl")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")

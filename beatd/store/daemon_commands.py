@@ -16,6 +16,7 @@ import redis
 
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
+from beatd.store.script import translate_script_errors
 
 CHANGED, ORDERED, ASKED = "changed", "ordered", "asked"
 """Notifications: runtime entries or pauses have changed; there is a command; there is a request for runs."""
@@ -88,7 +89,7 @@ class DaemonCommands:
 
     def given(self) -> dict[str, DaemonCommand]:
         """Return the commands of the last minute, by id; unreadable ones, perhaps of a later version, are left out."""
-        with translate_errors(self._client):
+        with translate_script_errors(self._client, [self._keys.orders]):
             found: Any = self._client.hgetall(self._keys.orders)
         return dict(_read(found, DaemonCommand))
 

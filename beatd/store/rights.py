@@ -60,14 +60,16 @@ def state_of(info: dict[str, Any], *, in_cluster: bool = False) -> tuple[list[st
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
         wrong.append(f"it is a read-only replica; give the URL of its primary, {primary}")
+    if info.get("aof_last_write_status") == "err":
+        wrong.append("it cannot write its append-only file: see its log, and whether its disk is full")
+    elif info.get("rdb_last_bgsave_status") == "err":
+        notes.append("its last attempt to save its data to disk failed: see its log, and whether its disk is full")
     used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     policy = info.get("maxmemory_policy", "noeviction")
     if most and used >= most and policy == "noeviction":
         wrong.append(f"its memory is full: {used:,} of {most:,} bytes (maxmemory)")
     elif most and used >= _FULL * most:
         notes.append(f"its memory is nearly full: {used:,} of {most:,} bytes (maxmemory)")
-    if policy != "noeviction":
-        notes.append(f"maxmemory-policy is {policy}: set it to noeviction")
     return wrong, notes
 
 

@@ -163,7 +163,7 @@ class Runtime:
 
     def get(self, name: str) -> tuple[bytes | None, bytes | None]:
         """An entry's table and its pause, as stored."""
-        with translate_script_errors(self._client, [*self._keys]), self._client.pipeline() as pipeline:
+        with translate_script_errors(self._client, [*self._keys]), self._client.pipeline(transaction=False) as pipeline:
             pipeline.hget(self._keys.schedules, name)
             pipeline.hget(self._keys.paused, name)
             table, pause = pipeline.execute()

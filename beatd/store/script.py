@@ -256,7 +256,7 @@ def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
         return ""
     there = {name: kind for name, kind in zip(names, found, strict=True) if kind != "none"}
     wrong = [
-        f"the key {name} is a {kind} and should be a {wanted}"
+        f"the key {name} is a {kind} and should be a {wanted}: rename or delete it"
         for name, kind in there.items()
         if (wanted := type_of(name)) is not None and kind != wanted
     ]

@@ -172,10 +172,8 @@ def _warnings(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "store_is_replica", "this server is a read-only replica; give the URL of its primary"
 
 
-def described(client: redis.Redis) -> str:
-    """Return the server's name and version: ``Redis 7.0.15``. Raises :class:`~beatd.exceptions.StoreUnavailable`."""
-    with translate_errors(client):
-        info: dict[str, Any] = client.info("server")
+def described(info: dict[str, Any]) -> str:
+    """Return the server's name and version from its ``INFO``: ``Redis 7.0.15``."""
     name = "Valkey" if "valkey_version" in info else "Redis"
     return f"{name} {info.get('valkey_version') or info.get('redis_version', '')}"
 

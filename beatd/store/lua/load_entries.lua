@@ -9,12 +9,14 @@
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3]  how long gaps are kept (ms)
--- ARGV[4]  JSON [name, fingerprint, name, fingerprint, …]   (the fingerprint of a disabled entry begins with "off ")
+-- ARGV[4]  KEYS[6] as the caller was last told; 0: it knows none
+-- ARGV[5]  JSON [name, fingerprint, name, fingerprint, …]   (the fingerprint of a disabled entry begins with "off ")
 --
 -- Returns KEYS[6] and "<resume point, ms> <first seen, ms> <runs>,…" of all entries, in their order: one text, as a
 -- schedule may have a million. Of an entry whose state cannot be read nothing is written; its place there is empty, and
 -- a list with the three values, as far as they were read, and its gaps if they are the reason, is among those that
--- follow. Errors: FENCED when the term is over, CORRUPT when KEYS[6] is no number.
+-- follow. Errors: FENCED when the term is over, CORRUPT when KEYS[6] is no number, ROLLBACK when it is smaller than the
+-- caller was told.
 --
 -- Resume point: an entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a
 -- schedule that was not in force is never caught up. One that is resumed keeps its phase.
@@ -26,7 +28,7 @@ local over = fenced(KEYS[1], ARGV[1])
 if over then
   return over
 end
-local claimed, unusable = claims_count(KEYS[6], 0)
+local claimed, unusable = claims_count(KEYS[6], tonumber(ARGV[4]))
 if unusable then
   return unusable
 end
@@ -154,7 +156,7 @@ local function load_entry(name, fingerprint)
 end
 
 local answer, states, count = {claimed, ''}, {}, 0
-local entries = cjson.decode(ARGV[4])
+local entries = cjson.decode(ARGV[5])
 for i = 1, #entries, 2 do
   local resume_point, first_seen, runs, began, unreadable = load_entry(entries[i], entries[i + 1])
   if unreadable then

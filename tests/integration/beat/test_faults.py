@@ -66,13 +66,13 @@ FAULTS = {
         lambda s, a: a.replicaof("127.0.0.1", "1"),
         lambda s, a: a.replicaof("NO", "ONE"),
         "store_unavailable",
-        "read only",
+        "it is a read-only replica and takes no writes",
     ),
     "out of memory": (
         lambda s, a: a.config_set("maxmemory", "1"),
         lambda s, a: a.config_set("maxmemory", "0"),
         "store_unavailable",
-        "maxmemory",
+        "its memory is full (maxmemory) and it takes no writes",
     ),
     "password demanded": (demand_password, waive_password, "store_refused", "it demands a password"),
     "rights taken": (

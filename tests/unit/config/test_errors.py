@@ -179,6 +179,7 @@ def test_an_included_file_that_cannot_be_used_is_named_with_the_faults_of_others
         "d/b.toml:1: not UTF-8: byte 0xff; TOML files are always UTF-8",
         "d/c.toml:1:9: not TOML: invalid basic string",
         "d/d.toml: has 1024 MiB; expected at most 256 MiB",
+        "d/e.toml: is a directory; expected a TOML file",
         "d/f.toml:1:1: beat_schedule.f: schedule is missing: "
         'expected seconds (30), a duration ("1h30m"), or a cron string ("30 7 * * mon")',
     ]
