@@ -95,10 +95,10 @@ def _with_runtime(
     try:
         with installation(config_file, app) as place, joint_reads() as read:
             merged = [read(place.schedule, config, as_if_resumed=True) for config in (old, new)]
+        return merged[0].result().entries, merged[1].result().entries
     except StoreError as error:
         print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
         return old.entries, new.entries
-    return merged[0].result().entries, merged[1].result().entries
 
 
 def _compare_with_fleet(config_file: str | None, app: str | None, *, as_json: bool) -> None:

@@ -194,14 +194,14 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
     """Raise beatd's errors in place of redis-py's; the texts name the server and never its password."""
     try:
         yield
-    except redis.RedisError as error:
+    except (RedisError, OSError) as error:
         raise translated(error, client) from error
-    except OSError as error:  # before redis-py has a connection: no file can be opened any more
-        raise StoreUnavailable(f"{server_of(client)}: {error.strerror or error}") from error
 
 
-def translated(error: RedisError, client: redis.Redis) -> Exception:
+def translated(error: RedisError | OSError, client: redis.Redis) -> Exception:
     """Return beatd's error for one of redis-py's, of a command of ``client``."""
+    if isinstance(error, OSError):  # before redis-py has a connection: no file can be opened any more
+        return StoreUnavailable(f"{server_of(client)}: {error.strerror or error}")
     if isinstance(client, ClusterClient) and isinstance(error, AskError):
         client.topology.note(error)
         return store_error(TryAgainError(_moved(error)), server_of(client))

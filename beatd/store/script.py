@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused
-from beatd.store.client import connection_to, server_of, store_error, translated
+from beatd.store.client import connection_to, server_of, store_error, translate_errors, translated
 from beatd.store.keys import type_of
 
 log = logging.getLogger("beatd.store")
@@ -141,7 +141,7 @@ class Script:
         """The answers and errors of calls in one round trip; ``known``: by the servers' copies of the script."""
         if not calls:
             return []
-        with self._client.pipeline(transaction=False) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
                 if known:
                     pipeline.evalsha(self._digest, len(keys), *keys, *args)
@@ -237,7 +237,7 @@ def translate_script_errors(client: redis.Redis, keys: Iterable[str | bytes]) ->
     """A :func:`~beatd.store.client.translate_errors` that names a key which is of another type than beatd's."""
     try:
         yield
-    except redis.RedisError as error:
+    except (redis.RedisError, OSError) as error:
         told = translated(error, client)
         if isinstance(told, StoreRefused) and "WRONGTYPE" in str(told) and (foreign := _foreign(client, keys)):
             told = StoreRefused(f"{told} ({foreign})")
