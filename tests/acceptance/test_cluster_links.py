@@ -189,6 +189,7 @@ def test_a_node_that_gives_a_wrong_address(
         assert reason in beatd("check", "--connect", "--config", file).stderr
         way.mode = "pass"
         announce(way.port)
+        daemon.expect(f"The node of shard {shard} answers again", times=number + 1, timeout=30)
         go_on(client, entries_of(shard), wait_until, timeout=30)
     for server in (stranger, other_node):
         with redis.Redis(port=server.port) as other:
