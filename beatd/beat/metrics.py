@@ -18,7 +18,8 @@ from beatd.beat.term import Leadership
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.metrics.counters import DaemonCounters, EntryLimit
-from beatd.metrics.families import family, gauge, text
+from beatd.metrics.families import family, gauge, problem_family, text
+from beatd.planning.problems import Problem, store_problem
 from beatd.store.daemon_registry import LATE_MS, Sizes, Status
 from beatd.timestamps import span_text
 
@@ -89,6 +90,7 @@ class DaemonMetrics:
         if parts is None:
             return
         status = parts.status.status()
+        yield problem_family(one.kind for one in _problems(parts, sizes))
         yield from _status_families(status)
         yield gauge("beatd_daemon_config_faults", parts.counters.faults + status.faults)
         yield from _leadership_families(parts.leaderships)
@@ -141,6 +143,11 @@ class DaemonMetrics:
                     self._sizes = error.with_traceback(None)
                 self._asked_at = self._clock.monotonic()
             return self._sizes
+
+
+def _problems(parts: DaemonParts, sizes: Sizes | StoreError) -> Sequence[Problem]:
+    """The problems of the fleet at the last heartbeat; without the store, that it is away."""
+    return [store_problem(sizes)] if isinstance(sizes, StoreError) else parts.problems()
 
 
 def _status_families(status: Status) -> Iterator[Metric]:

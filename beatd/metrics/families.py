@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -33,6 +34,9 @@ _INSTALLATION = {
     "beatd_store_up": Definition("gauge", "1 while the state store answers."),
     "beatd_store_down_seconds": Definition(
         "gauge", "Seconds since the state store stopped answering, as far as the process knows; 0 while it answers."
+    ),
+    "beatd_problems": Definition(
+        "gauge", "Problems by kind, as beatd status has them; of a daemon those of the fleet.", ("kind",)
     ),
     "beatd_late_seconds": Definition("gauge", "Lateness of the oldest run that a daemon has not sent.", ("daemon",)),
     "beatd_held_back_entries": Definition("gauge", "Entries that are held back."),
@@ -137,6 +141,11 @@ def family(name: str, samples: Samples) -> Metric:
 def gauge(name: str, value: float) -> Metric:
     """Make a metric without labels."""
     return family(name, [((), value)])
+
+
+def problem_family(kinds: Iterable[str]) -> Metric:
+    """Make the metric of the problems of these kinds."""
+    return family("beatd_problems", [((kind,), count) for kind, count in sorted(Counter(kinds).items())])
 
 
 class _Collector:

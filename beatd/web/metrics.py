@@ -14,9 +14,11 @@ import beatd
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.metrics.counters import EntryLimit
-from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
+from beatd.metrics.families import CONTENT_TYPE, family, gauge, problem_family, text
+from beatd.planning.problems import Problem, store_problem
 from beatd.store.outcomes import Summary
 from beatd.timestamps import to_ms
+from beatd.web.documents import file_problems
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
 
@@ -116,8 +118,9 @@ def ended_in_all(totals: Mapping[str, int]) -> Metric:
     return family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
 
 
-def without_store(entries: int, away_s: float) -> Iterator[Metric]:
+def without_store(entries: int, away_s: float, problem: Problem) -> Iterator[Metric]:
     """The metrics while the state store cannot be asked, for so many seconds by now."""
+    yield problem_family([problem.kind])
     yield gauge("beatd_store_up", 0)
     yield gauge("beatd_store_down_seconds", away_s)
     yield gauge("beatd_entries", entries)
@@ -163,11 +166,15 @@ class PageEndpoint:
             troubles = outcome_families(status, self._store.overdue(), now_ms, too_long=self._store.too_long())
             outcomes = [*troubles, *self._ended(names, limit)]
             sizes = self._store.sizes()
+            found = [one["kind"] for one in status["problem_details"]]
+            found += [one.kind for one in file_problems(self._plan, status)]
             waiting = [
+                problem_family(found),
                 gauge("beatd_dead_letters", sizes.dead_letters),
                 gauge("beatd_notifications_waiting", sizes.notices),
                 undelivered_family(status, now_ms),
             ]
             return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
-        except StoreError:
-            return list(without_store(len(self._plan.listing.entries), self._store.outage.away_s))
+        except StoreError as error:
+            number, away_s = len(self._plan.listing.entries), self._store.outage.away_s
+            return list(without_store(number, away_s, store_problem(error)))
