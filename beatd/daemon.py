@@ -113,6 +113,7 @@ class Daemon:
             Outcomes(store.metrics_client, keys),
             lambda: self._elector.store_away_s,
             lambda: self._elector.watch.problems,
+            lambda: self._elector.clock_offset_ms,
         )
         """What its metrics and health are told from."""
 

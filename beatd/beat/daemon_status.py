@@ -157,6 +157,8 @@ class DaemonParts(NamedTuple):
     """Seconds for which the store has not answered; 0 while it does."""
     problems: Callable[[], Sequence[FleetProblem]]
     """The problems of the fleet at the last heartbeat."""
+    clock_offset_ms: Callable[[], int | None]
+    """How far this host's clock is ahead of the store's."""
 
     @property
     def shards(self) -> Sequence[Shard]:

@@ -92,6 +92,8 @@ class DaemonMetrics:
         status = parts.status.status()
         yield problem_family(one.kind for one in _problems(parts, sizes))
         yield from _status_families(status)
+        if (offset_ms := parts.clock_offset_ms()) is not None:
+            yield family("beatd_clock_offset_seconds", [((status.id,), offset_ms / 1000)])
         yield gauge("beatd_daemon_config_faults", parts.counters.faults + status.faults)
         yield from _leadership_families(parts.leaderships)
         if not isinstance(sizes, StoreError):

@@ -427,7 +427,7 @@ def test_the_next_leader_tells_for_how_long_nobody_led(daemon, web, wait_until):
     two.look(4)
     wait_until(lambda: web.requests)
     assert len(web.requests) == 1
-    assert "it had no leader for 1m; two leads now" in web.requests[0].json["text"]
+    assert "it had no leader for 1 min; two leads now" in web.requests[0].json["text"]
 
 
 @pytest.mark.parametrize("steps_down", [False, True])
