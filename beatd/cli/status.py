@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,10 +23,11 @@ from beatd.client.outcomes import OutcomeReader
 from beatd.config.loader import load_settings
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import Settings
+from beatd.planning.problems import Problem
 from beatd.state_store import running_store
 from beatd.store import server_check
 from beatd.store.client import connect, is_cluster, place_of
-from beatd.store.daemon_registry import FleetView, Member, Registry
+from beatd.store.daemon_registry import FleetView, Member, Registry, Status
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
@@ -100,6 +101,10 @@ class Overview(NamedTuple):
         """The daemons that are alive, the oldest first."""
         present = (one for one in self.fleet.daemons.values() if one.alive)
         return sorted(present, key=lambda one: (one.status.started_ms, one.status.id))
+
+    def is_eligible(self, one: Status) -> bool:
+        """True if a daemon may lead."""
+        return not why_aside(one, [other.status for other in self.alive])
 
     def led_by(self, daemon_id: str) -> dict[int, int]:
         """The shards that a daemon leads, each with its term."""
@@ -238,9 +243,10 @@ def _changes(runtime: Runtime) -> Changes:
 def _print(seen: Overview, settings: Settings) -> None:
     found, timezone = list(problems(seen)), settings.timezone
     for problem in found:
-        print_problem(local_text(problem.text, timezone))
+        print_problem(local_text(problem.text, timezone), blocks=problem.blocks)
     if found:
         click.echo()
+        print_line(f"Health       {_health(found)}")
     print_line(f"State store  {seen.place}, {seen.server}, prefix {seen.prefix}")
     print_line(f"Outbox       {plural(sum(seen.outboxes), 'message')}")
     if len(seen.outboxes) == 1:
@@ -259,6 +265,15 @@ def _print(seen: Overview, settings: Settings) -> None:
     if len(seen.outboxes) > 1 and (seen.alive or seen.fleet.leases):
         click.echo()
         print_table(["shard", "leader", "term", "outbox"], _shard_rows(seen))
+
+
+def _health(found: Sequence[Problem]) -> str:
+    """Summary of the problems, which may have left the screen."""
+    blocking = sum(problem.blocks for problem in found)
+    if not blocking:
+        return f"runs are sent; {plural(len(found), 'problem')} above"
+    first = "the first" if blocking == 1 else f"the first {blocking}"
+    return f"runs are blocked by {first} of {plural(len(found), 'problem')} above"
 
 
 def _paused(runtime: Changes) -> Iterator[str]:
@@ -288,7 +303,7 @@ def _row(one: Member, seen: Overview) -> list[str]:
     if led:
         role = f"leads {shards_text(list(led))}" if len(seen.outboxes) > 1 else f"leads, term {led[0]}"
     else:
-        role = "not eligible" if why_aside(each, [other.status for other in seen.alive]) else "standby"
+        role = "standby" if seen.is_eligible(each) else "not eligible"
     return [each.id, up, heard, f"{each.entries + each.runtime:,}", each.digest[:8], role]
 
 

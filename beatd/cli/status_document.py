@@ -77,6 +77,7 @@ def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
         "pid": each.pid,
         "version": each.version,
         "alive": one.alive,
+        "eligible": one.alive and seen.is_eligible(each),
         "seen_ms_ago": one.age_ms,
         "started_at": iso_ms(each.started_ms),
         "entries": each.entries,

@@ -105,6 +105,7 @@ COMPONENTS: dict[str, Schema] = {
         id=TEXT,
         host=TEXT,
         alive=FLAG,
+        eligible=FLAG,
         digest=TEXT,
         config=TEXT,
         clock_offset_ms=maybe(WHOLE),

@@ -46,6 +46,7 @@ class ShownProblem(NamedTuple):
     text: str
     link: str = ""
     title: str = ""
+    blocks: bool = False
 
 
 class Site:
@@ -192,7 +193,7 @@ class Site:
         now_ms, status = self._documents.clock.now_ms(), self._documents.status()
         return self._html(
             request, "fleet.html", "/fleet", title="Fleet", document=self._documents.fleet(), status=status,
-            daemons=list(daemon_rows(status, now_ms)),
+            daemons=list(daemon_rows(status, now_ms)), problems=[shown(one) for one in status["problem_details"]],
         )  # fmt: skip
 
     def audit(self, request: Request) -> Response:
@@ -307,7 +308,7 @@ def shown(problem: Mapping[str, Any]) -> ShownProblem:
         return ShownProblem(f"{start}.", f"/entries/{quote(subject)}", "See the entry")
     if sentence and kind in _FILTERS:
         return ShownProblem(f"{start}.", f"/?only={_FILTERS[kind]}", "Show all")
-    return ShownProblem(f"{start}{f'; see beatd {hint}' if sentence else ''}")
+    return ShownProblem(f"{start}{f'; see beatd {hint}' if sentence else ''}", blocks=problem["blocks"])
 
 
 _FILTERS = {

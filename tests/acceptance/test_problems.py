@@ -74,7 +74,7 @@ def one_daemon_is_sick(admin: redis.Redis) -> None:
     led(
         admin,
         slow="127.0.0.1:6379 took 1.2 s",
-        unreplicated="fewer than 1 replicas of 127.0.0.1:6379 confirm them within 500 ms",
+        unreplicated="replicas of 127.0.0.1:6379 do not confirm (wait_replicas = 1, 500 ms)",
         clock_offset_ms=5_000,
         read_ms_ago=LONG_MS,
         turned_ms_ago=LONG_MS,

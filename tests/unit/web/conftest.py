@@ -135,6 +135,7 @@ def daemon(name="one", **more):
         "pid": 7,
         "version": "1.2.3",
         "alive": True,
+        "eligible": True,
         "seen_ms_ago": 300,
         "started_at": "2026-09-21T14:10:00.000+00:00",
         "entries": 2,
