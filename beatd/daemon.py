@@ -49,6 +49,7 @@ from beatd.store.outbox import Outbox
 from beatd.store.outcomes import Outcomes
 from beatd.store.run_requests import Requests
 from beatd.store.script import Replicas
+from beatd.store.undelivered import Undelivered
 
 FAULTS_TOLD = 20
 """Number of errors of the files that are told to who asked for a reload."""
@@ -111,6 +112,7 @@ class Daemon:
             self._counters,
             Registry(store.metrics_client, keys),
             Outcomes(store.metrics_client, keys),
+            Undelivered(store.metrics_client, keys),
             lambda: self._elector.store_away_s,
             lambda: self._elector.watch.problems,
             lambda: self._elector.clock_offset_ms,

@@ -18,6 +18,7 @@ from beatd.model import Entry
 from beatd.planning.problems import Problem as FleetProblem
 from beatd.store.daemon_registry import Registry, Status
 from beatd.store.outcomes import Outcomes
+from beatd.store.undelivered import Undelivered
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
 """Invalid runtime entries that are named; and characters of each name."""
@@ -152,6 +153,8 @@ class DaemonParts(NamedTuple):
     registry: Registry
     """On a connection of its own, with a short timeout."""
     outcomes: Outcomes
+    """On the same."""
+    undelivered: Undelivered
     """On the same."""
     store_away_s: Callable[[], float]
     """Seconds for which the store has not answered; 0 while it does."""

@@ -41,8 +41,9 @@ def fleet_problems(fleet: FleetView, shards: int, lease_key: Callable[[int], str
     for one in alive:
         if why := why_aside(one.status, [other.status for other in alive]):
             yield _told(fleet, "stands_aside", f"{one.status.id} is not eligible to lead", f": {why}", one.status.id)
-        if any(lease.daemon_id == one.status.id for lease in fleet.leases.values()):
-            yield from _blocked_runs(one, fleet)
+        leads = any(lease.daemon_id == one.status.id for lease in fleet.leases.values())
+        if leads and (blocked := blocked_runs(one.status)) is not None:
+            yield _of_daemon(one, blocked, fleet, blocks=is_blocked(one.status))
         for fault in daemon_faults(one.status):
             yield _of_daemon(one, fault, fleet)
 
@@ -79,6 +80,26 @@ def daemon_faults(each: Status) -> Iterator[DaemonFault]:
         yield DaemonFault("runtime_unreadable", what, "; see its log", each.read_ms_ago)
     if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
         yield DaemonFault("loop_stuck", "its loop has made no progress", "; see its log", each.turned_ms_ago)
+
+
+def blocked_runs(each: Status) -> DaemonFault | None:
+    """The fault of a leader whose runs are not sent, or late; None if there is none."""
+    late = f"; runs are {span_text(each.late_ms)} late" if each.late_ms > LATE_MS else ""
+    if each.problem:
+        more = f": {each.problem}{late}; it resumes by itself once that is fixed"
+        return DaemonFault("runs_blocked", "no run is sent", more, each.problem_ms)
+    return DaemonFault("runs_late", "no run is sent in time", f"{late}; see its log", each.late_ms) if late else None
+
+
+def is_blocked(each: Status) -> bool:
+    """True if the runs of a leader have been blocked, or late, for long enough to make it unhealthy."""
+    return max(each.problem_ms, each.late_ms) > LATE_MS
+
+
+def fault_text(fault: DaemonFault, since_ms: int | None) -> str:
+    """The sentence about a fault."""
+    since = "" if since_ms is None else f" since {utc_text(since_ms)}"
+    return f"{fault.what}{since}{fault.more}"
 
 
 class ProblemWatch:
@@ -143,19 +164,6 @@ def _differences(fleet: FleetView) -> Iterator[Problem]:
         yield _told(fleet, "version_mismatch", what, f": {', '.join(versions)}; give all the same")
 
 
-def _blocked_runs(one: Member, fleet: FleetView) -> Iterator[Problem]:
-    """Report a leader whose runs are not sent, or late."""
-    each = one.status
-    late = f"; runs are {span_text(each.late_ms)} late" if each.late_ms > LATE_MS else ""
-    if each.problem:
-        more = f": {each.problem}{late}; it resumes by itself once that is fixed"
-        fault = DaemonFault("runs_blocked", "no run is sent", more, each.problem_ms)
-        yield _of_daemon(one, fault, fleet, blocks=max(each.problem_ms, each.late_ms) > LATE_MS)
-    elif late:
-        fault = DaemonFault("runs_late", "no run is sent in time", f"{late}; see its log", each.late_ms)
-        yield _of_daemon(one, fault, fleet, blocks=True)
-
-
 def _of_daemon(one: Member, fault: DaemonFault, fleet: FleetView, *, blocks: bool = False) -> Problem:
     since_ms = None if fault.lasting_ms is None else fleet.now_ms - one.age_ms - fault.lasting_ms
     name = one.status.id
@@ -177,8 +185,7 @@ def _told(
     reported = [one.age_ms + one.status.lasting_ms[field] for one in _alive(fleet) if field in one.status.lasting_ms]
     if since_ms is None and reported:
         since_ms = fleet.now_ms - max(reported)
-    since = "" if since_ms is None else f" since {utc_text(since_ms)}"
-    return Problem(kind, f"{what}{since}{more}", blocks, subject, since_ms)
+    return Problem(kind, fault_text(DaemonFault(kind, what, more), since_ms), blocks, subject, since_ms)
 
 
 def _field(kind: Kind, subject: str) -> str:
