@@ -336,8 +336,9 @@ def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
         [found] = start_beatd("web", "--port", "0", "--config", "other.toml").expect(r"Status page at (http://\S+)")
         (tmp_path / "other.toml").write_text(f"{head}{tick}[beat_schedule.half]\n")
         three.end(signal.SIGKILL)
+        Outcomes(admin, KEYS).note([Ended("00000000-0000-0000-0000-000000000001", "held", None, FAILURE)])
         expected = {"config_broken", "config_mismatch", "stands_aside", "daemon_gone", "store_unreplicated"}
-        expected |= {"entry_held_back"}
+        expected |= {"entry_held_back", "entry_failing"}
         dated = expected | {"page_file_broken"}
 
         def at_page():
@@ -352,7 +353,8 @@ def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
         assert {one["kind"] for one in told["problem_details"]} == expected
         wait_until(
             lambda: (
-                {*problem_metrics(httpx.get(f"{served[1]}/metrics", timeout=10).text)} == expected - {"entry_held_back"}
+                {*problem_metrics(httpx.get(f"{served[1]}/metrics", timeout=10).text)}
+                == {kind for kind in expected if not kind.startswith("entry_")}
             ),
             what="the problems of the fleet at a daemon",
         )
@@ -367,7 +369,14 @@ def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
         for event, daemon in events.items():
             daemon.expect(f'"event": ?"{event}"')
         wait_until(
-            lambda: {"config", "held"} <= {each["kind"] for got in web.of("/hook") for each in got.json["problems"]},
+            lambda: 'beatd_entry_failures{entry="held"} 1.0' in httpx.get(f"{served[1]}/metrics", timeout=10).text,
+            what="the failing entry in the leader's metrics",
+        )
+        wait_until(
+            lambda: (
+                {"config", "held", "failure"}
+                <= {each["kind"] for got in web.of("/hook") for each in got.json["problems"]}
+            ),
             30,
             "the notifications",
         )
