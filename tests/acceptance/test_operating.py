@@ -1,6 +1,7 @@
 """``beatd reload`` and ``beatd step-down`` beside real daemons."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from datetime import datetime
 from itertools import pairwise

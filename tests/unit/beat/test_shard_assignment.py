@@ -196,6 +196,7 @@ def test_a_different_schedule_is_said_when_it_stays_and_when_it_is_over(caplog):
 
 
 def test_another_version_is_said_until_all_have_the_same(caplog):
+    caplog.set_level("INFO")
     rolls = Rolls(b={"version": "1.1"})
     rolls.statuses["a"] = {"version": "1.0"}
     rolls.plan(0.0)
