@@ -49,6 +49,7 @@ from beatd.store.outbox import Outbox
 from beatd.store.outcomes import Outcomes
 from beatd.store.run_requests import Requests
 from beatd.store.script import Replicas
+from beatd.store.undelivered import Undelivered
 
 FAULTS_TOLD = 20
 """Number of errors of the files that are told to who asked for a reload."""
@@ -90,6 +91,7 @@ class Daemon:
             settings, store, keys, self._publisher, clock,
             counters=self._counters, traces=self._traces, dry_run=dry_run,
         )  # fmt: skip
+        self._status.unreplicated = lambda: builder.replicas.unreplicated
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._status.task_faults = tuple(map(str, config.task_faults))
@@ -110,7 +112,10 @@ class Daemon:
             self._counters,
             Registry(store.metrics_client, keys),
             Outcomes(store.metrics_client, keys),
+            Undelivered(store.metrics_client, keys),
             lambda: self._elector.store_away_s,
+            lambda: self._elector.watch.problems,
+            lambda: self._elector.clock_offset_ms,
         )
         """What its metrics and health are told from."""
 
@@ -274,13 +279,13 @@ class ShardBuilder:
         self._dry_run = dry_run
         self._settings, self._store, self._keys, self._publisher, self._clock = settings, store, keys, publisher, clock
         self._counters, self._traces = counters, traces
-        self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
+        self.replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
 
     def build(self, leadership: Leadership, on_turn: Callable[[], None]) -> ShardLoop:
         """Return the loop of the shard of ``leadership``."""
         settings, client, keys, clock = self._settings, self._store.client, self._keys, self._clock
         shard, shards, keep = leadership.shard, settings.leader.shards, settings.history.keep
-        claims = Claims(client, keys, shard=shard, shards=shards, replicas=self._replicas, keep=keep)
+        claims = Claims(client, keys, shard=shard, shards=shards, replicas=self.replicas, keep=keep)
         delivery = self._delivery(shard)
         messages = MessageBuilder(
             settings.broker.default_queue,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 
+from beatd.beat.problems import daemon_faults
+from beatd.beat.shard_assignment import REMEDY
 from beatd.clock import Clock
 from beatd.exceptions import StoreRefused
 from beatd.model import AlertKind
 from beatd.planning.alerts import Condition, Subject, is_recent
-from beatd.store.daemon_registry import FleetView, Status
+from beatd.store.daemon_registry import FleetView
 from beatd.store.held_back import HeldBack
 from beatd.store.notices import Notices
 from beatd.store.outcomes import Outcomes
@@ -21,6 +23,8 @@ HELD_MAX = 10_000
 SKEW_S = 60.0
 """Seconds for which daemons may differ in their schedules, as in a deployment."""
 _FLEET = "the fleet"
+_CONFIG = frozenset({"config_broken", "runtime_entry_broken"})
+"""Kinds of faults that are told as ``config``."""
 _FAILED = frozenset("fle")
 """Marks of attempts that count as failures."""
 
@@ -116,7 +120,7 @@ class Conditions:
         if fleet is not None and "config" in kinds:
             seen |= {Subject("config", name): (text, 0.0) for name, text in _config_problems(fleet)}
             if (digests := len({one.digest for one in fleet.alive.values()})) > 1:
-                seen[Subject("config", _FLEET)] = f"its daemons have {digests} different schedules", SKEW_S
+                seen[Subject("config", _FLEET)] = f"the daemons have {digests} different schedules: {REMEDY}", SKEW_S
         if fleet is not None and "nobody_leads" in kinds:
             seen |= {subject_of(shard): ("", ttl_s) for shard in range(1, shards) if is_free(fleet, shard)}
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
@@ -140,13 +144,6 @@ def is_free(fleet: FleetView, shard: int) -> bool:
 
 def _config_problems(fleet: FleetView) -> Iterator[tuple[str, str]]:
     for name, status in fleet.alive.items():
-        if text := _config_problem(status):
-            yield name, text
-
-
-def _config_problem(status: Status) -> str:
-    if status.config == "broken":
-        return "its files have errors; the last valid schedule stays in force; run beatd check"
-    if status.faults:
-        return f"{status.faults:,} runtime entries are not in force: {', '.join(status.faulty)}; see beatd list"
-    return ""
+        faults = [f"{one.what}{one.more}" for one in daemon_faults(status) if one.kind in _CONFIG]
+        if faults:
+            yield name, "; ".join(faults)

@@ -15,8 +15,10 @@ from beatd.beat.term import Leadership
 from beatd.clock import Clock
 from beatd.metrics.counters import DaemonCounters
 from beatd.model import Entry
+from beatd.planning.problems import Problem as FleetProblem
 from beatd.store.daemon_registry import Registry, Status
 from beatd.store.outcomes import Outcomes
+from beatd.store.undelivered import Undelivered
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
 """Invalid runtime entries that are named; and characters of each name."""
@@ -72,6 +74,8 @@ class DaemonStatus:
         self._late_since: float | None = None
         self.shards: Sequence[Shard] = ()
         """The loops of all shards."""
+        self.unreplicated: Callable[[], str] = str
+        """The servers whose replicas do not confirm claims, as one line."""
         self.schedule = ScheduleStatus()
         """The schedule in force."""
         self._faulty: Sequence[str] = ()
@@ -119,6 +123,7 @@ class DaemonStatus:
             held=sum(shard.held for shard in self.shards),
             problem=problem.text if problem else "",
             problem_ms=(self._ago_ms(problem.since) or 0) if problem else 0,
+            unreplicated=self.unreplicated(),
         )
 
     def _late_ms(self) -> int:
@@ -149,8 +154,14 @@ class DaemonParts(NamedTuple):
     """On a connection of its own, with a short timeout."""
     outcomes: Outcomes
     """On the same."""
+    undelivered: Undelivered
+    """On the same."""
     store_away_s: Callable[[], float]
     """Seconds for which the store has not answered; 0 while it does."""
+    problems: Callable[[], Sequence[FleetProblem]]
+    """The problems of the fleet at the last heartbeat."""
+    clock_offset_ms: Callable[[], int | None]
+    """How far this host's clock is ahead of the store's."""
 
     @property
     def shards(self) -> Sequence[Shard]:

@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from msgspec import structs
 
 from beatd.beat.presence import LOOK_EVERY, PresenceWatch
+from beatd.beat.problems import ProblemWatch, shards_text
 from beatd.beat.shard_assignment import ShardPlanner
 from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
@@ -86,6 +87,8 @@ class Elector:
         self._margin = min(1.0, self._ttl / 5)
         self._me = status().id
         self._planner = ShardPlanner(self._me, shards=shards)
+        self.watch = ProblemWatch(self._me, shards, leases.key)
+        """The problems of the fleet."""
         self.leaderships = tuple(Leadership(clock, shard) for shard in range(shards))
         """The leadership of each shard, in their order."""
         self.fleet: FleetView | None = None
@@ -180,9 +183,6 @@ class Elector:
     def _held(self) -> dict[int, int]:
         return {leadership.shard: token for leadership in self.leaderships if (token := leadership.token) is not None}
 
-    def _leads_all(self) -> bool:
-        return len(self._held()) == len(self.leaderships)
-
     def _renew(self, held: Mapping[int, int]) -> None:
         """Lease renewal: prolong the terms, and end those whose lease is gone."""
         started = self._clock.monotonic()
@@ -233,6 +233,7 @@ class Elector:
             resting_ms=stepped_down_ms,
             present=self._leases.present,
             slow=self._slow,
+            lasting_ms=self.watch.lasting_ms(started),
         )
         fleet = self._registry.heartbeat(status, shards=len(self.leaderships))
         self._say_slow(fleet.slowest, self._clock.monotonic() - started)
@@ -242,6 +243,7 @@ class Elector:
         known = {shard: owner for shard, owner in fleet.leases.items() if not self._unknown(shard, owner)}
         fleet = fleet._replace(leases=known)
         self.fleet = fleet
+        self.watch.saw(fleet, self._clock.monotonic())
         self._say_away(fleet.away)
         self._follow(fleet)
         return fleet
@@ -267,7 +269,7 @@ class Elector:
                 new.setdefault(leader, []).append(shard)
         for leader, shards in new.items():
             extra = {"event": "standing_by", "leader": leader, "shards": shards}
-            log.info("Standing by; %s leads %s", leader, _listed(shards), extra=extra)
+            log.info("Standing by; %s leads %s", leader, shards_text(shards), extra=extra)
 
     def _take(self, shards: Sequence[int], fleet: FleetView) -> None:
         if not shards:
@@ -296,7 +298,7 @@ class Elector:
         tokens = {shard: token for shard, token in self._held().items() if shard in shards}
         if tokens and self._release(tokens):
             extra = {"event": "shards_handed_over", "shards": list(tokens)}
-            log.info("Handed %s over", _listed(list(tokens)), extra=extra)
+            log.info("Handed %s over", shards_text(list(tokens)), extra=extra)
 
     def _release(self, tokens: Mapping[int, int]) -> int:
         for shard, token in tokens.items():
@@ -356,7 +358,8 @@ class Elector:
     def _look(self) -> bool:
         """Check several times a second whether the other daemons are present; True if another one is gone."""
         now = self._clock.monotonic()
-        if now < self._look_at or not self._can_look or self.fleet is None or self._leads_all():
+        can_look = self._can_look and len(self._held()) < len(self.leaderships)
+        if now < self._look_at or not can_look or self.fleet is None:
             return False
         self._look_at = now + LOOK_EVERY
         watched = self._presence.watched(self.fleet)
@@ -384,7 +387,7 @@ class Elector:
             self._registry.leave(self._me)
             if tokens and self._release(tokens):
                 extra = {"event": "lease_released", "shards": list(tokens)}
-                log.info("Released the lease of %s", _listed(list(tokens)), extra=extra)
+                log.info("Released the lease of %s", shards_text(list(tokens)), extra=extra)
         except StoreError as error:
             log.warning(
                 "Could not release the leases; they end by themselves: %s", error, extra={"event": "lease_left"}
@@ -393,7 +396,3 @@ class Elector:
 
 def _heartbeat_every(ttl: float) -> float:
     return min(HEARTBEAT_EVERY, ttl * HEARTBEAT_EVERY / 15)
-
-
-def _listed(shards: Sequence[int]) -> str:
-    return f"shard{'s' if shards[1:] else ''} {', '.join(map(str, shards))}"

@@ -15,7 +15,7 @@ from beatd.beat.term import Term
 from beatd.exceptions import BeatdError, BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.redaction import redacted_text
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.timestamps import iso_ms, span_text
+from beatd.timestamps import iso_ms, span_text, utc_text
 
 log = logging.getLogger("beatd.beat")
 
@@ -216,8 +216,9 @@ class Held:
         if self._said > SAID_ONE_BY_ONE:
             return
         extra = {"event": "entry_failed", "entry": name, "reason": held.reason, "attempts": held.attempts}
-        again = iso_ms(held.again_ms)
-        log.error("%s is held back: %s; next try at %s", name, held.reason, again, extra=extra | {"again_at": again})
+        extra["again_at"] = iso_ms(held.again_ms)
+        text = "%s is held back since %s: %s; next try at %s"
+        log.error(text, name, utc_text(held.since_ms), held.reason, utc_text(held.again_ms), extra=extra)
 
     def _log_recovered(self, name: str, held: _Held, now_ms: int) -> None:
         extra = {"event": "entry_recovered", "entry": name, "attempts": held.attempts}

@@ -7,25 +7,28 @@ store answers, and the daemon is a standby or sends its runs in time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 
 import beatd
 from beatd.beat.daemon_status import DaemonParts
+from beatd.beat.problems import blocked_runs, fault_text, is_blocked
 from beatd.beat.term import Leadership
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.metrics.counters import DaemonCounters, EntryLimit
-from beatd.metrics.families import family, gauge, text
-from beatd.store.daemon_registry import LATE_MS, Sizes, Status
+from beatd.metrics.families import LateEntries, family, gauge, outcome_families, problem_family, text
+from beatd.planning.problems import Problem, store_problem
+from beatd.store.daemon_registry import Sizes, Status
 from beatd.timestamps import span_text
 
 HUNG_MS = 60_000
 """A loop without progress for longer than this hangs."""
 _SHARED_S, _SUCCESSES_S = 1.0, 5.0
-"""Time for which answers of the store are used again: sizes, and last successes."""
+"""Time for which answers of the store are used again: sizes, and outcomes of entries."""
 
 
 class DaemonMetrics:
@@ -43,6 +46,8 @@ class DaemonMetrics:
         self._sizes: Sizes | StoreError = Sizes([], 0, 0)
         self._successes: dict[str, int] = {}
         self._successes_at: float | None = None
+        self._outcomes: list[Metric] = []
+        self._outcomes_at: float | None = None
         self._asked_at: float | None = None
         self._began_at = clock.monotonic()
 
@@ -73,9 +78,8 @@ class DaemonMetrics:
             away_s = parts.store_away_s()
             yield f"{sizes}, for {span_text(int(away_s * 1000))}" if away_s >= 1 else str(sizes)
         status = parts.status.status()
-        if max(status.problem_ms, status.late_ms) > LATE_MS:
-            reason = status.problem or "see its log"
-            yield f"runs are {span_text(max(status.late_ms, status.problem_ms))} late: {reason}"
+        if is_blocked(status) and (fault := blocked_runs(status)) is not None:
+            yield fault_text(fault, self._clock.now_ms() - (fault.lasting_ms or 0))
         if status.read_ms_ago is None:
             yield "the entries and pauses in the state store have not been read yet"
 
@@ -89,7 +93,10 @@ class DaemonMetrics:
         if parts is None:
             return
         status = parts.status.status()
+        yield problem_family(one.kind for one in _problems(parts, sizes))
         yield from _status_families(status)
+        if (offset_ms := parts.clock_offset_ms()) is not None:
+            yield family("beatd_clock_offset_seconds", [((status.id,), offset_ms / 1000)])
         yield gauge("beatd_daemon_config_faults", parts.counters.faults + status.faults)
         yield from _leadership_families(parts.leaderships)
         if not isinstance(sizes, StoreError):
@@ -98,8 +105,23 @@ class DaemonMetrics:
             yield family("beatd_outbox_length", lengths)
             yield gauge("beatd_dead_letters", sizes.dead_letters)
             yield gauge("beatd_notifications_waiting", sizes.notices)
+            yield from self._outcome_families(parts)
         yield from _counter_families(parts.counters, self._limit)
         yield from self._entry_families(parts)
+
+    def _outcome_families(self, parts: DaemonParts) -> Iterable[Metric]:
+        """The entries that fail or are late, and targets without notifications, as the leader of shard 0 tells them:
+        some seconds old at most; none where a key is not beatd's."""
+        if parts.leaderships[0].term() is None:
+            return ()
+        with self._lock:
+            now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+            if self._outcomes_at is None or now - self._outcomes_at > _SUCCESSES_S:
+                self._outcomes = []
+                with suppress(StoreError):
+                    self._outcomes = [*outcome_families(*_outcomes(parts, now_ms), now_ms)]
+                self._outcomes_at = self._clock.monotonic()
+            return self._outcomes
 
     def _waited_s(self) -> float:
         """Seconds for which the start has been waiting for the store."""
@@ -141,6 +163,18 @@ class DaemonMetrics:
                     self._sizes = error.with_traceback(None)
                 self._asked_at = self._clock.monotonic()
             return self._sizes
+
+
+def _outcomes(parts: DaemonParts, now_ms: int) -> tuple[dict[str, int], LateEntries]:
+    failing, unreached = parts.outcomes.failing(), parts.undelivered.read()
+    undelivered = {name: one.since_ms for name, one in unreached.items() if one.is_problem(now_ms)}
+    late = LateEntries(parts.outcomes.overdue(), parts.outcomes.too_long(), undelivered)
+    return {name: one.failures for name, one in failing.items()}, late
+
+
+def _problems(parts: DaemonParts, sizes: Sizes | StoreError) -> Sequence[Problem]:
+    """The problems of the fleet at the last heartbeat; without the store, that it is away."""
+    return [store_problem(sizes)] if isinstance(sizes, StoreError) else parts.problems()
 
 
 def _status_families(status: Status) -> Iterator[Metric]:

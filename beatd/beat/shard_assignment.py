@@ -132,6 +132,9 @@ class ShardPlanner:
         others = sorted(each.id for each in alive.values() if each.digest != me.digest)
         text = f"The schedule here ({me.digest}) is not that of {', '.join(others)}; {REMEDY}" if settled else ""
         self._say("config_mismatch", text, "All daemons have the same schedule again")
+        versions = sorted({each.version for each in alive.values()} - {""})
+        text = f"The daemons have different versions: {', '.join(versions)}" if len(versions) > 1 else ""
+        self._say("version_mismatch", text, "All daemons have the same version again")
         offset = me.clock_offset_ms or 0
         ahead = "ahead of" if offset > 0 else "behind"
         text = f"The clock of this host is {span_text(abs(offset))} {ahead} the state store's; runs leave as it says"

@@ -12,6 +12,7 @@ from beatd.clock import SystemClock
 from beatd.exceptions import StoreUnavailable
 from beatd.listen_address import ListenAddress
 from beatd.model import Settings
+from beatd.planning.problems import problem_facts, store_problem
 from beatd.timestamps import iso_ms, utc_text
 from beatd.urls import shown
 
@@ -49,4 +50,5 @@ def without_store(error: StoreUnavailable, settings: Settings) -> dict[str, Any]
         "ready": False,
         "not_ready": [str(error)],
         "problems": [str(error)],
+        "problem_details": [problem_facts(store_problem(error, error.since_ms))],
     }

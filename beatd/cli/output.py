@@ -55,7 +55,11 @@ def print_refused(faults: Sequence[Fault]) -> None:
 
 def print_colored(text: str, color: str | None) -> None:
     """Print one line in a color, where standard output is a terminal and NO_COLOR is not set."""
-    click.secho(printable(text), fg=None if os.environ.get("NO_COLOR") else color)
+    click.echo(_colored(printable(text), color))
+
+
+def _colored(text: str, color: str | None) -> str:
+    return click.style(text, fg=color) if color and not os.environ.get("NO_COLOR") else text
 
 
 def print_json(value: Any) -> None:
@@ -178,12 +182,12 @@ def _print_block(console: Console, row: Sequence[str], widths: Sequence[int], st
             console.print(line, soft_wrap=True)
 
 
-def print_problem(text: str) -> None:
-    """Print a problem after ``!``."""
-    print_folded(f"! {text}")
+def print_problem(text: str, *, blocks: bool = False) -> None:
+    """Print a problem after ``!``; one that blocks runs is red in a terminal."""
+    print_folded(f"! {text}", color="red" if blocks else None)
 
 
-def print_folded(text: str, indent: int = 2) -> None:
+def print_folded(text: str, indent: int = 2, color: str | None = None) -> None:
     """Print a sentence; in a terminal its further lines are indented, and no word is broken."""
     line = printable(text)
     if sys.stdout.isatty():
@@ -191,7 +195,7 @@ def print_folded(text: str, indent: int = 2) -> None:
 
         width, margin = max(Console().width, 20), " " * indent
         line = textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
-    click.echo(line)
+    click.echo(_colored(line, color))
 
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

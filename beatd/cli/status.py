@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from beatd import sources
+from beatd.beat.problems import shards_text
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
-from beatd.cli.problems import problems, shards
+from beatd.cli.problems import problems
+from beatd.cli.status_document import ENTRIES_TOLD, facts
 from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
-from beatd.client.history import held_facts, pause_facts
 from beatd.client.moments import local_text
-from beatd.client.outcomes import OutcomeReader, error_facts
+from beatd.client.outcomes import OutcomeReader
 from beatd.config.loader import load_settings
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import Settings
+from beatd.planning.problems import Problem
 from beatd.state_store import running_store
 from beatd.store import server_check
 from beatd.store.client import connect, is_cluster, place_of
-from beatd.store.daemon_registry import FleetView, Member, Registry
+from beatd.store.daemon_registry import FleetView, Member, Registry, Status
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
@@ -34,13 +36,11 @@ from beatd.store.rights import state_of
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.undelivered import Undelivered, Unreached
-from beatd.timestamps import iso_ms, span_text
+from beatd.timestamps import span_text
 
 if TYPE_CHECKING:
     import redis
 
-_HELD_TOLD = 1_000
-"""Held-back entries in the JSON document."""
 _ERRORS_TOLD = 100
 """Entries that fail of which the last error is read."""
 _OF_APP = {"app_name": "APP", "broker": "BROKER_URL"}
@@ -75,6 +75,7 @@ class Overview(NamedTuple):
     fleet: FleetView
     outboxes: list[int]
     """Messages in the outbox of each shard."""
+    dead_letters: int
     lease_keys: list[str]
     runtime: Changes
     held: dict[str, HeldBackEntry]
@@ -96,15 +97,14 @@ class Overview(NamedTuple):
     """What will soon be wrong with the state store."""
 
     @property
-    def is_ready(self) -> bool:
-        """True if no problem blocks runs."""
-        return not any(problem.blocks for problem in problems(self))
-
-    @property
     def alive(self) -> list[Member]:
         """The daemons that are alive, the oldest first."""
         present = (one for one in self.fleet.daemons.values() if one.alive)
         return sorted(present, key=lambda one: (one.status.started_ms, one.status.id))
+
+    def is_eligible(self, one: Status) -> bool:
+        """True if a daemon may lead."""
+        return not why_aside(one, [other.status for other in self.alive])
 
     def led_by(self, daemon_id: str) -> dict[int, int]:
         """The shards that a daemon leads, each with its term."""
@@ -154,11 +154,12 @@ def status(
     if as_json:
         print_json(facts(seen) | workers_document(workers))
     else:
-        _print(seen, settings.timezone)
+        _print(seen, settings)
         print_workers(workers)
         for sign in workers.signs:
             print_problem(sign)
-    if not seen.is_ready or (check and (workers.unattended or any(problems(seen)))):
+    found = list(problems(seen))
+    if any(problem.blocks for problem in found) or (check and (workers.unattended or found)):
         raise click.exceptions.Exit(1)
 
 
@@ -179,7 +180,7 @@ def _overview(
     registry, outcomes = Registry(client, keys), Outcomes(client, keys)
     with joint_reads() as read:
         fleet = read(registry.look, shards=shards)
-        outboxes = read(registry.outboxes, shards=shards)
+        sizes = read(registry.sizes, shards=shards)
         facts = read(server_check.facts, client)
         changes = read(_changes, Runtime(client, keys))
         held = read(_held_back, HeldBack(client, keys, shards=shards))
@@ -195,7 +196,8 @@ def _overview(
         server=server_check.described(facts.result()),
         prefix=settings.redis.prefix,
         fleet=fleet.result(),
-        outboxes=outboxes.result(),
+        outboxes=sizes.result().outboxes,
+        dead_letters=sizes.result().dead_letters,
         lease_keys=[keys.shard(shard).lease for shard in range(shards)],
         runtime=changes.result(),
         held=held_entries,
@@ -216,7 +218,7 @@ def _overview(
 
 def _held_back(held_back: HeldBack) -> tuple[int, dict[str, HeldBackEntry]]:
     count = held_back.count()
-    return count, held_back.all(_HELD_TOLD) if count else {}
+    return count, held_back.all(ENTRIES_TOLD) if count else {}
 
 
 def _failing(outcomes: OutcomeReader) -> dict[str, Failing]:
@@ -238,16 +240,21 @@ def _changes(runtime: Runtime) -> Changes:
     return Changes(*counts.result(), dict(sorted(paused.result())))
 
 
-def _print(seen: Overview, timezone: str) -> None:
-    found = list(problems(seen))
+def _print(seen: Overview, settings: Settings) -> None:
+    found, timezone = list(problems(seen)), settings.timezone
     for problem in found:
-        print_problem(local_text(problem.text, timezone))
+        print_problem(local_text(problem.text, timezone), blocks=problem.blocks)
     if found:
         click.echo()
+        print_line(f"Health       {_health(found)}")
     print_line(f"State store  {seen.place}, {seen.server}, prefix {seen.prefix}")
     print_line(f"Outbox       {plural(sum(seen.outboxes), 'message')}")
     if len(seen.outboxes) == 1:
         print_line(f"Leader       {_leader(seen)}")
+    if len(seen.alive) == 1 and settings.redis.url != "embedded":
+        print_line("Standby      none: if this daemon ends, no run is sent until another one starts")
+    if seen.dead_letters:
+        print_line(f"Dead letters {seen.dead_letters:,}; see beatd dead-letters list")
     if seen.runtime.revision or seen.runtime.entries or seen.runtime.pauses:
         print_line(f"Runtime      {plural(seen.runtime.entries, 'entry')}, revision {seen.runtime.revision:,}")
     for number, line in enumerate(_paused(seen.runtime)):
@@ -258,6 +265,15 @@ def _print(seen: Overview, timezone: str) -> None:
     if len(seen.outboxes) > 1 and (seen.alive or seen.fleet.leases):
         click.echo()
         print_table(["shard", "leader", "term", "outbox"], _shard_rows(seen))
+
+
+def _health(found: Sequence[Problem]) -> str:
+    """Summary of the problems, which may have left the screen."""
+    blocking = sum(problem.blocks for problem in found)
+    if not blocking:
+        return f"runs are sent; {plural(len(found), 'problem')} above"
+    first = "the first" if blocking == 1 else f"the first {blocking}"
+    return f"runs are blocked by {first} of {plural(len(found), 'problem')} above"
 
 
 def _paused(runtime: Changes) -> Iterator[str]:
@@ -285,9 +301,9 @@ def _row(one: Member, seen: Overview) -> list[str]:
     heard = f"{span_text(one.age_ms)} ago"
     led = seen.led_by(each.id)
     if led:
-        role = f"leads {shards(list(led))}" if len(seen.outboxes) > 1 else f"leads, term {led[0]}"
+        role = f"leads {shards_text(list(led))}" if len(seen.outboxes) > 1 else f"leads, term {led[0]}"
     else:
-        role = "not eligible" if why_aside(each, [other.status for other in seen.alive]) else "standby"
+        role = "standby" if seen.is_eligible(each) else "not eligible"
     return [each.id, up, heard, f"{each.entries + each.runtime:,}", each.digest[:8], role]
 
 
@@ -298,98 +314,3 @@ def _shard_rows(seen: Overview) -> Iterator[list[str]]:
         if shard in seen.fleet.away:
             leader = ["unknown: its node is away", ""]
         yield [str(shard), *leader, f"{waiting:,}"]
-
-
-def facts(seen: Overview) -> dict[str, Any]:
-    """The document of ``--json``."""
-    return {
-        "state_store": {"place": seen.place, "server": seen.server, "prefix": seen.prefix},
-        "daemons": [_daemon(one, seen) for one in seen.fleet.daemons.values()],
-        "shards": [_shard(shard, waiting, seen) for shard, waiting in enumerate(seen.outboxes)],
-        "outbox": sum(seen.outboxes),
-        "runtime": _runtime(seen.runtime),
-        "same_schedule": len({one.status.digest for one in seen.alive}) <= 1,
-        "ready": seen.is_ready,
-        "not_ready": [problem.text for problem in problems(seen) if problem.blocks],
-        "problems": [problem.text for problem in problems(seen)],
-        "held_back": [{"entry": name, **held_facts(held)} for name, held in sorted(seen.held.items())],
-        "held_back_count": seen.held_count,
-        "failing": [_failing_facts(name, one) for name, one in islice(seen.failing.items(), _HELD_TOLD)],
-        "failing_count": len(seen.failing),
-        "overdue": _since_facts(seen.overdue),
-        "overdue_count": len(seen.overdue),
-        "undelivered": [
-            {
-                "target": name,
-                "since": iso_ms(one.since_ms),
-                "attempts": one.attempts,
-                "given_up": one.given_up,
-                "error": one.error,
-            }
-            for name, one in seen.undelivered.items()
-        ],
-        "too_long": _since_facts(seen.too_long),
-        "too_long_count": len(seen.too_long),
-    }
-
-
-def _since_facts(since: Mapping[str, int]) -> list[dict[str, str]]:
-    return [{"entry": name, "since": iso_ms(since_ms)} for name, since_ms in islice(since.items(), _HELD_TOLD)]
-
-
-def _failing_facts(name: str, one: Failing) -> dict[str, Any]:
-    return {
-        "entry": name,
-        "since": None if one.since_ms is None else iso_ms(one.since_ms),
-        "failures": one.failures,
-        "last_error": one.error and error_facts(one.error),
-    }
-
-
-def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
-    each = one.status
-    return {
-        "id": each.id,
-        "host": each.host,
-        "pid": each.pid,
-        "version": each.version,
-        "alive": one.alive,
-        "seen_ms_ago": one.age_ms,
-        "started_at": iso_ms(each.started_ms),
-        "entries": each.entries,
-        "digest": each.digest,
-        "runtime_entries": each.runtime,
-        "paused": each.paused,
-        "revision": each.revision,
-        "resting_ms": each.resting_ms,
-        "config": each.config,
-        "calendar_faults": each.calendar_faults,
-        "task_faults": each.task_faults,
-        "more_task_faults": each.more_task_faults,
-        "file_faults": each.file_faults,
-        "more_file_faults": each.more_file_faults,
-        "clock_offset_ms": each.clock_offset_ms,
-        "turned_ms_ago": each.turned_ms_ago,
-        "late_ms": each.late_ms,
-        "held_back": each.held,
-        "problem": each.problem or None,
-        "shards": [{"shard": shard, "term": term} for shard, term in seen.led_by(each.id).items()],
-    }
-
-
-def _runtime(changes: Changes) -> dict[str, Any]:
-    noted = {name: pause_facts(pause) for name, pause in changes.paused.items()}
-    return {"revision": changes.revision, "entries": changes.entries, "pauses": changes.pauses, "paused": noted}
-
-
-def _shard(shard: int, waiting: int, seen: Overview) -> dict[str, Any]:
-    holder = seen.fleet.leases.get(shard)
-    if holder and holder.is_foreign:
-        holder = None
-    return {
-        "shard": shard,
-        "leader": holder.daemon_id if holder else None,
-        "term": holder.token if holder else None,
-        "lease_ms": holder.left_ms if holder else None,
-        "outbox": waiting,
-    }

@@ -52,7 +52,7 @@ class SeenWorkers(NamedTuple):
         """Things to look at, each in one line."""
         for one in self.unattended:
             count = plural(one["messages"], "message")
-            yield f"queue {one['name']}: {count} and no worker; start one: beatd worker -Q {one['name']}"
+            yield f"queue {one['name']}: {count} and {one['problem']}"
         if self.problem:
             yield f"workers are unknown: {self.problem}"
 

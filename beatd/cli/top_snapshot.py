@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from beatd import sources
-from beatd.cli import status
 from beatd.cli.output import plural
+from beatd.cli.status import look
+from beatd.cli.status_document import facts
 from beatd.cli.top_view import PAGE, Away, Change, Row, Snapshot, Style, Table, Wanted
 from beatd.client.history import pause_facts
 from beatd.client.moments import local_text, moment_text
@@ -109,7 +110,7 @@ class Collector:
         self.snapshot = last._replace(now_ms=now_ms, away=last.away or Away(now_ms, reason))
 
     def _overview(self) -> dict[str, Any]:
-        return status.facts(status.look(self.settings, self._rare))
+        return facts(look(self.settings, self._rare))
 
     def _look(self, wanted: Wanted, now_ms: int) -> Snapshot:
         overview, timezone = self._store.status(), self.settings.timezone

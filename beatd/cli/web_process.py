@@ -6,9 +6,10 @@ import logging
 import socket
 
 from beatd import config, sources
-from beatd.cli import status
 from beatd.cli.metrics import MetricsOptions
 from beatd.cli.run import configure_logging
+from beatd.cli.status import look
+from beatd.cli.status_document import facts
 from beatd.clock import SystemClock
 from beatd.model import Settings
 from beatd.sources.calendars import Calendars
@@ -49,9 +50,7 @@ def run(
     configure_logging(settings.log, log_level, log_format, config.environment())
     logging.getLogger("beatd.sources").setLevel(logging.CRITICAL)  # the page says it, and the daemons' logs do
     rare = RareCheck()
-    store = StoreView(
-        lambda: status.facts(status.look(settings, rare)), lambda: running_store(settings), settings.redis, clock
-    )
+    store = StoreView(lambda: facts(look(settings, rare)), lambda: running_store(settings), settings.redis, clock)
     broker = BrokerView(str(path), lambda: plan.settings, lambda: running_store(settings), clock)
     guards = _guards(settings, listener, names)
     tls = context_of(settings.web)

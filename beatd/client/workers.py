@@ -89,6 +89,9 @@ def worker_facts(name: str, stats: Any, active: Any, queues: Any) -> dict[str, A
     }
 
 
+_UNATTENDED = "no worker; start one: beatd worker -Q {}"
+
+
 def queue_facts(
     lengths: Mapping[str, QueueLength], entries: Mapping[str, int], workers: Collection[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -104,7 +107,7 @@ def queue_facts(
             "oldest_s": length.oldest_s,
             "entries": entries.get(queue, 0),
             "workers": takers.get(queue, []),
-            "problem": "messages wait and no worker takes them" if length.messages and not takers.get(queue) else None,
+            "problem": _UNATTENDED.format(queue) if length.messages and queue not in takers else None,
         }
         for queue, length in lengths.items()
     ]

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+ENTRIES_NAMED = 100
+"""Entries with a problem that have a sample of their own, for each kind of problem."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -33,6 +38,9 @@ _INSTALLATION = {
     "beatd_store_up": Definition("gauge", "1 while the state store answers."),
     "beatd_store_down_seconds": Definition(
         "gauge", "Seconds since the state store stopped answering, as far as the process knows; 0 while it answers."
+    ),
+    "beatd_problems": Definition(
+        "gauge", "Problems by kind, as beatd status has them; of a daemon those of the fleet.", ("kind",)
     ),
     "beatd_late_seconds": Definition("gauge", "Lateness of the oldest run that a daemon has not sent.", ("daemon",)),
     "beatd_held_back_entries": Definition("gauge", "Entries that are held back."),
@@ -137,6 +145,37 @@ def family(name: str, samples: Samples) -> Metric:
 def gauge(name: str, value: float) -> Metric:
     """Make a metric without labels."""
     return family(name, [((), value)])
+
+
+def problem_family(kinds: Iterable[str]) -> Metric:
+    """Make the metric of the problems of these kinds."""
+    return family("beatd_problems", [((kind,), count) for kind, count in sorted(Counter(kinds).items())])
+
+
+class LateEntries(NamedTuple):
+    """Since when (ms) entries are overdue, run for too long, and targets get no notifications."""
+
+    overdue: Mapping[str, int]
+    too_long: Mapping[str, int]
+    undelivered: Mapping[str, int]
+
+
+def outcome_families(
+    failures: Mapping[str, int], late: LateEntries, now_ms: int, failing: int | None = None
+) -> Iterator[Metric]:
+    """Make the metrics of entries that fail or are late. ``failing``: how many, if ``failures`` has not all."""
+
+    def lasting(since: Mapping[str, int]) -> Samples:
+        first = islice(since.items(), ENTRIES_NAMED)
+        return [((name,), max(now_ms - since_ms, 0) / 1000) for name, since_ms in first]
+
+    yield gauge("beatd_failing_entries", len(failures) if failing is None else failing)
+    yield gauge("beatd_overdue_entries", len(late.overdue))
+    yield gauge("beatd_too_long_entries", len(late.too_long))
+    yield family("beatd_entry_failures", [((name,), count) for name, count in islice(failures.items(), ENTRIES_NAMED)])
+    yield family("beatd_entry_overdue_seconds", lasting(late.overdue))
+    yield family("beatd_entry_too_long_seconds", lasting(late.too_long))
+    yield family("beatd_notifications_undelivered_seconds", lasting(late.undelivered))
 
 
 class _Collector:

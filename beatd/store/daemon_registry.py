@@ -82,6 +82,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Why its turns fail, so that no run leaves; empty when they do not."""
     problem_ms: int = 0
     """For how long they have failed, at the time of writing."""
+    unreplicated: str = ""
+    """The servers whose replicas do not confirm claims, as one line; empty when they do, or need not."""
+    lasting_ms: dict[str, int] = {}
+    """For how long this daemon's problems, and those of the fleet, have lasted at the time of writing: by their kind
+    and subject."""
 
 
 class Member(NamedTuple):
@@ -154,10 +159,6 @@ class Registry:
         """Remove a daemon that shuts down in order."""
         with translate_errors(self._client):
             self._client.hdel(self._keys.daemons, daemon_id)
-
-    def outboxes(self, *, shards: int) -> list[int]:
-        """Return the number of messages in the outbox of each shard; none in a key of another type."""
-        return self.sizes(shards=shards).outboxes
 
     def sizes(self, *, shards: int) -> Sizes:
         """Return the sizes of everything that waits in the state store; 0 for a key of another type."""

@@ -70,7 +70,17 @@ def state_of(info: dict[str, Any], *, in_cluster: bool = False) -> tuple[list[st
         wrong.append(f"its memory is full: {used:,} of {most:,} bytes (maxmemory)")
     elif most and used >= _FULL * most:
         notes.append(f"its memory is nearly full: {used:,} of {most:,} bytes (maxmemory)")
+    if text := eviction(info):
+        notes.append(text)
     return wrong, notes
+
+
+def eviction(info: dict[str, Any]) -> str:
+    """From ``INFO``: that the server may delete keys; empty if it never does."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return ""
+    return f"maxmemory-policy is {policy}: keys of the schedule can vanish when memory is short; set it to noeviction"
 
 
 def _commands(name: str) -> list[Command]:

@@ -53,6 +53,12 @@ class Replicas:
         self._timeout_ms = timeout_ms
         self._lags: dict[str, _Lag] = {}
 
+    @property
+    def unreplicated(self) -> str:
+        """The servers whose replicas do not confirm claims, as one line. May be read from any thread."""
+        behind = ", ".join(sorted(self._lags.copy()))
+        return behind and f"replicas of {behind} do not confirm (wait_replicas = {self.wanted}, {self._timeout_ms} ms)"
+
     def command(self, server: str) -> tuple[str | int, ...]:
         """Return the command after each write, on its connection: a server counts the writes of a connection."""
         lag = self._lags.get(server)

@@ -15,6 +15,7 @@ from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store.client import IS_CLUSTER, is_cluster, place_of, server_of, store_error, translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys, ShardKeys, type_of
 from beatd.store.pipeline import joint_reads
+from beatd.store.rights import eviction
 from beatd.store.script import Script
 from beatd.store.sentinels import service_of
 
@@ -162,12 +163,8 @@ def _check_version(info: dict[str, Any], place: str, *, in_cluster: bool = False
 
 
 def _warnings(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        yield (
-            "store_evicts",
-            f"maxmemory-policy is {policy}: keys of the schedule can vanish when memory is short; set it to noeviction",
-        )
+    if text := eviction(info):
+        yield "store_evicts", text
     if info.get("role") == "slave":
         yield "store_is_replica", "this server is a read-only replica; give the URL of its primary"
 

@@ -22,6 +22,7 @@ from beatd.exceptions import Fault, ScheduleError
 from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.preview import new_state, upcoming
+from beatd.planning.problems import Problem, problem_facts
 from beatd.schedules import duration_ms
 from beatd.store.audit import AuditRecord
 from beatd.store.history import RecordFilter
@@ -64,20 +65,8 @@ class Documents:
     def problems(self) -> dict[str, Any]:
         """All problems as sentences, and whether runs leave; the first ones keep them from leaving."""
         status = self.store.status()
-        blocking = set(status["not_ready"])
-        found = [{"text": text, "blocks": text in blocking} for text in status["problems"]]
-        found += [{"text": text, "blocks": False} for text in self.file_problems(status)]
+        found = [*status["problem_details"], *map(problem_facts, file_problems(self.plan, status))]
         return {"ready": status["ready"], "problems": found}
-
-    def file_problems(self, status: Document | None = None) -> Iterator[str]:
-        """Problems of the page's own file."""
-        plan, faults = self.plan, self.plan.faults
-        if faults:
-            more = f" … and {len(faults) - FAULTS_SHOWN} more" if faults[FAULTS_SHOWN:] else ""
-            listed = "; ".join(map(str, faults[:FAULTS_SHOWN]))
-            yield f"The file has errors; showing the last valid schedule: {listed}{more}"
-        elif status is not None and mismatch(status, plan.listing.digest, plan.age):
-            yield f"No daemon has the schedule of {plan.path}, which is shown below: run beatd reload"
 
     def entries(self, view: View) -> dict[str, Any]:
         """A page of the entries that match."""
@@ -227,6 +216,19 @@ def letter_filter(
 def fault_facts(fault: Fault) -> dict[str, Any]:
     """A fault of a file: its place, and what is wrong."""
     return {"file": fault.file, "line": fault.line, "path": fault.path, "message": fault.message}
+
+
+def file_problems(plan: EntryListing, status: Document | None) -> Iterator[Problem]:
+    """Problems of the page's own file. ``status`` is None while the store is away."""
+    faults = plan.faults
+    if faults:
+        more = f" … and {len(faults) - FAULTS_SHOWN} more" if faults[FAULTS_SHOWN:] else ""
+        listed = "; ".join(map(str, faults[:FAULTS_SHOWN]))
+        text = f"The file has errors; showing the last valid schedule: {listed}{more}"
+        yield Problem("page_file_broken", text, subject=str(plan.path))
+    elif status is not None and mismatch(status, plan.listing.digest, plan.age):
+        text = f"No daemon has the schedule of {plan.path}, which is shown below: run beatd reload"
+        yield Problem("page_schedule_unknown", text, subject=str(plan.path))
 
 
 def mismatch(status: Document, digest: str, age: float) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -14,16 +12,24 @@ import beatd
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.metrics.counters import EntryLimit
-from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
+from beatd.metrics.families import (
+    CONTENT_TYPE,
+    ENTRIES_NAMED,
+    LateEntries,
+    family,
+    gauge,
+    outcome_families,
+    problem_family,
+    text,
+)
+from beatd.planning.problems import Problem, store_problem
 from beatd.store.outcomes import Summary
 from beatd.timestamps import to_ms
+from beatd.web.documents import file_problems
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
 
 __all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "outcome_families", "text", "without_store"]
-
-HELD_NAMED = 100
-"""Entries that are held back, each with a sample of its own."""
 
 BY_ENTRY = EntryLimit(1_000)
 """With more entries, only the sum of their runs is told: each label value is a time series for ever."""
@@ -39,7 +45,7 @@ def families(
     yield gauge("beatd_store_down_seconds", 0)
     yield from _daemon_families(daemons)
     yield gauge("beatd_held_back_entries", status["held_back_count"])
-    yield family("beatd_entry_held_back", [((held["entry"],), 1) for held in status["held_back"][:HELD_NAMED]])
+    yield family("beatd_entry_held_back", [((held["entry"],), 1) for held in status["held_back"][:ENTRIES_NAMED]])
     yield gauge("beatd_daemons", len(daemons))
     yield gauge("beatd_shards", len(shards))
     yield gauge("beatd_config_mismatch", int(not status["same_schedule"]))
@@ -53,13 +59,9 @@ def families(
         yield gauge("beatd_runs_total", sum(runs))
 
 
-def undelivered_family(status: Mapping[str, Any], now_ms: int) -> Metric:
-    """The targets that get no notifications."""
-    since_ms = {
-        one["target"]: to_ms(datetime.fromisoformat(one["since"])) for one in status["undelivered"][:HELD_NAMED]
-    }
-    samples = [((target,), max(now_ms - since, 0) / 1000) for target, since in since_ms.items()]
-    return family("beatd_notifications_undelivered_seconds", samples)
+def _undelivered(status: Mapping[str, Any]) -> dict[str, int]:
+    """Since when (ms) targets get no notifications."""
+    return {one["target"]: to_ms(datetime.fromisoformat(one["since"])) for one in status["undelivered"]}
 
 
 def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
@@ -80,24 +82,6 @@ def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     yield family("beatd_clock_offset_seconds", offsets)
 
 
-def outcome_families(
-    status: Mapping[str, Any],
-    overdue: Mapping[str, int],
-    now_ms: int,
-    *,
-    too_long: Mapping[str, int] = MappingProxyType({}),
-) -> Iterator[Metric]:
-    """The metrics of entries that fail, are overdue or run for too long."""
-    late, long = (_lasting(since, now_ms) for since in (overdue, too_long))
-    yield gauge("beatd_failing_entries", status["failing_count"])
-    yield gauge("beatd_overdue_entries", status["overdue_count"])
-    failing = [((one["entry"],), one["failures"]) for one in status["failing"][:HELD_NAMED]]
-    yield family("beatd_entry_failures", failing)
-    yield family("beatd_entry_overdue_seconds", late)
-    yield gauge("beatd_too_long_entries", len(too_long))
-    yield family("beatd_entry_too_long_seconds", long)
-
-
 def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> Iterator[Metric]:
     """Ended attempts by outcome and entry."""
     known = {name: summaries[name] for name in names if name in summaries}
@@ -107,17 +91,14 @@ def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> It
     yield family("beatd_entry_last_success_timestamp_seconds", successes)
 
 
-def _lasting(since: Mapping[str, int], now_ms: int) -> list[tuple[tuple[str], float]]:
-    return [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(since.items(), HELD_NAMED)]
-
-
 def ended_in_all(totals: Mapping[str, int]) -> Metric:
     """Ended attempts by outcome: for schedules with more entries than may be told one by one."""
     return family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
 
 
-def without_store(entries: int, away_s: float) -> Iterator[Metric]:
+def without_store(entries: int, away_s: float, problem: Problem) -> Iterator[Metric]:
     """The metrics while the state store cannot be asked, for so many seconds by now."""
+    yield problem_family([problem.kind])
     yield gauge("beatd_store_up", 0)
     yield gauge("beatd_store_down_seconds", away_s)
     yield gauge("beatd_entries", entries)
@@ -160,14 +141,19 @@ class PageEndpoint:
             names = [entry.name for entry in self._plan.listing.entries]
             limit = EntryLimit.parse(self._plan.metric_entries)
             status, now_ms = self._store.status(), self._clock.now_ms()
-            troubles = outcome_families(status, self._store.overdue(), now_ms, too_long=self._store.too_long())
+            late = LateEntries(self._store.overdue(), self._store.too_long(), _undelivered(status))
+            failures = {one["entry"]: one["failures"] for one in status["failing"]}
+            troubles = outcome_families(failures, late, now_ms, status["failing_count"])
             outcomes = [*troubles, *self._ended(names, limit)]
             sizes = self._store.sizes()
+            found = [one["kind"] for one in status["problem_details"]]
+            found += [one.kind for one in file_problems(self._plan, status)]
             waiting = [
+                problem_family(found),
                 gauge("beatd_dead_letters", sizes.dead_letters),
                 gauge("beatd_notifications_waiting", sizes.notices),
-                undelivered_family(status, now_ms),
             ]
             return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
-        except StoreError:
-            return list(without_store(len(self._plan.listing.entries), self._store.outage.away_s))
+        except StoreError as error:
+            number, away_s = len(self._plan.listing.entries), self._store.outage.away_s
+            return list(without_store(number, away_s, store_problem(error)))

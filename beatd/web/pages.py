@@ -172,6 +172,8 @@ def daemon_rows(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, An
             parts = (f"{one['shard']} (term {one['term']})" for one in led)
             role = f"leads {', '.join(parts)}" if sharded else f"leads, term {led[0]['term']}"
             kind = "leads"
+        elif not daemon["eligible"]:
+            role = "not eligible"
         started_ms = to_ms(instant(daemon["started_at"]))
         yield {**daemon, "role": role, "kind": kind, "up": span_text(max(now_ms - started_ms, 0))}
 

@@ -105,6 +105,7 @@ COMPONENTS: dict[str, Schema] = {
         id=TEXT,
         host=TEXT,
         alive=FLAG,
+        eligible=FLAG,
         digest=TEXT,
         config=TEXT,
         clock_offset_ms=maybe(WHOLE),
@@ -112,6 +113,14 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "Shard": table(shard=WHOLE, leader=maybe(TEXT), term=maybe(WHOLE), outbox=WHOLE),
     "Worker": table("A worker that answered.", **_WORKER),
+    "Problem": table(
+        "A problem. Its kinds are those of docs/troubleshooting.md.",
+        kind=TEXT,
+        subject=maybe(TEXT),
+        since=maybe(MOMENT),
+        blocks=FLAG,
+        text=TEXT,
+    ),
     "Queue": table(
         name=TEXT, messages=WHOLE, oldest_s=maybe(NUMBER), entries=WHOLE, workers=listed(TEXT), problem=maybe(TEXT)
     ),
@@ -138,8 +147,14 @@ COMPONENTS: dict[str, Schema] = {
     ),
 }
 
-STATUS = table("The document of `beatd status --json`.", ready=FLAG, problems=listed(TEXT), daemons=listed(TABLE))
-PROBLEMS = table(ready=FLAG, problems=listed(table(text=TEXT, blocks=FLAG)))
+STATUS = table(
+    "The document of `beatd status --json`.",
+    ready=FLAG,
+    problems=listed(TEXT),
+    problem_details=listed(ref("Problem")),
+    daemons=listed(TABLE),
+)
+PROBLEMS = table(ready=FLAG, problems=listed(ref("Problem")))
 ENTRIES = table(total=WHOLE, matching=WHOLE, page=WHOLE, pages=WHOLE, per_page=WHOLE, entries=listed(ref("Entry")))
 RUNS = table(runs=listed(ref("Run")))
 FLEET = table(

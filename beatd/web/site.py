@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from itertools import zip_longest
@@ -21,11 +20,12 @@ from beatd.client.history import totals_text
 from beatd.client.outcomes import FAILED
 from beatd.exceptions import StoreError
 from beatd.planning.preview import new_state
+from beatd.planning.problems import problem_facts, store_problem
 from beatd.store.outage import unreachable_text
 from beatd.web import badge, calendar, session
 from beatd.web.access import Access
 from beatd.web.actions import Operator
-from beatd.web.documents import Documents
+from beatd.web.documents import Documents, file_problems
 from beatd.web.heatmap import heat_map, herds, past_bars
 from beatd.web.operations import LETTERS, LIMIT, SELECTION, WINDOW, view_of, wanted_letters
 from beatd.web.pages import Frame, Page, daemon_rows, entry_row, moment, run_row, spread
@@ -40,12 +40,13 @@ _LOOKED_AT = 20_000
 """Runs that the calendar of all entries looks at."""
 
 
-class Problem(NamedTuple):
+class ShownProblem(NamedTuple):
     """A problem as a sentence, and where the page tells more."""
 
     text: str
     link: str = ""
     title: str = ""
+    blocks: bool = False
 
 
 class Site:
@@ -94,12 +95,12 @@ class Site:
         try:
             status, part = documents.selector.look(), documents.selector.slice(view)
         except StoreError as error:
-            texts = [unreachable_text(error), *documents.file_problems()]
-            problems = [Problem(text) for text in texts]
+            away = store_problem(error)._replace(text=unreachable_text(error))
+            problems = [shown(problem_facts(one)) for one in (away, *file_problems(documents.plan, None))]
             part = Slice(view, total=len(documents.plan.listing.entries))
             facts: dict[str, Any] = {"status": None, "part": part, "problems": problems, "daemons": [], "rows": []}
             return self._html(request, "page.html", "/", 503, file=file, filters=FILTERS, orders=ORDERS, **facts)
-        problems = [*problems_of(status), *map(Problem, documents.file_problems(status))]
+        problems = [shown(one) for one in documents.problems()["problems"]]
         rows = [entry_row(look, now_ms, part.outcome(look.entry.name)) for look in part.outlooks]
         daemons = list(daemon_rows(status, now_ms))
         facts = {"status": status, "part": part, "problems": problems, "daemons": daemons, "rows": rows}
@@ -192,7 +193,7 @@ class Site:
         now_ms, status = self._documents.clock.now_ms(), self._documents.status()
         return self._html(
             request, "fleet.html", "/fleet", title="Fleet", document=self._documents.fleet(), status=status,
-            daemons=list(daemon_rows(status, now_ms)),
+            daemons=list(daemon_rows(status, now_ms)), problems=[shown(one) for one in status["problem_details"]],
         )  # fmt: skip
 
     def audit(self, request: Request) -> Response:
@@ -296,25 +297,24 @@ def _table_text(table: Mapping[str, Any] | None) -> str:
         return json.dumps(table, indent=2, default=str)
 
 
-def problems_of(status: Mapping[str, Any]) -> list[Problem]:
-    """The problems as the page shows them: a link in place of the command that tells more."""
-    return [_problem(text) for text in status["problems"]]
-
-
-def _problem(text: str) -> Problem:
-    """A problem. Names of daemons keep their case."""
+def shown(problem: Mapping[str, Any]) -> ShownProblem:
+    """A problem as the page shows it: a link in place of the command that tells more. Names keep their case."""
+    kind, text, subject = problem["kind"], problem["text"], problem["subject"] or ""
     sentence, _, hint = text.rpartition("; see beatd ")
-    shown = sentence or text
-    if text.split(" ", 1)[0] in ("no", "nobody", "the", "entry", "and"):
-        shown = shown[:1].upper() + shown[1:]
-    if match := _OF_ENTRY.match(text) if sentence else None:
-        return Problem(f"{shown}.", f"/entries/{quote(match[1])}", "See the entry")
-    for option, only in (("--failed", "failing"), ("--overdue", "overdue"), ("--held", "held")):
-        if sentence and hint == f"list {option}":
-            return Problem(f"{shown}.", f"/?only={only}", "Show all")
-    return Problem(f"{shown}{f'; see beatd {hint}' if sentence else ''}")
+    start = sentence or text
+    if not (subject and start.startswith(subject)):
+        start = start[:1].upper() + start[1:]
+    if kind.startswith("entry_") and subject:
+        return ShownProblem(f"{start}.", f"/entries/{quote(subject)}", "See the entry")
+    if sentence and kind in _FILTERS:
+        return ShownProblem(f"{start}.", f"/?only={_FILTERS[kind]}", "Show all")
+    return ShownProblem(f"{start}{f'; see beatd {hint}' if sentence else ''}", blocks=problem["blocks"])
 
 
-_OF_ENTRY = re.compile(
-    r"entry (.+?) (?:failed (?:once|[\d,]+ times)|is overdue since|has a run that takes) ", re.DOTALL
-)
+_FILTERS = {
+    "entry_failing": "failing",
+    "entry_overdue": "overdue",
+    "entry_too_long": "overdue",
+    "entry_held_back": "held",
+}
+"""The filter that shows the entries with a problem of that kind."""

@@ -214,7 +214,7 @@ def test_a_slot_without_a_node(make_linked, beatd, start_beatd, write, client, w
     for number in {0, 1, 2} - {shard}:
         go_on(client, entries_of(number), wait_until)
     problems = status(beatd, file)["problems"]
-    assert any(f"shard {shard} does not answer, and its runs wait" in one and "slot" in one for one in problems)
+    assert any(f"shard {shard} does not answer" in one and "runs wait: " in one and "slot" in one for one in problems)
     said = beatd("check", "--connect", "--config", file).stderr
     assert "1 slot has no node" in said
     for server in linked.servers:

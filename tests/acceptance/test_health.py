@@ -112,7 +112,7 @@ def tick():
         store.hset("{beatd}:0:held", "bad", json.dumps(held))
     done = beatd("status", "--config", file)
     assert done.returncode == 0
-    assert "! bad is held back since 2026-09-21 14:13:20 UTC: a\\n! forged; next try at" in done.stdout
+    assert "! entry bad is held back since 2026-09-21 14:13:20 UTC: a\\n! forged; next try at" in done.stdout
     assert beatd("status", "--check", "--config", file).returncode == 1
     document = json.loads(beatd("status", "--config", file, "--json").stdout)
     assert document["held_back"] == [

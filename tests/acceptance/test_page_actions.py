@@ -333,7 +333,7 @@ def test_queues_tell_how_long_the_oldest_message_waits(start_beatd, file, url, b
         asked = {"Authorization": f"Bearer {OPERATE}"}
         assert client.post("/api/v1/entries/nightly/run", json={}, headers=asked).status_code == 200
         [queue] = client.get("/api/v1/queues").json()["queues"]
-        assert (queue["messages"], queue["problem"]) == (1, "messages wait and no worker takes them")
+        assert (queue["messages"], queue["problem"]) == (1, f"no worker; start one: beatd worker -Q {queue['name']}")
         assert 0 <= queue["oldest_s"] < 60
         assert "Oldest waits" in client.get("/queues").text
 

@@ -9,10 +9,11 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import click
 import pytest
+import yaml
 
 from beatd import config
 from beatd.cli import COMMANDS, main
@@ -22,6 +23,7 @@ from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
 from beatd.metrics.families import FAMILIES
 from beatd.model import (
+    ALERT_KINDS,
     BrokerSettings,
     HistorySettings,
     LeaderSettings,
@@ -31,6 +33,7 @@ from beatd.model import (
     Policies,
     RedisSettings,
 )
+from beatd.planning.problems import Kind
 from beatd.store.keys import Keys, type_of
 from tests.unit.logged_events import PACKAGE, logged
 
@@ -365,3 +368,34 @@ def test_every_page_can_be_reached_by_links_from_the_readme():
         linked = {(page.parent / target).resolve() for target, _ in LINK.findall(page.read_text()) if target}
         ahead += [each for each in linked if each.suffix == ".md" and each.exists() and each not in reached]
     assert set(PAGES) <= reached
+
+
+# -- problems ---------------------------------------------------------------------------------------------------------
+
+
+PROBLEMS = {code(row[0]): row for row in rows(section("troubleshooting.md", "By problem")) if len(row) == 6}
+ALERTS = {
+    rule["alert"]: rule["expr"]
+    for group in yaml.safe_load((ROOT / "packaging" / "prometheus" / "alerts.yaml").read_text())["groups"]
+    for rule in group["rules"]
+}
+
+
+def test_every_kind_of_problem_is_documented_and_found_somewhere():
+    assert list(PROBLEMS) == list(get_args(Kind))
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.parent.name != "planning")
+    shared = (PACKAGE / "planning" / "problems.py").read_text().partition("class Problem")[2]
+    assert [kind for kind in PROBLEMS if f'"{kind}"' not in source + shared] == []
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+def test_a_problem_shows_where_its_row_says(kind):
+    _, meaning, remedy, events, alert, notification = PROBLEMS[kind]
+    assert meaning
+    assert remedy
+    assert {*CODE.findall(events)} <= {name for logs in logged().values() for name in logs}
+    assert {*CODE.findall(notification)} <= {*ALERT_KINDS}
+    [rule] = CODE.findall(alert)
+    of_others = re.search(r'kind!~"([^"]*)"', ALERTS["BeatdProblem"])
+    assert rule in ALERTS
+    assert bool(re.fullmatch(of_others[1], kind)) == (rule != "BeatdProblem"), "each kind has one rule"

@@ -96,4 +96,4 @@ def test_a_key_of_a_foreign_type_is_named_and_kept(registry, client, key):
 
 def test_outboxes_are_counted(registry, client):
     client.rpush(KEYS.shard(1).outbox, "m", "m")
-    assert registry.outboxes(shards=3) == [0, 2, 0]
+    assert registry.sizes(shards=3).outboxes == [0, 2, 0]

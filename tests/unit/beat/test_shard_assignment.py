@@ -195,6 +195,18 @@ def test_a_different_schedule_is_said_when_it_stays_and_when_it_is_over(caplog):
     assert [record.event for record in caplog.records] == ["config_mismatch", "config_mismatch_over"]
 
 
+def test_another_version_is_said_until_all_have_the_same(caplog):
+    caplog.set_level("INFO")
+    rolls = Rolls(b={"version": "1.1"})
+    rolls.statuses["a"] = {"version": "1.0"}
+    rolls.plan(0.0)
+    rolls.plan(2.0)
+    rolls.statuses["a"] = {"version": "1.1"}
+    rolls.plan(4.0)
+    assert [record.event for record in caplog.records] == ["version_mismatch", "version_mismatch_over"]
+    assert "1.0, 1.1" in caplog.text
+
+
 @pytest.mark.parametrize(("offset_ms", "said"), [(1_500, "1.5 s ahead of"), (-2_000, "2 s behind"), (900, "")])
 def test_a_clock_that_is_off_is_said(offset_ms, said, caplog):
     rolls = Rolls()

@@ -10,6 +10,7 @@ from beatd import config
 from beatd.client.outcomes import EntryOutcome, RunDetail, word_of
 from beatd.model import EntryState, WebSettings
 from beatd.planning.overdue import Bounds, bounds_of
+from beatd.planning.problems import problem_facts
 from beatd.store.daemon_registry import Sizes
 from beatd.store.history_reader import Totals
 from beatd.store.outage import OutageWatch
@@ -134,6 +135,7 @@ def daemon(name="one", **more):
         "pid": 7,
         "version": "1.2.3",
         "alive": True,
+        "eligible": True,
         "seen_ms_ago": 300,
         "started_at": "2026-09-21T14:10:00.000+00:00",
         "entries": 2,
@@ -164,9 +166,11 @@ def document(daemons=None, shards=None, problems=(), not_ready=()):
         "outbox": sum(each["outbox"] for each in shards),
         "runtime": {"revision": 9, "entries": 2, "pauses": 1, "paused": {}},
         "same_schedule": len({each["digest"] for each in daemons if each["alive"]}) <= 1,
-        "problems": list(problems),
+        "problems": [one.text for one in problems],
+        "problem_details": [*map(problem_facts, problems)],
         "ready": not not_ready,
         "not_ready": list(not_ready),
+        "dead_letters": 0,
         "held_back": [],
         "held_back_count": 0,
         "undelivered": [],

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from beatd.exceptions import StoreUnavailable
+from beatd.planning.problems import Problem
 from beatd.web.documents import MISMATCH_AFTER_S
 from tests.unit.web.conftest import NOW, daemon, document, shard
 
@@ -60,7 +61,9 @@ def words(site, url="/"):
 
 def test_whatever_others_wrote_is_text(site):
     site.write(written(EVIL))
-    site.store.document = document([daemon(EVIL, host=EVIL, version=EVIL, digest=EVIL, config=EVIL)], problems=[EVIL])
+    site.store.document = document(
+        [daemon(EVIL, host=EVIL, version=EVIL, digest=EVIL, config=EVIL)], problems=[Problem("clock_skew", EVIL)]
+    )
     site.store.document["state_store"] = {"place": EVIL, "server": EVIL, "prefix": EVIL}
     seen = page(site)
     assert "img" not in [tag for tag, _ in seen.elements]
@@ -117,7 +120,8 @@ def test_a_zone_of_its_own_is_shown_beside_utc(site):
 
 
 def test_problems_stand_at_the_top_in_words(site):
-    problems = ["nobody leads", "vm-1: its clock is 2.0 s ahead of the state store's"]
+    skew = "vm-1: its clock is 2.0 s ahead of the state store's"
+    problems = [Problem("nobody_leads", "nobody leads"), Problem("clock_skew", skew, subject="vm-1")]
     site.store.document = document([daemon(digest=site.plan.listing.digest, shards=[])], problems=problems)
     site.store.document["shards"] = [shard(leader=None)]
     seen = words(site)
@@ -155,7 +159,7 @@ def test_a_file_that_no_daemon_has_is_told_when_it_lasts(site, age, told):
 
 def test_no_entries_and_no_daemons(site):
     site.write("")
-    site.store.document = document(daemons=[], problems=["no daemon is alive"])
+    site.store.document = document(daemons=[], problems=[Problem("no_daemon", "no daemon is alive")])
     seen = words(site)
     assert "No daemon is alive" in seen
     assert "has no entries" in seen
