@@ -211,7 +211,7 @@ class AppSource:
 
     def _task(self, number: int) -> Iterable[str]:
         options = self._some(TASK_OPTIONS, 0.15 if number else 0)
-        given = {"name": f"'case.t{number}'", **options}
+        given = {"name": f"'case.t{number}'", "shared": "False", **options}
         return [f"@app.task({self._keywords(given)})", f"def t{number}(*args, **kwargs): ...", ""]
 
     def _arguments(self) -> str:

@@ -8,33 +8,41 @@ when the app is read. Apps of Celery and of beatd are treated alike. This runs i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from beatd.app.routing import Route, destination, matching_route
 
 _ADDRESS = ("queue", "exchange", "routing_key")
-_SENT = (*_ADDRESS, "priority", "expires")
-"""Options of a task that its workers cannot know from their own copy of it, as they know its time limits."""
+_OF_TASK = (*_ADDRESS, "priority", "expires", "time_limit", "soft_time_limit", "ignore_result")
+"""Options that a call takes from its task where it does not have them itself."""
+_SENT = (*_OF_TASK, "shadow")
+
+
+class _Sent(NamedTuple):
+    """What a call is sent with."""
+
+    options: Mapping[str, Any]
+    """Options without those of the address."""
+    route: Route
+    named: bool
+    """Something names the route: it is not the default queue for want of another one."""
 
 
 def with_task_options(app: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a registration with what its task and the routes of the app add to its ``options``.
+    """Return the fields of a registration with ``options`` as they are when ``celery beat`` sends it.
 
-    The entry's own options take precedence, then those of the task, then those of the route, as in Celery. ``queue`` is
-    not set if none of them names a queue or an exchange. Raises QueueNotFound for a queue that the app does not allow;
-    a router of the app may raise anything.
+    The entry's own options take precedence, then those of the task, then those of the route, as in Celery; None in the
+    entry's own says that the option of the task does not count. ``queue`` is not set if none of them names a queue or
+    an exchange. Raises QueueNotFound for a queue that the app does not allow; a router of the app may raise anything.
     """
-    found, options = dict(fields), fields.get("options") or {}
-    if not isinstance(options, Mapping) or not isinstance(fields.get("task"), str):
+    found, own = dict(fields), fields.get("options") or {}
+    if not isinstance(own, Mapping) or not isinstance(fields.get("task"), str) or own.keys() & fields.keys():
         return found  # the reader of entries refuses it
-    given = _set({**options, **{name: fields[name] for name in _SENT if name in fields}})
+    options = {**own, **{name: found.pop(name) for name in _SENT if name in found}}
     args, kwargs = fields.get("args"), fields.get("kwargs")
-    route, added = _route_of(app, fields["task"], (args or (), kwargs or {}), given)
-    more = {name: value for name, value in added.items() if name not in given}
-    if route is not None and not given.keys() & set(_ADDRESS):
-        more |= _address(route)
-    if more:
-        found["options"] = {**options, **more}
+    sent = _sent(app, fields["task"], (args or (), kwargs or {}), options)
+    more = {name: value for name, value in options.items() if name not in _SENT}
+    found["options"] = {**more, **sent.options, **_address(sent, app)}
     return found
 
 
@@ -43,26 +51,30 @@ def named_address(app: Any, task: str, args: Any, kwargs: Any) -> dict[str, Any]
 
     Raises as :func:`with_task_options`.
     """
-    route, _ = _route_of(app, task, (args, kwargs), {})
-    return {} if route is None else _address(route)
+    return _address(_sent(app, task, (args, kwargs), {}), app)
 
 
-def _route_of(
-    app: Any, name: str, arguments: tuple[Any, Any], given: Mapping[str, Any]
-) -> tuple[Route | None, dict[str, Any]]:
-    """The destination of a call, if anything but the default queue is named, and the priority and expiry to add."""
+def _sent(app: Any, name: str, arguments: tuple[Any, Any], given: Mapping[str, Any]) -> _Sent:
+    """What the call is sent with; the options that ``given`` has, also as None, are not taken from the task."""
     task = app.tasks.get(name)
-    options = {**_set({option: getattr(task, option, None) for option in _SENT}), **given}
+    options = {**{option: getattr(task, option, None) for option in _OF_TASK}, **given}
+    if task is not None:
+        options["shadow"] = options.get("shadow") or task.shadow_name(*arguments, options)
     routed = _set(matching_route(name, *arguments, options, app.conf["task_routes"], task))
-    named = any(option in options or option in routed for option in _ADDRESS)
-    added = {option: value for option, value in {**routed, **options}.items() if option in {"priority", "expires"}}
-    return destination(routed, options, app.conf) if named else None, added
+    options = _set({**routed, **_set(options)})
+    return _Sent(
+        {option: value for option, value in options.items() if option in _SENT and option not in _ADDRESS},
+        destination(routed, options, app.conf),
+        any(option in options for option in _ADDRESS),
+    )
 
 
-def _address(route: Route) -> dict[str, Any]:
+def _address(sent: _Sent, app: Any) -> dict[str, Any]:
+    route = sent.route
     if route.exchange:
         return {"exchange": route.exchange, "routing_key": route.routing_key}
-    return {"queue": route.queue}
+    is_default = not sent.named and route.queue == str(app.conf.task_default_queue)
+    return {} if is_default else {"queue": route.queue}
 
 
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:
