@@ -193,7 +193,7 @@ def matching_route(  # noqa: PLR0917 - Celery's arguments of a router
             match = _call_router(router, name, (args, kwargs, dict(options)), task)
         else:
             match = _matching(route, name)
-        if match:
+        if match is not None:
             return {"queue": match} if isinstance(match, str) else dict(match)
     return {}
 
@@ -201,10 +201,10 @@ def matching_route(  # noqa: PLR0917 - Celery's arguments of a router
 def _routers(routes: Any) -> Iterator[Any]:
     """Yield functions, objects, and lists of (pattern, route) pairs; names are imported, nested lists are opened."""
     if isinstance(routes, str) and routes:
-        yield import_symbol(routes)
+        yield _router(import_symbol(routes))
     elif isinstance(routes, Mapping):
         yield list(routes.items())
-    elif isinstance(routes, tuple) and _is_pair(routes):
+    elif isinstance(routes, tuple) and _is_pair(routes) and not _is_router(routes[0]):
         yield [routes]
     elif isinstance(routes, list | tuple):
         if routes and all(map(_is_pair, routes)):
@@ -214,6 +214,11 @@ def _routers(routes: Any) -> Iterator[Any]:
                 yield from _routers(nested)
     elif routes:
         yield routes
+
+
+def _is_router(pattern: Any) -> bool:
+    """True for the name of a router, ``module.attribute``; Celery has no pair of pattern and route outside of lists."""
+    return isinstance(pattern, str) and "." in pattern and pattern.replace(".", "_").isidentifier()
 
 
 def _is_pair(value: Any) -> bool:
@@ -229,8 +234,13 @@ def _is_pair(value: Any) -> bool:
 
 def _matching(pairs: Sequence[Any], task: str) -> Any:
     """Return the route of the exact name, else of the first pattern that matches."""
-    exact = next((to for pattern, to in pairs if pattern == task), None)
-    return exact or next((to for pattern, to in pairs if _matches(pattern, task)), None)
+    exact = (to for pattern, to in pairs if pattern == task)
+    return next(exact, next((to for pattern, to in pairs if _matches(pattern, task)), None))
+
+
+def _router(found: Any) -> Any:
+    """Return an instance of a class with ``route_for_task``; anything else as it is."""
+    return found() if isinstance(found, type) and hasattr(found, "route_for_task") else found
 
 
 def _call_router(router: Any, name: str, call: tuple[Any, Any, Any], task: Any) -> Any:
@@ -245,4 +255,5 @@ def _call_router(router: Any, name: str, call: tuple[Any, Any, Any], task: Any) 
 
 
 def _matches(pattern: Any, task: str) -> bool:
-    return bool(pattern.match(task)) if hasattr(pattern, "match") else fnmatchcase(task, pattern)
+    """True if the task fits a regular expression, or a text with ``*``: others are names, as in Celery."""
+    return bool(pattern.match(task)) if hasattr(pattern, "match") else "*" in pattern and fnmatchcase(task, pattern)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from beatd.app.find_app import locate
 from beatd.importers.dump import write
 from beatd.importers.report import Found, Note
+from beatd.sources.app_check import app_remarks, task_remarks
 from beatd.sources.celery_schedule import is_celery_app, registrations, timezone_of
 from beatd.sources.child_process import ask
-from beatd.sources.task_options import with_task_options
+from beatd.sources.task_options import unused_options, with_task_options
 
 TIMEOUT_S = 60.0
 
@@ -34,6 +36,7 @@ def find(name: str) -> Found:
     app = locate(name, is_celery_app, where="celery")
     notes: list[Note] = []
     entries = {entry: _with_options(app, entry, fields, notes) for entry, fields in registrations(app).items()}
+    notes += [Note(name, about, why) for about, why in app_remarks(app)]
     if not app.conf.enable_utc and not app.conf.timezone:
         why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"
         notes.append(Note(name, "timezone", why))
@@ -41,6 +44,8 @@ def find(name: str) -> Found:
 
 
 def _with_options(app: Any, entry: str, fields: dict[str, Any], notes: list[Note]) -> dict[str, Any]:
+    more = chain(unused_options(fields), task_remarks(app, fields))
+    notes += [Note(entry, about, why) for about, why in more]
     try:
         return with_task_options(app, fields)
     except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything

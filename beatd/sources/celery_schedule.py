@@ -30,7 +30,16 @@ def registrations(app: Any) -> dict[str, dict[str, Any]]:
     """
     app.loader.import_default_modules()
     app.finalize()
-    return {str(name): _fields(entry) for name, entry in app.conf.beat_schedule.items()}
+    return {str(name): _fields(entry) for name, entry in {**_cleanup(app), **app.conf.beat_schedule}.items()}
+
+
+def _cleanup(app: Any) -> dict[str, Any]:
+    """The entry that ``celery beat`` adds for a result backend that does not remove old results itself."""
+    conf = app.conf
+    if not conf.result_backend or not conf.result_expires or app.backend.supports_autoexpire:
+        return {}
+    name, daily = "celery.backend_cleanup", {"minute": "0", "hour": "4"}
+    return {name: {"task": name, "schedule": daily, "options": {"expires": 12 * 3600}}}
 
 
 def _fields(entry: Any) -> dict[str, Any]:

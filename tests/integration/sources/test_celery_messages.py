@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -90,33 +90,44 @@ def beatd_messages(found: Config, url: str) -> dict[str, tuple[dict[str, bytes],
     return messages
 
 
-def plain(message: bytes, zone: ZoneInfo) -> dict[str, Any]:
-    """The parts of a message that say what a worker does with it."""
+def plain(message: bytes, zone: tzinfo) -> dict[str, Any]:
+    """Return the parts of a message that say what a worker does with it."""
     outer = json.loads(message)
-    headers, properties = outer["headers"], outer["properties"]
+    headers, properties = dict(outer["headers"]), outer["properties"]
     body = base64.b64decode(outer["body"])
     if compression := headers.pop("compression", None):
         body = decompress(body, compression)
-    accept = ["application/json", "application/x-python-serialize"]
-    args, kwargs, embed = json.loads(json.dumps(loads(body, outer["content-type"], outer["content-encoding"], accept), default=repr))
+    content = json.loads(body)
+    if isinstance(content, dict):
+        headers, content = protocol_2(headers, content)
     assert headers.pop("id") == headers.pop("root_id") == properties["correlation_id"]
     assert headers.pop("celery_beat_task") is True
-    own = ("origin", "periodic_task_name", "beatd-entry", "beatd-due-at", "beatd-after")
-    headers = {name: value for name, value in headers.items() if name not in own}
-    for name in ("eta", "expires"):
-        headers[name] = instant(headers[name], zone)
+    expires = headers["expires"]
     return {
-        **headers,
-        "args": args,
-        "kwargs": kwargs,
-        "embed": {key: value for key, value in embed.items()},
+        **{name: value for name, value in headers.items() if name not in OWN},
+        "eta": instant(headers["eta"], zone),
+        "expires": instant(expires, zone),
+        "content": content,
         "priority": properties["priority"],
-        "expiration": properties.get("expiration"),
-        "delivery_mode": properties["delivery_mode"],
+        # Celery counts a time without a zone from UTC here, and from the time zone of the app in the header
+        "expiration": expires and datetime.fromisoformat(expires).tzinfo and properties["expiration"],
     }
 
 
-def instant(text: str | None, zone: ZoneInfo) -> datetime | None:
+OWN = {"origin", "periodic_task_name", "beatd-entry", "beatd-due-at", "beatd-after", "argsrepr", "kwargsrepr"}
+"""Headers that differ: texts for people are cut at other places."""
+
+
+def protocol_2(headers: dict[str, Any], content: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Return headers and content of a message of protocol 1, as protocol 2 has them."""
+    names = ("id", "task", "eta", "expires", "group", "retries", "timelimit")
+    more = {"lang": "py", "shadow": None, "root_id": content["id"], "parent_id": None, "group_index": None}
+    more |= {"replaced_task_nesting": 0, "stamped_headers": None, "stamps": {}, "ignore_result": None}
+    embed = {"callbacks": content["callbacks"], "errbacks": content["errbacks"], "chain": None, "chord": None}
+    return {**more, **{name: content[name] for name in names}, **headers}, [content["args"], content["kwargs"], embed]
+
+
+def instant(text: str | None, zone: tzinfo) -> datetime | None:
     if text is None:
         return None
     moment = datetime.fromisoformat(text)
