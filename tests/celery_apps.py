@@ -7,7 +7,7 @@ be read, cut down and run by hand.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 HEAD = """
 import os
@@ -156,7 +156,8 @@ CONF = {
     "task_queues": [
         "[Queue('images', media, routing_key='media.image'), Queue('solo', Exchange('alone'), routing_key='it')]",
         "[Queue('images', media, routing_key='media.image'), Queue('celery'), Queue('own')]",
-        "{'images': {'exchange': 'media', 'exchange_type': 'topic', 'routing_key': 'media.image'}, 'own': {}}",
+        "{'images': {'exchange': 'media', 'exchange_type': 'topic', 'routing_key': 'media.image'}, "
+        "'own': {'exchange': 'own', 'routing_key': 'own'}}",
     ],
     "task_routes": [
         "{'case.t0': {'queue': 'routed', 'priority': 6}, 'case.*': 'pattern'}",
@@ -180,7 +181,7 @@ CONF = {
     ],
 }
 
-OFTEN = {"task_routes", "task_queues", "broker_transport_options"}
+OFTEN = ("task_routes", "task_queues", "broker_transport_options")
 
 
 class AppSource:
@@ -188,7 +189,11 @@ class AppSource:
 
     def __init__(self, number: int, entries: int) -> None:
         self._dice = random.Random(f"celery app {number}")
-        self.conf = {name: self._one(values) for name, values in CONF.items() if self._dice.random() < (0.6 if name in OFTEN else 0.2)}
+        self.conf = {
+            name: self._one(values)
+            for name, values in CONF.items()
+            if self._dice.random() < (0.6 if name in OFTEN else 0.2)
+        }
         lines = [HEAD, f"app.conf.update({self._keywords(self.conf)})", ""]
         for task in range(TASKS):
             lines += self._task(task)
@@ -245,8 +250,3 @@ class AppSource:
         signature = self._one([*forms, f"group([{task}.s()])"])
         keywords = self._keywords({"name": f"'p{number}'", **options})
         return f"    sender.add_periodic_task({self._one(SCHEDULES)}, {signature}, {keywords})"
-
-
-def apps(first: int, count: int, entries: int) -> Iterator[AppSource]:
-    """Yield apps of so many entries, by number from ``first`` on."""
-    return (AppSource(number, entries) for number in range(first, first + count))

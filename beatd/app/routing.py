@@ -132,20 +132,22 @@ def route_for(  # noqa: PLR0917 - Celery's arguments of a router
 def destination(routed: Options, options: Options, conf: Any) -> Route:
     """Return the route of a message by its call options and by ``routed``, what :func:`matching_route` found.
 
-    An exchange with a routing key outweighs a queue, and a queue an exchange without one, as in Celery. Raises :class:`QueueNotFound` as :func:`route_for`.
+    An exchange with a routing key outweighs a queue, and a queue an exchange without one, as in Celery. Raises
+    :class:`QueueNotFound` as :func:`route_for`.
     """
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
     queue, exchange, key = (_name(address.get(name)) for name in ("queue", "exchange", "routing_key"))
+    checked = not conf["task_create_missing_queues"] and not hasattr(address.get("queue"), "name")
     if conf["task_queues"]:
         declared = Queues(conf)
-        if not conf["task_create_missing_queues"] and (queue or not (exchange and key)):
+        if checked and (queue or not (exchange and key)):
             _check_declared(queue or conf["task_default_queue"], declared.names)
         return _by_bindings(queue, exchange, key, conf, tuple(declared.bindings()))._replace(options=more)
     if exchange and key:
         return Route(key, exchange, key, more)
     queue = queue or str(conf["task_default_queue"])
-    if not conf["task_create_missing_queues"]:
+    if checked:
         _check_declared(queue, (str(conf["task_default_queue"]),))
     return Route(queue, options=more)
 

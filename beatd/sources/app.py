@@ -77,8 +77,9 @@ def read_app(
     entries: list[Entry] = []
     refused = [Fault(*fault) for fault in answer["refused"]]
     zone = answer["timezone"] or timezone
-    if default_queue == _DEFAULT_QUEUE and not {"queue", "exchange"} & (defaults or {}).keys():
-        defaults = {**(defaults or {}), "queue": answer["conf"]["default_queue"]}
+    of_app = answer["conf"]["default_queue"]
+    if default_queue == _DEFAULT_QUEUE != of_app and "exchange" not in (defaults or {}):
+        defaults = {"queue": of_app, **(defaults or {})}
     for entry_name, fields in answer["entries"].items():
         try:
             entries.append(config.entry(entry_name, fields, timezone=zone, defaults=defaults, source=answer["file"]))
@@ -97,7 +98,7 @@ def read_app(
         tuple((entry, key, message) for entry, key, message in answer.get("task_faults", ())),
         tuple((entry, key, message) for entry, key, message in answer.get("own_task_faults", ())),
         first_url(answer["conf"]["broker_url"]),
-        answer["conf"]["default_queue"],
+        of_app,
     )
 
 

@@ -21,7 +21,7 @@ def app_remarks(app: Any) -> Iterator[tuple[str, str]]:
     conf = app.conf
     accepted = conf.accept_content or ()
     if not _JSON & set(accepted):
-        yield "accept_content", "messages of the daemon are JSON, which the app's workers refuse; add \"json\""
+        yield "accept_content", 'messages of the daemon are JSON, which the app\'s workers refuse; add "json"'
     if conf.task_always_eager:
         yield "task_always_eager", "it has no effect on the daemon: it sends messages, and runs no tasks"
     if unread := unread_steps(app):

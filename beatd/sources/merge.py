@@ -109,12 +109,12 @@ def _another_prefix(settings: Settings, broker: str) -> Iterator[Fault]:
 
 
 def _another_default_queue(found: Config, of_app: str) -> Iterator[Fault]:
-    """Yield a warning if entries of files name no queue, and the app's tasks do not go to the default queue of files."""
+    """Yield a warning if entries of files name no queue, and the app's default queue is another one."""
     queue = found.settings.broker.default_queue
     named_none = [entry for entry in found.entries if not (entry.options.queue or entry.options.exchange)]
     if named_none and queue == BrokerSettings().default_queue != of_app:
-        text = f'entries of files that name no queue go to "{queue}", and the app\'s tasks to "{of_app}"; set default_queue'
-        yield Fault(found.settings.file, None, "broker.default_queue", f'{text} = "{of_app}"')
+        text = f'entries of files that name no queue go to "{queue}", and the tasks of the app to "{of_app}"'
+        yield Fault(found.settings.file, None, "broker.default_queue", f'{text}; set default_queue = "{of_app}"')
 
 
 def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequence[Entry]) -> tuple[Fault, ...]:

@@ -31,7 +31,7 @@ _UNUSED = {
 
 
 class _Sent(NamedTuple):
-    """What a call is sent with."""
+    """Options and destination of a call when it is sent."""
 
     options: Mapping[str, Any]
     """Options without those of the address."""
@@ -78,7 +78,7 @@ def named_address(app: Any, task: str, args: Any, kwargs: Any) -> dict[str, Any]
 
 
 def _sent(app: Any, name: str, arguments: tuple[Any, Any], given: Mapping[str, Any]) -> _Sent:
-    """What the call is sent with; the options that ``given`` has, also as None, are not taken from the task."""
+    """Return what the call is sent with; an option in ``given``, also None, is not taken from the task."""
     task = app.tasks.get(name)
     options = {**{option: getattr(task, option, None) for option in _OF_TASK}, **given}
     if task is not None:
