@@ -16,8 +16,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
-from celery import Celery, Task, chain, group, signature
-from celery.beat import BeatLazyFunc
+from celery import Celery, Task, group, signature
 from celery.schedules import crontab, schedule
 from kombu import Exchange, Queue
 
@@ -202,6 +201,12 @@ class AppSource:
         lines += [self._periodic(place) for place in range(entries // 3)]
         self.text = "\n".join([*lines, ""])
 
+    @property
+    def of_beatd(self) -> str:
+        """The same app with beatd's imports."""
+        app = self.text.replace("from celery import Celery, Task", "from beatd import App as Celery, Task")
+        return app.replace("from celery.schedules", "from beatd.schedules")
+
     def _one(self, values: list[str]) -> str:
         return self._dice.choice(values)
 
@@ -245,8 +250,7 @@ class AppSource:
     def _periodic(self, number: int) -> str:
         task = f"t{self._dice.randrange(TASKS)}"
         call = f"{task}.s(*{self._arguments()}, **{self._keyword_arguments()}).set(**{self._options()})"
-        forms = [call, call, f"{call}.set(immutable=True)", f"{task}.si()", f"chain({task}.s(), t0.s())"]
         options = self._some(OPTIONS, 0.05)
-        signature = self._one([*forms, f"group([{task}.s()])"])
+        signature = self._one([call, call, f"{call}.set(immutable=True)", f"{task}.si()", f"group([{task}.s()])"])
         keywords = self._keywords({"name": f"'p{number}'", **options})
         return f"    sender.add_periodic_task({self._one(SCHEDULES)}, {signature}, {keywords})"

@@ -80,7 +80,10 @@ def named_address(app: Any, task: str, args: Any, kwargs: Any) -> dict[str, Any]
 def _sent(app: Any, name: str, arguments: tuple[Any, Any], given: Mapping[str, Any]) -> _Sent:
     """Return what the call is sent with; an option in ``given``, also None, is not taken from the task."""
     task = app.tasks.get(name)
-    options = {**{option: getattr(task, option, None) for option in _OF_TASK}, **given}
+    of_task = {option: getattr(task, option, None) for option in _OF_TASK}
+    if task is not None and of_task["priority"] is None:
+        of_task["priority"] = app.conf.task_default_priority
+    options = {**of_task, **given}
     if task is not None:
         options["shadow"] = options.get("shadow") or task.shadow_name(*arguments, options)
     routed = _set(matching_route(name, *arguments, options, app.conf["task_routes"], task))
