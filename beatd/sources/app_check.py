@@ -13,6 +13,7 @@ from typing import Any
 from beatd.app.settings import option_without_effect
 from beatd.sources.task_options import unread_steps
 
+_COMPOSITIONS = ("celery.chain", "celery.group", "celery.chord")
 _JSON = {"json", "application/json"}
 
 
@@ -36,8 +37,11 @@ def app_remarks(app: Any) -> Iterator[tuple[str, str]]:
 
 
 def task_remarks(app: Any, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what the task of an entry does itself when celery beat sends it."""
-    task = app.tasks.get(fields.get("task")) if isinstance(fields.get("task"), str) else None
+    """Yield what the task of an entry does itself when celery beat sends it, and that a composition is no task."""
+    name = fields.get("task")
+    if name in _COMPOSITIONS:
+        yield "task", "a composition cannot be an entry, as in Celery: workers fail to run it; let a task send it"
+    task = app.tasks.get(name) if isinstance(name, str) else None
     made_by = next((each for each in type(task).__mro__ if "apply_async" in vars(each)), object)
     if task is not None and made_by.__module__.partition(".")[0] not in {"celery", "beatd"}:
         place = f"{made_by.__module__}.{made_by.__qualname__}"
