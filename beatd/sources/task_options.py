@@ -81,6 +81,7 @@ def _sent(app: Any, name: str, arguments: tuple[Any, Any], given: Mapping[str, A
     """Return what the call is sent with; an option in ``given``, also None, is not taken from the task."""
     task = app.tasks.get(name)
     of_task = {option: getattr(task, option, None) for option in _OF_TASK}
+    of_task["ignore_result"] = of_task["ignore_result"] or None  # False is what workers do by default
     if task is not None and of_task["priority"] is None:
         of_task["priority"] = app.conf.task_default_priority
     options = {**of_task, **given}

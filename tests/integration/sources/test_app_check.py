@@ -81,7 +81,7 @@ def test_priorities_whose_list_no_worker_takes_from_are_refused(read: Read, opti
     found = read(f"app.conf.broker_transport_options = {options}", plain="", seven="'options': {'priority': 7}")
     assert [entry.name for entry in found.entries] == ([] if taken == "none" else ["plain"])
     assert (
-        f"beat_schedule.seven: priority 7: the app's workers do not take from its list on Redis"
+        "beat_schedule.seven: priority 7: the app's workers do not take from its list on Redis"
         in faults(found)[0 if taken != "none" else 1]
     )
     assert any(f"they take: {taken}" in fault for fault in faults(found))
