@@ -193,7 +193,7 @@ class AppSource:
             for name, values in CONF.items()
             if self._dice.random() < (0.6 if name in OFTEN else 0.2)
         }
-        lines = [HEAD, f"app.conf.update({self._keywords(self.conf)})", ""]
+        lines = [HEAD, *self._settings()]
         for task in range(TASKS):
             lines += self._task(task)
         lines += ["app.conf.beat_schedule = {", *map(self._entry, range(entries)), "}"]
@@ -206,6 +206,19 @@ class AppSource:
         """The same app with beatd's imports."""
         app = self.text.replace("from celery import Celery, Task", "from beatd import App as Celery, Task")
         return app.replace("from celery.schedules", "from beatd.schedules")
+
+    def _settings(self) -> Iterable[str]:
+        if self._dice.random() < 0.7:
+            return [f"app.conf.update({self._keywords(self.conf)})", ""]
+        settings = [f"    CELERY_{name.upper()} = {value}" for name, value in self.conf.items()]
+        return [
+            "class Settings:",
+            *settings,
+            "    pass",
+            "",
+            "app.config_from_object(Settings, namespace='CELERY')",
+            "",
+        ]
 
     def _one(self, values: list[str]) -> str:
         return self._dice.choice(values)

@@ -143,7 +143,8 @@ def destination(routed: Options, options: Options, conf: Any) -> Route:
         declared = Queues(conf)
         if checked and (queue or not (exchange and key)):
             _check_declared(queue or conf["task_default_queue"], declared.names)
-        return _by_bindings(queue, exchange, key, conf, tuple(declared.bindings()))._replace(options=more)
+        wanted = declared.name_of(queue or str(conf["task_default_queue"]))
+        return _by_bindings(wanted, exchange, key, tuple(declared.bindings()))._replace(options=more)
     if exchange and key:
         return Route(key, exchange, key, more)
     queue = queue or str(conf["task_default_queue"])
@@ -162,12 +163,11 @@ def _check_declared(queue: str, known: Sequence[str]) -> None:
         raise QueueNotFound(f"queue {queue!r} is not in task_queues: {', '.join(known)}")
 
 
-def _by_bindings(queue: str, exchange: str, key: str, conf: Any, bindings: Sequence[Binding]) -> Route:
+def _by_bindings(wanted: str, exchange: str, key: str, bindings: Sequence[Binding]) -> Route:
     """Return the route that the bindings of ``task_queues`` give, as Celery has it.
 
     Where they lead to one queue, the message goes to that queue: so nothing is lost before its first worker starts.
     """
-    wanted = Queues(conf).name_of(queue or str(conf["task_default_queue"]))
     own = next((one for one in bindings if one.queue == wanted), None)
     if exchange and key:
         place = exchange, key

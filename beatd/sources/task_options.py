@@ -51,7 +51,10 @@ def with_task_options(app: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     found, own = dict(fields), fields.get("options") or {}
     if not isinstance(own, Mapping) or not isinstance(fields.get("task"), str) or own.keys() & fields.keys():
         return found  # the reader of entries refuses it
-    options = {**own, **{name: found.pop(name) for name in _SENT if name in found}}
+    options = {**own, **{name: fields[name] for name in _SENT if name in fields}}
+    if not all(isinstance(getattr(value, "name", value), str | None) for value in map(options.get, _ADDRESS)):
+        return found  # likewise
+    found = {name: value for name, value in fields.items() if name not in _SENT}
     args, kwargs = fields.get("args"), fields.get("kwargs")
     sent = _sent(app, fields["task"], (args or (), kwargs or {}), options)
     address = _address(sent, app)
@@ -101,6 +104,8 @@ def _fanout(options: Mapping[str, Any], conf: Any) -> Route | None:
 
     Raises ValueError on Redis, where kombu sends to all workers by pub/sub.
     """
+    if not conf.task_queues:
+        return None
     declared = Queues(conf)
     named = options.get("queue") or conf.task_default_queue
     named = str(getattr(named, "name", named))
@@ -133,7 +138,8 @@ def unread_steps(app: Any) -> list[int]:
 
 def _redis_options(app: Any) -> Mapping[str, Any]:
     """The app's transport options, if its broker is a Redis."""
-    return app.conf.broker_transport_options or {} if is_redis(first_url(app.conf.broker_url or "")) else {}
+    options = app.conf.broker_transport_options or {}
+    return options if options and is_redis(first_url(app.conf.broker_url or "")) else {}
 
 
 def _separates(options: Mapping[str, Any]) -> bool:
