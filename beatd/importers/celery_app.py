@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from beatd.app.find_app import locate
 from beatd.importers.dump import write
@@ -35,22 +34,20 @@ def find(name: str) -> Found:
     """Return the registrations as ``celery -A NAME beat`` sees them."""
     app = locate(name, is_celery_app, where="celery")
     notes: list[Note] = []
-    entries = {entry: _with_options(app, entry, fields, notes) for entry, fields in registrations(app).items()}
+    entries = {}
+    for entry, fields in registrations(app).items():
+        try:
+            entries[entry] = with_task_options(app, fields)
+        except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything
+            notes.append(Note(entry, "", str(error) or type(error).__name__))
+        else:
+            more = chain(unused_options(fields), task_remarks(app, fields))
+            notes += [Note(entry, about, why) for about, why in more]
     notes += [Note(name, about, why) for about, why in app_remarks(app)]
     if not app.conf.enable_utc and not app.conf.timezone:
         why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"
         notes.append(Note(name, "timezone", why))
     return Found(entries, tuple(notes), timezone_of(app) or "UTC")
-
-
-def _with_options(app: Any, entry: str, fields: dict[str, Any], notes: list[Note]) -> dict[str, Any]:
-    more = chain(unused_options(fields), task_remarks(app, fields))
-    notes += [Note(entry, about, why) for about, why in more]
-    try:
-        return with_task_options(app, fields)
-    except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything
-        notes.append(Note(entry, "queue", f"the route of its task is unknown: {str(error) or type(error).__name__}"))
-        return fields
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ def test_the_clean_up_of_results_is_an_entry_as_under_celery_beat(read: Read) ->
     assert "celery.backend_cleanup" in read_celery_app("proj").entries
     for line in ("app.conf.result_backend = 'redis://localhost'", "app.conf.result_expires = None", ""):
         assert read(line).entries == ()
+    assert len(read("app.conf.result_backend = 'missing.package:Backend'").entries) == 1
     both = "app.conf.update(result_backend='file:///tmp', result_expires=None)"
     assert read(both).entries == ()
 
@@ -164,3 +165,10 @@ def test_options_without_effect_are_left_out_and_named(read: Read) -> None:
 def test_a_composition_as_an_entry_is_named(read: Read) -> None:
     found = read("app.add_periodic_task(30, chain(app.signature('t'), app.signature('u')), name='c')")
     assert [fault.split(": ")[0] for fault in faults(found)] == ["beat_schedule.c.task"]
+
+
+def test_an_import_leaves_behind_what_an_app_refuses(read: Read) -> None:
+    read("app.conf.task_create_missing_queues = False", good="", lost="'options': {'queue': 'missing'}")
+    found = read_celery_app("proj")
+    assert list(found.entries) == ["good"]
+    assert list(map(str, found.notes)) == ["lost: queue 'missing' is not in task_queues: celery"]
