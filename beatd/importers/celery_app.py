@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from itertools import chain
 
 from beatd.app.find_app import locate
 from beatd.importers.dump import write
@@ -35,14 +34,15 @@ def find(name: str) -> Found:
     app = locate(name, is_celery_app, where="celery")
     notes: list[Note] = []
     entries = {}
-    for entry, fields in registrations(app).items():
+    registered = registrations(app)
+    for entry, fields in registered.items():
         try:
             entries[entry] = with_task_options(app, fields)
         except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything
             notes.append(Note(entry, "", str(error) or type(error).__name__))
         else:
-            more = chain(unused_options(fields), task_remarks(app, fields))
-            notes += [Note(entry, about, why) for about, why in more]
+            notes += [Note(entry, about, why) for about, why in unused_options(fields)]
+    notes += [Note(entry, "task", why) for entry, why in task_remarks(app, registered)]
     notes += [Note(name, about, why) for about, why in app_remarks(app)]
     if not app.conf.enable_utc and not app.conf.timezone:
         why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"

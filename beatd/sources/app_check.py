@@ -36,13 +36,22 @@ def app_remarks(app: Any) -> Iterator[tuple[str, str]]:
         yield "before_task_publish", "the daemon does not call its receivers; give entries headers, or send from a task"
 
 
-def task_remarks(app: Any, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what the task of an entry does itself when celery beat sends it, and that a composition is no task."""
-    name = fields.get("task")
+def task_remarks(app: Any, registrations: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield entries of which the daemon sends something else than celery beat, each reason with its first entry."""
+    found: dict[str, list[str]] = {}
+    for entry, fields in registrations.items():
+        if why := _otherwise(app, fields.get("task")):
+            found.setdefault(why, []).append(entry)
+    for why, entries in found.items():
+        yield entries[0], f"{why}, {len(entries)} entries" if len(entries) > 1 else why
+
+
+def _otherwise(app: Any, name: Any) -> str:
     if name in _COMPOSITIONS:
-        yield "task", "a composition cannot be an entry, as in Celery: workers fail to run it; let a task send it"
+        return "a composition cannot be an entry, as in Celery: workers fail to run it; let a task send it"
     task = app.tasks.get(name) if isinstance(name, str) else None
     made_by = next((each for each in type(task).__mro__ if "apply_async" in vars(each)), object)
-    if task is not None and made_by.__module__.partition(".")[0] not in {"celery", "beatd"}:
-        place = f"{made_by.__module__}.{made_by.__qualname__}"
-        yield "task", f"the daemon does not call its own apply_async (of {place}); give the entry headers and options"
+    if task is None or made_by.__module__.partition(".")[0] in {"celery", "beatd"}:
+        return ""
+    place = f"{made_by.__module__}.{made_by.__qualname__}"
+    return f"the daemon does not call its own apply_async (of {place}); give the entry headers and options"

@@ -81,8 +81,11 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
             refused.append(Fault(file, None, path, str(error) or type(error).__name__))
         else:
             entries[entry] = fields
-            more = chain(dropped(registration), unused_options(registration), task_remarks(app, registration))
+            more = chain(dropped(registration), unused_options(registration))
             remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in more]
+    remarks += [
+        Fault(file, None, f"beat_schedule.{entry}.task", why) for entry, why in task_remarks(app, registrations)
+    ]
     conf = settings_of(app)
     found = {"entries": entries, "timezone": conf["timezone"], "file": file, "settings": _settings(app), "conf": conf}
     return {**found, "refused": refused, "remarks": remarks, **_checked(app, calls, entries)}

@@ -51,8 +51,9 @@ def test_an_apps_own_apply_async_and_receivers_are_named(read: Read) -> None:
         def receiver(**_): ...
         """,
         a="",
+        b="",
     )
-    why = "the daemon does not call its own apply_async (of proj.Own); give the entry headers and options"
+    why = "the daemon does not call its own apply_async (of proj.Own); give the entry headers and options, 2 entries"
     assert faults(found) == [
         "before_task_publish: the daemon does not call its receivers; give entries headers, or send from a task",
         f"beat_schedule.a.task: {why}",
