@@ -132,20 +132,23 @@ def route_for(  # noqa: PLR0917 - Celery's arguments of a router
 def destination(routed: Options, options: Options, conf: Any) -> Route:
     """Return the route of a message by its call options and by ``routed``, what :func:`matching_route` found.
 
-    Raises :class:`QueueNotFound` as :func:`route_for`.
+    An exchange with a routing key outweighs a queue, and a queue an exchange without one, as in Celery. Raises
+    :class:`QueueNotFound` as :func:`route_for`.
     """
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
     queue, exchange, key = (_name(address.get(name)) for name in ("queue", "exchange", "routing_key"))
+    checked = not conf["task_create_missing_queues"] and not hasattr(address.get("queue"), "name")
     if conf["task_queues"]:
         declared = Queues(conf)
-        if not conf["task_create_missing_queues"] and (queue or not (exchange and key)):
+        if checked and (queue or not (exchange and key)):
             _check_declared(queue or conf["task_default_queue"], declared.names)
-        return _by_bindings(queue, exchange, key, conf, tuple(declared.bindings()))._replace(options=more)
-    if not queue and exchange and key:
+        wanted = declared.name_of(queue or str(conf["task_default_queue"]))
+        return _by_bindings(wanted, exchange, key, tuple(declared.bindings()))._replace(options=more)
+    if exchange and key:
         return Route(key, exchange, key, more)
     queue = queue or str(conf["task_default_queue"])
-    if not conf["task_create_missing_queues"]:
+    if checked:
         _check_declared(queue, (str(conf["task_default_queue"]),))
     return Route(queue, options=more)
 
@@ -160,14 +163,13 @@ def _check_declared(queue: str, known: Sequence[str]) -> None:
         raise QueueNotFound(f"queue {queue!r} is not in task_queues: {', '.join(known)}")
 
 
-def _by_bindings(queue: str, exchange: str, key: str, conf: Any, bindings: Sequence[Binding]) -> Route:
+def _by_bindings(wanted: str, exchange: str, key: str, bindings: Sequence[Binding]) -> Route:
     """Return the route that the bindings of ``task_queues`` give, as Celery has it.
 
     Where they lead to one queue, the message goes to that queue: so nothing is lost before its first worker starts.
     """
-    wanted = Queues(conf).name_of(queue or str(conf["task_default_queue"]))
     own = next((one for one in bindings if one.queue == wanted), None)
-    if not queue and exchange and key:
+    if exchange and key:
         place = exchange, key
     elif own is None or own.kind == "direct":
         return Route(wanted)
@@ -193,7 +195,7 @@ def matching_route(  # noqa: PLR0917 - Celery's arguments of a router
             match = _call_router(router, name, (args, kwargs, dict(options)), task)
         else:
             match = _matching(route, name)
-        if match:
+        if match is not None:
             return {"queue": match} if isinstance(match, str) else dict(match)
     return {}
 
@@ -201,10 +203,10 @@ def matching_route(  # noqa: PLR0917 - Celery's arguments of a router
 def _routers(routes: Any) -> Iterator[Any]:
     """Yield functions, objects, and lists of (pattern, route) pairs; names are imported, nested lists are opened."""
     if isinstance(routes, str) and routes:
-        yield import_symbol(routes)
+        yield _router(import_symbol(routes))
     elif isinstance(routes, Mapping):
         yield list(routes.items())
-    elif isinstance(routes, tuple) and _is_pair(routes):
+    elif isinstance(routes, tuple) and _is_pair(routes) and not _is_router(routes[0]):
         yield [routes]
     elif isinstance(routes, list | tuple):
         if routes and all(map(_is_pair, routes)):
@@ -214,6 +216,11 @@ def _routers(routes: Any) -> Iterator[Any]:
                 yield from _routers(nested)
     elif routes:
         yield routes
+
+
+def _is_router(pattern: Any) -> bool:
+    """True for the name of a router, ``module.attribute``; Celery has no pair of pattern and route outside of lists."""
+    return isinstance(pattern, str) and "." in pattern and pattern.replace(".", "_").isidentifier()
 
 
 def _is_pair(value: Any) -> bool:
@@ -229,8 +236,13 @@ def _is_pair(value: Any) -> bool:
 
 def _matching(pairs: Sequence[Any], task: str) -> Any:
     """Return the route of the exact name, else of the first pattern that matches."""
-    exact = next((to for pattern, to in pairs if pattern == task), None)
-    return exact or next((to for pattern, to in pairs if _matches(pattern, task)), None)
+    exact = (to for pattern, to in pairs if pattern == task)
+    return next(exact, next((to for pattern, to in pairs if _matches(pattern, task)), None))
+
+
+def _router(found: Any) -> Any:
+    """Return an instance of a class with ``route_for_task``; anything else as it is."""
+    return found() if isinstance(found, type) and hasattr(found, "route_for_task") else found
 
 
 def _call_router(router: Any, name: str, call: tuple[Any, Any, Any], task: Any) -> Any:
@@ -245,4 +257,5 @@ def _call_router(router: Any, name: str, call: tuple[Any, Any, Any], task: Any) 
 
 
 def _matches(pattern: Any, task: str) -> bool:
-    return bool(pattern.match(task)) if hasattr(pattern, "match") else fnmatchcase(task, pattern)
+    """True if the task fits a regular expression, or a text with ``*``: others are names, as in Celery."""
+    return bool(pattern.match(task)) if hasattr(pattern, "match") else "*" in pattern and fnmatchcase(task, pattern)

@@ -181,7 +181,7 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
     return {
         b"task": json_codec.dumps(entry.task),
         b"entry": json_codec.dumps(entry.name),
-        b"args": json_codec.dumps(protocol.shown(entry.task, list(entry.args))),
+        b"args": json_codec.dumps(protocol.shown(entry.task, list(entry.args) or ())),
         b"kwargs": json_codec.dumps(protocol.shown(entry.task, entry.kwargs)),
         b"body": protocol.base64_text(protocol.body_of(entry.args, entry.kwargs, embed)),
     }

@@ -90,7 +90,10 @@ class RedisPublisher:
             return [address.key]
         with translate_errors(self._client):
             members = self._client.smembers(self._keys.bindings(address.exchange))
-        bound = (_text(member).split(SEPARATOR) for member in members)
+        bound = [_text(member).split(SEPARATOR) for member in members]
+        if any(len(parts) != 3 for parts in bound):
+            reason = 'its bindings are written with another separator (broker_transport_options: "sep")'
+            raise BrokerRefused(f"{address}: {reason}; name a queue instead of the exchange")
         if queues := sorted(queue for key, pattern, queue in bound if _fits(address.key, key, pattern)):
             return queues
         if address not in self._unbound:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any
 
 from beatd.app.find_app import locate
 from beatd.importers.dump import write
 from beatd.importers.report import Found, Note
+from beatd.sources.app_check import app_remarks, task_remarks
 from beatd.sources.celery_schedule import is_celery_app, registrations, timezone_of
 from beatd.sources.child_process import ask
-from beatd.sources.task_options import with_task_options
+from beatd.sources.task_options import unused_options, with_task_options
 
 TIMEOUT_S = 60.0
 
@@ -33,19 +33,21 @@ def find(name: str) -> Found:
     """Return the registrations as ``celery -A NAME beat`` sees them."""
     app = locate(name, is_celery_app, where="celery")
     notes: list[Note] = []
-    entries = {entry: _with_options(app, entry, fields, notes) for entry, fields in registrations(app).items()}
+    entries = {}
+    registered = registrations(app)
+    for entry, fields in registered.items():
+        try:
+            entries[entry] = with_task_options(app, fields)
+        except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything
+            notes.append(Note(entry, "", str(error) or type(error).__name__))
+        else:
+            notes += [Note(entry, about, why) for about, why in unused_options(fields)]
+    notes += [Note(entry, "task", why) for entry, why in task_remarks(app, registered)]
+    notes += [Note(name, about, why) for about, why in app_remarks(app)]
     if not app.conf.enable_utc and not app.conf.timezone:
         why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"
         notes.append(Note(name, "timezone", why))
     return Found(entries, tuple(notes), timezone_of(app) or "UTC")
-
-
-def _with_options(app: Any, entry: str, fields: dict[str, Any], notes: list[Note]) -> dict[str, Any]:
-    try:
-        return with_task_options(app, fields)
-    except Exception as error:  # noqa: BLE001 - routers of the user's may raise anything
-        notes.append(Note(entry, "queue", f"the route of its task is unknown: {str(error) or type(error).__name__}"))
-        return fields
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from beatd.app.conf_urls import first_url
 from beatd.app.settings import WITHOUT_EFFECT
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps
-from beatd.model import Entry
+from beatd.model import BrokerSettings, Entry
 from beatd.sources.child_process import ask
 from beatd.sources.task_check import call_of
 
 _OF_BEAT = frozenset(name for name in WITHOUT_EFFECT if name.startswith("beat_"))
 """Settings of celery beat's; those of its workers are for workers to name."""
+_DEFAULT_QUEUE = BrokerSettings().default_queue
 
 
 class Registered(NamedTuple):
@@ -39,6 +40,7 @@ class Registered(NamedTuple):
     """The same of the calls of the app's own entries."""
     broker: str = ""
     """The URL of the app's broker."""
+    default_queue: str = _DEFAULT_QUEUE
 
 
 def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
@@ -58,7 +60,7 @@ def read_app(
     directory: str = "",
     timeout: float = 30.0,
     calls: Sequence[Entry] | None = None,
-    default_queue: str = "celery",
+    default_queue: str = _DEFAULT_QUEUE,
 ) -> Registered:
     """Read what the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
 
@@ -66,15 +68,19 @@ def read_app(
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than
     ``timeout`` seconds. A registration that cannot be read costs only itself. ``where`` is the fault's file. With
     ``calls`` the tasks and arguments of these entries, and of the app's own, are checked against the app's tasks; and
-    the routes of those that name no queue, and so go to ``default_queue``.
+    the routes of those that name no queue, and so go to ``default_queue``. The app's own entries without a queue go to
+    the app's default queue, unless ``default_queue`` or ``defaults`` names another one.
     """
     dump = ("beatd.sources.app_child", (name, where, directory))
     given = b"" if calls is None else _calls(calls, default_queue)
     answer = ask(*dump, name=name, where=where, timeout=timeout, given=given)
     entries: list[Entry] = []
     refused = [Fault(*fault) for fault in answer["refused"]]
+    zone = answer["timezone"] or timezone
+    of_app = answer["conf"]["default_queue"]
+    if default_queue == _DEFAULT_QUEUE != of_app and "exchange" not in (defaults or {}):
+        defaults = {"queue": of_app, **(defaults or {})}
     for entry_name, fields in answer["entries"].items():
-        zone = answer["timezone"] or timezone
         try:
             entries.append(config.entry(entry_name, fields, timezone=zone, defaults=defaults, source=answer["file"]))
         except ConfigError as error:
@@ -92,6 +98,7 @@ def read_app(
         tuple((entry, key, message) for entry, key, message in answer.get("task_faults", ())),
         tuple((entry, key, message) for entry, key, message in answer.get("own_task_faults", ())),
         first_url(answer["conf"]["broker_url"]),
+        of_app,
     )
 
 

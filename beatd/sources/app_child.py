@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,9 +28,10 @@ from beatd.config.writer import plain_table
 from beatd.exceptions import ConfigError, Fault
 from beatd.message.json_codec import dumps, loads
 from beatd.sources import celery_schedule
+from beatd.sources.app_check import app_remarks, task_remarks
 from beatd.sources.celery_schedule import dropped, is_celery_app, timezone_of
 from beatd.sources.task_check import NO_TASKS, Call, call_faults, has_tasks
-from beatd.sources.task_options import with_task_options
+from beatd.sources.task_options import unused_options, with_task_options
 
 _MOST_FILES = 1000
 """Files of an app that are watched."""
@@ -68,7 +70,7 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
         raise ConfigError([Fault(where, None, name, f"its registrations failed:\n{_shown(error)}")]) from None
     file = _file_of(name, app)
     refused: list[Fault] = []
-    remarks: list[Fault] = []
+    remarks = [Fault(file, None, about, why) for about, why in app_remarks(app)] if is_celery_app(app) else []
     entries = {}
     for entry, registration in registrations.items():
         path = f"beat_schedule.{entry}"
@@ -79,7 +81,11 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
             refused.append(Fault(file, None, path, str(error) or type(error).__name__))
         else:
             entries[entry] = fields
-            remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in dropped(registration)]
+            more = chain(dropped(registration), unused_options(registration))
+            remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in more]
+    remarks += [
+        Fault(file, None, f"beat_schedule.{entry}.task", why) for entry, why in task_remarks(app, registrations)
+    ]
     conf = settings_of(app)
     found = {"entries": entries, "timezone": conf["timezone"], "file": file, "settings": _settings(app), "conf": conf}
     return {**found, "refused": refused, "remarks": remarks, **_checked(app, calls, entries)}

@@ -5,6 +5,7 @@ They are known by their class: Celery is not imported. A module that has them ha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta, tzinfo
 from typing import Any
@@ -30,7 +31,22 @@ def registrations(app: Any) -> dict[str, dict[str, Any]]:
     """
     app.loader.import_default_modules()
     app.finalize()
-    return {str(name): _fields(entry) for name, entry in app.conf.beat_schedule.items()}
+    return {str(name): _fields(entry) for name, entry in {**_cleanup(app), **app.conf.beat_schedule}.items()}
+
+
+def _cleanup(app: Any) -> dict[str, Any]:
+    """The entry that ``celery beat`` adds for a result backend that does not remove old results itself.
+
+    It does no harm for one that does: that of an app whose backend cannot be loaded here is not known.
+    """
+    conf = app.conf
+    if not conf.result_backend or not conf.result_expires:
+        return {}
+    with contextlib.suppress(Exception):
+        if app.backend.supports_autoexpire:
+            return {}
+    name, daily = "celery.backend_cleanup", {"minute": "0", "hour": "4"}
+    return {name: {"task": name, "schedule": daily, "options": {"expires": 12 * 3600}}}
 
 
 def _fields(entry: Any) -> dict[str, Any]:

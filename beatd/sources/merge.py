@@ -20,7 +20,7 @@ from beatd import config
 from beatd.config import Config
 from beatd.config.entries import read_tables, too_large
 from beatd.exceptions import Fault, MessageError
-from beatd.model import Entry, Settings
+from beatd.model import BrokerSettings, Entry, Settings
 from beatd.planning.builtin_tasks import builtin_faults
 from beatd.planning.lint import entry_warning
 from beatd.sources.app import Registered, read_app
@@ -91,7 +91,11 @@ def _loaded(
         entries=entries,
         digest=config.joined(found.digest, config.digest(entries[len(found.entries) :])),
         beside=(*found.beside, *registered.files),
-        remarks=(*registered.remarks, *_another_prefix(found.settings, registered.broker)),
+        remarks=(
+            *registered.remarks,
+            *_another_prefix(found.settings, registered.broker),
+            *_another_default_queue(found, registered.default_queue),
+        ),
         refused=tuple(refused),
         task_faults=_task_faults(entries, len(found.entries), registered) if check_tasks else (),
     )
@@ -102,6 +106,15 @@ def _another_prefix(settings: Settings, broker: str) -> Iterator[Fault]:
     url = settings.broker.url or settings.redis.url
     if is_redis(url) and is_redis(broker) and (wrong := difference(url, global_keyprefix(broker))):
         yield Fault(settings.file, None, "broker.url", wrong)
+
+
+def _another_default_queue(found: Config, of_app: str) -> Iterator[Fault]:
+    """Yield a warning if entries of files name no queue, and the app's default queue is another one."""
+    queue = found.settings.broker.default_queue
+    named_none = [entry for entry in found.entries if not (entry.options.queue or entry.options.exchange)]
+    if named_none and queue == BrokerSettings().default_queue != of_app:
+        text = f'entries of files that name no queue go to "{queue}", and the tasks of the app to "{of_app}"'
+        yield Fault(found.settings.file, None, "broker.default_queue", f'{text}; set default_queue = "{of_app}"')
 
 
 def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequence[Entry]) -> tuple[Fault, ...]:

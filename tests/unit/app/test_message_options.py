@@ -87,7 +87,8 @@ def test_an_invalid_time_is_rejected():
         ({}, [[("tasks.*", {"queue": "g"})]], ("g", "", None)),
         ({}, ({"other": "h"}, [("tasks.*", "i")]), ("i", "", None)),
         ({}, {"*": "j", "tasks.add": "k"}, ("k", "", None)),
-        ({}, ("tasks.add", "l"), ("l", "", None)),
+        ({}, ("tasks.*", "l"), ("l", "", None)),
+        ({"queue": "a", "exchange": "x", "routing_key": "k"}, None, ("k", "x", "k")),
     ],
 )
 def test_routes(options, routes, expected):
@@ -192,6 +193,13 @@ def test_a_document_begins_with_its_status():
     assert document("id", "SUCCESS", 5).startswith(b'{"status":"SUCCESS"')
 
 
+class OldRouter:
+    """A router of Celery 3's, which settings name."""
+
+    def route_for_task(self, task, args=None, kwargs=None):
+        return {"queue": "old"} if task == "a.add" else None
+
+
 def test_routes_are_those_of_celery():
     import celery
 
@@ -200,6 +208,12 @@ def test_routes_are_those_of_celery():
         [{"*.add": {"queue": "qc"}}, {"a.add": {"queue": "qd"}}],
         {"*": {"queue": "qe"}, "a.add": {"queue": "qf"}},
         [(("b.*", {"queue": "qg"}),), lambda name, *_, **__: {"queue": "qh"}],
+        {"a.ad?": "qi", "[abc].add": "qj"},
+        {"a.add": {}, "*.add": {"queue": "qk"}},
+        [lambda name, *_, **__: {} if name == "c" else None, {"c": "ql"}],
+        (f"{__name__}.OldRouter", {"c": "qm"}),
+        (f"{__name__}.OldRouter", f"{__name__}.OldRouter"),
+        f"{__name__}.OldRouter",
     )
     for given in routes:
         peer = celery.Celery("x", set_as_current=False, task_routes=given)
