@@ -34,6 +34,7 @@ from beatd.cli.output import Duration, joined
 from beatd.cli.processes import die_with_parent
 from beatd.clock import Backoff
 from beatd.config.loader import load_settings
+from beatd.config.search import FILE_VARIABLE
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.url_keyprefix import OPTION, difference, global_keyprefix, own_prefix, without_keyprefix
@@ -46,7 +47,13 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="App with the tasks to run.")
-@click.option("--config", "config_file", metavar="FILE", help="Take broker, results, app and timezone from beat.toml.")
+@click.option(
+    "--config",
+    "config_file",
+    envvar=FILE_VARIABLE,
+    metavar="FILE",
+    help="Take broker, results, app and timezone from this beat.toml; default: $BEATD_CONFIG.",
+)
 @click.option("--broker", "-b", envvar="BEATD_BROKER_URL", metavar="URL", help="Broker.")
 @click.option("--result-backend", envvar="BEATD_RESULT_BACKEND", metavar="URL", help="Result backend.")
 @click.option(
