@@ -86,6 +86,8 @@ def connect(
         "health_check_interval": 30,
         "client_name": name,
         "protocol": 2,
+        "lib_name": None,  # not sent; redis-py would read its version from a file for each connection
+        "lib_version": None,
         "redis_connect_func": _shake_hands,
         "retry": Retry(NoBackoff(), 0),
     }

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused
-from beatd.store.client import connection_to, server_of, store_error, translated
+from beatd.store.client import connection_to, server_of, store_error, translate_errors, translated
 from beatd.store.keys import type_of
 
 log = logging.getLogger("beatd.store")
@@ -120,7 +120,7 @@ class Script:
 
     def each(self, calls: Iterable[Call]) -> list[Any]:
         """The answers to many calls, each about keys of another slot of a cluster, in one round trip. The errors of
-        those that failed, as a single call raises them, are among the answers."""
+        those that failed, as a single call raises them, are among the answers. Raises :class:`StoreUnavailable`."""
         several = list(calls)
         answers = self._pipelined(several, known=self._is_sent)
         unknown = [place for place, one in enumerate(answers) if isinstance(one, NoScriptError)]
@@ -141,7 +141,7 @@ class Script:
         """The answers and errors of calls in one round trip; ``known``: by the servers' copies of the script."""
         if not calls:
             return []
-        with self._client.pipeline(transaction=False) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
                 if known:
                     pipeline.evalsha(self._digest, len(keys), *keys, *args)
