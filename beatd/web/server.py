@@ -14,7 +14,6 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from beatd.process_signals import ignore_unused
 from beatd.web.connections import (
     HEADERS_MAX,
     KEEP_ALIVE_S,
@@ -23,8 +22,6 @@ from beatd.web.connections import (
     HandshakeListener,
     connections_max,
 )
-
-log = logging.getLogger("beatd.web")
 
 _QUEUE = 128
 """Connections that the kernel holds until they are accepted."""
@@ -78,7 +75,6 @@ def serve(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None
         """Also called once more by uvicorn at its end, for a signal that it took itself."""
         server.should_exit = True
 
-    ignore_unused(log)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server.run(sockets=[listener])

@@ -84,7 +84,9 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    handlers: dict[int, Callable[[int, object], None]] = dict.fromkeys(UNUSED, lambda number, _: warn_unused(log, number))
+    handlers: dict[int, Callable[[int, object], None]] = dict.fromkeys(
+        UNUSED, lambda number, _: warn_unused(log, number)
+    )
     handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not _has_terminal():
         handlers[signal.SIGHUP] = stop
