@@ -1,4 +1,4 @@
-"""A state store that goes away while runs end: each part of the daemon says so once, in words, and goes on by itself."""
+"""A state store that goes away while runs end: each part says so once, in words, and goes on by itself."""
 
 import resource
 import signal
