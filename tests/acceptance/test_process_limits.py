@@ -7,6 +7,7 @@ import sys
 import httpx
 import pytest
 
+from beatd import App
 from beatd.process_signals import UNUSED
 
 CONFIG = """
@@ -74,3 +75,32 @@ def test_a_system_without_threads_is_a_sentence(words, tmp_path):
     assert "Error: the system gives this process no more memory, or no more threads: raise its limits" in done.stderr
     assert "internal error" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+LEFT = """
+import atexit, threading, time
+from beatd import App
+
+app = App("proj", broker={url!r})
+
+@app.task
+def thread():
+    threading.Thread(target=time.sleep, args=(600,), name="left-behind", daemon=False).start()
+
+@app.task
+def function():
+    atexit.register(time.sleep, 600)
+"""
+KEPT = {"thread": "these threads of tasks do not end: left-behind", "function": "a function of atexit does not end"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", KEPT)
+def test_a_worker_ends_although_a_task_keeps_its_process(start_beatd, tmp_path, redis_url, task):
+    (tmp_path / "proj.py").write_text(LEFT.format(url=redis_url))
+    worker = start_beatd("worker", "-A", "proj", "-P", "threads", "-c", "1")
+    with App("proj", broker=redis_url) as app:
+        app.send_task(f"proj.{task}")
+    worker.expect("succeeded")
+    assert worker.end(signal.SIGTERM, timeout=30) == 0
+    worker.expect(f"The worker has stopped, and {KEPT[task]}; ending the process")
