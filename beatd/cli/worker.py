@@ -112,7 +112,9 @@ def _end_soon() -> None:
     def end() -> None:
         sleep(_END_WITHIN_S)
         left = [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
-        what = f"these threads of tasks do not end: {', '.join(left[:5])}" if left else "a function of atexit does not end"
+        what = (
+            f"these threads of tasks do not end: {', '.join(left[:5])}" if left else "a function of atexit does not end"
+        )
         log.warning("The worker has stopped, and %s; ending the process", what, extra={"event": "worker_end_forced"})
         os._exit(0)
 
