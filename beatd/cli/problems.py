@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from beatd.beat.shard_assignment import SKEW_MS, why_aside
+from beatd.beat.shard_assignment import REMEDY, SKEW_MS, why_aside
 from beatd.cli.output import plural
 from beatd.client.outcomes import failing_text
 from beatd.store.daemon_registry import LATE_MS, Member, Status
@@ -71,7 +71,7 @@ def _daemons(seen: Overview) -> Iterator[Problem]:
     statuses = [one.status for one in seen.alive]
     digests = {each.digest for each in statuses}
     if len(digests) > 1:
-        yield Problem(f"the daemons have {len(digests)} different schedules: compare their files and run beatd reload")
+        yield Problem(f"the daemons have {len(digests)} different schedules: {REMEDY}; then run beatd reload")
     for one in seen.fleet.daemons.values():
         if not one.alive:
             yield Problem(f"{one.status.id} is gone: its last heartbeat was {span_text(one.age_ms)} ago")

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -260,8 +260,9 @@ class Process:
             self._manager.ready(f"serving {plural(len(loaded.entries), 'entry')}")
 
     def _handle_signals(self) -> None:
-        actions = {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
-        SignalThread(dict.fromkeys(UNUSED, partial(warn_unused, log)) | actions).start()
+        actions: dict[int, Callable[[int], None]] = dict.fromkeys(UNUSED, partial(warn_unused, log))
+        actions |= {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
+        SignalThread(actions).start()
         if sys.__stderr__ is not None:
             faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
 
