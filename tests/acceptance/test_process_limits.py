@@ -104,3 +104,11 @@ def test_a_worker_ends_although_a_task_keeps_its_process(start_beatd, tmp_path, 
     worker.expect("succeeded")
     assert worker.end(signal.SIGTERM, timeout=30) == 0
     worker.expect(f"The worker has stopped, and {KEPT[task]}; ending the process")
+
+
+@pytest.mark.slow
+def test_an_import_that_hangs_is_said_and_can_be_stopped(start_beatd, tmp_path):
+    (tmp_path / "proj.py").write_text("import queue\n\nqueue.Queue().get()\n")
+    worker = start_beatd("worker", "-A", "proj")
+    worker.expect(r"Importing proj takes longer than 10 s; it is at \S+/proj\.py:3", timeout=30)
+    assert worker.end(signal.SIGTERM) == -signal.SIGTERM
