@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -48,15 +51,43 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
         if str(place.absolute()) not in sys.path:
             sys.path.insert(0, str(place.absolute()))
     module_name, _, attribute = name.partition(":")
-    if not attribute and is_attribute(module_name):
-        module_name, _, attribute = module_name.rpartition(".")
-    module = import_module(module_name, where=where)
+    with slow_imports_logged(name):
+        if not attribute and is_attribute(module_name):
+            module_name, _, attribute = module_name.rpartition(".")
+        module = import_module(module_name, where=where)
     value = _attribute(module, attribute, where) if attribute else _search(module, wanted)
     if isinstance(value, ModuleType):
         value = _search(value, wanted)
     if not wanted(value):
         raise ConfigError([Fault(where, None, name, _not_an_app(value, module_name))])
     return value
+
+
+@contextmanager
+def slow_imports_logged(name: str) -> Iterator[None]:
+    """Log where an import is that takes longer than ten seconds: perhaps it waits for something and never ends."""
+    importing = threading.get_ident()
+
+    def say() -> None:
+        frame = sys._current_frames().get(importing)
+        stack = traceback.extract_stack(frame) if frame is not None else []
+        at = next((f"{one.filename}:{one.lineno}" for one in reversed(stack) if one.name == "<module>"), "")
+        extra = {"event": "import_slow", "app": name, "at": at}
+        log.warning("Importing %s takes longer than %d s; it is at %s", name, _IMPORT_SLOW_S, at, extra=extra)
+
+    timer = threading.Timer(_IMPORT_SLOW_S, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # no thread is left for a fork to copy
+
+
+log = logging.getLogger("beatd.app")
+
+_IMPORT_SLOW_S = 10.0
 
 
 def is_attribute(path: str) -> bool:

@@ -343,7 +343,7 @@ class AmqpPublisher:
             try:
                 self._channel = ConfirmChannel(self._url, self._place, self._arguments, self._outcomes)
             except ChannelError as error:  # py-amqp: wrong password
-                raise BrokerError(f"broker {self._place}: {error}") from error
+                raise BrokerError(f"broker {self._place}: {explained(error)}") from error
         return self._channel
 
     def _abort(self) -> None:

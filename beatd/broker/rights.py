@@ -65,6 +65,8 @@ def _on_blocked(_reason: str) -> None:
 def explained(error: Exception) -> str:
     """Return the text of an error, with a hint where TLS may be the reason."""
     text = str(error) or type(error).__name__
+    if "ACCESS_REFUSED - Login" in text:
+        return "it refuses the user or the password of the URL: correct one of both, there or in RabbitMQ"
     if "WRONG_VERSION_NUMBER" in text or "wrong version number" in text or "record layer failure" in text.lower():
         return f"it does not speak TLS on this port; write amqp:// ({text})"
     if "Server unexpectedly closed" in text or isinstance(error, ConnectionResetError):

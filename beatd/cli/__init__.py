@@ -263,7 +263,9 @@ def _unexpected(error: Exception) -> click.exceptions.Exit:
     """The last resort: one line instead of a traceback, unless BEATD_DEBUG asks for one."""
     if os.environ.get("BEATD_DEBUG"):
         traceback.print_exc()
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if limit := _limit_reached(error):
+        click.echo(f"Error: {limit}", err=True)
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has nowhere to go
     else:
@@ -271,6 +273,21 @@ def _unexpected(error: Exception) -> click.exceptions.Exit:
         more = "please report it; run with BEATD_DEBUG=1 for the traceback"
         click.echo(f"beatd: internal error: {said}; {more}", err=True)
     return click.exceptions.Exit(1)
+
+
+def _limit_reached(error: Exception) -> str:
+    """Return a sentence for an error that is a limit of the process; empty for others."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return f"{os.strerror(number)}: raise the limit of this process (ulimit -n, LimitNOFILE= of systemd)"
+    if number in (errno.ENOMEM, errno.EAGAIN) or isinstance(error, MemoryError) or _NO_THREAD in str(error):
+        text = "the system gives this process no more memory, or no more threads: raise its limits (ulimit -v and -u, "
+        return f"{text}MemoryMax= and TasksMax= of systemd, those of the container)"
+    return ""
+
+
+_NO_THREAD = "can't start new thread"
+"""Text of the interpreter's RuntimeError."""
 
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

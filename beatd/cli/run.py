@@ -14,8 +14,8 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -36,6 +36,7 @@ from beatd.daemon import Daemon
 from beatd.exceptions import ConfigError, Fault
 from beatd.memory import keep_no_large_blocks
 from beatd.model import LogSettings, Settings
+from beatd.process_signals import UNUSED, SignalThread, warn_unused
 from beatd.sources import FileSource, log_refused, log_task_faults
 from beatd.sources.dry_run import for_dry_run
 from beatd.state_store import Store, await_store, state_store
@@ -259,12 +260,15 @@ class Process:
             self._manager.ready(f"serving {plural(len(loaded.entries), 'entry')}")
 
     def _handle_signals(self) -> None:
-        for number, act in ((signal.SIGTERM, self._stop), (signal.SIGINT, self._stop), (signal.SIGHUP, self._reload)):
-            signal.signal(number, _in_a_thread(act))
+        actions: dict[int, Callable[[int], None]] = dict.fromkeys(UNUSED, partial(warn_unused, log))
+        actions |= {signal.SIGTERM: self._stop, signal.SIGINT: self._stop, signal.SIGHUP: self._reload}
+        SignalThread(actions).start()
         if sys.__stderr__ is not None:
             faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
 
     def _stop(self, number: int) -> None:
+        if self._stopping.is_set():
+            return
         log.info("%s: stopping", signal.Signals(number).name, extra={"event": "stopping"})
         self._stopping.set()
         if self._daemon is not None:
@@ -273,15 +277,6 @@ class Process:
     def _reload(self, _: int) -> None:
         log.info("Reload requested (SIGHUP)", extra={"event": "reload_asked"})
         self._source.reload_now()
-
-
-def _in_a_thread(act: Callable[[int], None]) -> Callable[[int, FrameType | None], None]:
-    """A signal handler that only starts a thread.
-
-    A handler interrupts the main thread anywhere, also while it holds the lock of an event or of the log that the
-    handler itself would need.
-    """
-    return lambda number, _: threading.Thread(target=act, args=(number,), name="signal").start()
 
 
 def configure_logging(

@@ -12,6 +12,7 @@ from beatd.cli.status import look
 from beatd.cli.status_document import facts
 from beatd.clock import SystemClock
 from beatd.model import Settings
+from beatd.process_signals import ignore_unused
 from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store, with_patience
 from beatd.store.server_check import RareCheck
@@ -48,6 +49,7 @@ def run(
     plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
     settings = with_patience(plan.first().settings, PATIENCE_MS)
     configure_logging(settings.log, log_level, log_format, config.environment())
+    ignore_unused(log)
     logging.getLogger("beatd.sources").setLevel(logging.CRITICAL)  # the page says it, and the daemons' logs do
     rare = RareCheck()
     store = StoreView(lambda: facts(look(settings, rare)), lambda: running_store(settings), settings.redis, clock)

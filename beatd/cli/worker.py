@@ -32,8 +32,9 @@ from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import Duration, joined
 from beatd.cli.processes import die_with_parent
-from beatd.clock import Backoff
+from beatd.clock import Backoff, sleep
 from beatd.config.loader import load_settings
+from beatd.config.search import FILE_VARIABLE
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.url_keyprefix import OPTION, difference, global_keyprefix, own_prefix, without_keyprefix
@@ -46,7 +47,13 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="App with the tasks to run.")
-@click.option("--config", "config_file", metavar="FILE", help="Take broker, results, app and timezone from beat.toml.")
+@click.option(
+    "--config",
+    "config_file",
+    envvar=FILE_VARIABLE,
+    metavar="FILE",
+    help="Take broker, results, app and timezone from this beat.toml; default: $BEATD_CONFIG.",
+)
 @click.option("--broker", "-b", envvar="BEATD_BROKER_URL", metavar="URL", help="Broker.")
 @click.option("--result-backend", envvar="BEATD_RESULT_BACKEND", metavar="URL", help="Result backend.")
 @click.option(
@@ -95,6 +102,23 @@ def worker(app: App | None, /, **options: Any) -> None:
         detach("worker", options["pidfile"], options["logfile"])
         return
     start(options, app)
+    if app is None:
+        _end_soon()
+
+
+def _end_soon() -> None:
+    """End the process in ten seconds, if threads that tasks have left or functions of ``atexit`` keep it until then."""
+
+    def end() -> None:
+        sleep(_END_WITHIN_S)
+        left = [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+        what = (
+            f"these threads of tasks do not end: {', '.join(left[:5])}" if left else "a function of atexit does not end"
+        )
+        log.warning("The worker has stopped, and %s; ending the process", what, extra={"event": "worker_end_forced"})
+        os._exit(0)
+
+    threading.Thread(target=end, name="end", daemon=True).start()
 
 
 def run_for_app(app: App, argv: list[str]) -> None:
@@ -108,6 +132,7 @@ log = logging.getLogger("celery.worker")
 _PAUSE_MIN_S, _PAUSE_MAX_S = 1.0, 30.0
 """Before a daemon that ended is started again; doubled each time."""
 _PARTING_S = 5.0
+_END_WITHIN_S = 10.0
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape, glob, has_magic
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -350,10 +350,24 @@ def matching(main: Path, pattern: str, report: ErrorReport, place: tuple[str | i
     found = [Path(file) for file in sorted(glob(str(where), recursive=True))]  # noqa: PTH207 - may be absolute
     if not found and not has_magic(pattern):
         report.add(place, "no such file; only a pattern with * may match nothing")
+    if not found and (wrong := _unreadable(main.parent, pattern)):
+        report.add(place, wrong)
     if any(file.exists() and file.samefile(main) for file in found):
         report.add(place, "the pattern matches this file: a file cannot include itself")
         return []
     return [file for file in found if not (has_magic(pattern) and file.suffix != ".toml" and file.is_dir())]
+
+
+def _unreadable(folder: Path, pattern: str) -> str:
+    """Return why the folder above the first wildcard of a pattern cannot be read; empty if it can, or is not there."""
+    plain = takewhile(lambda part: not has_magic(part), Path(pattern).parts[:-1])
+    try:
+        os.listdir(folder.joinpath(*plain))  # noqa: PTH208 - names, not paths
+    except PermissionError as error:
+        return f"the folder {error.filename} cannot be read: {error.strerror}"
+    except OSError:
+        pass
+    return ""
 
 
 _MANY_OBJECTS = 50_000

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
+import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, cast
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.literals import or_list, quoted, shown
@@ -155,11 +157,25 @@ def zone(place: str | tzinfo | None) -> Zone:
 @cache
 def _named(name: str | None) -> Zone:
     if name is None:
-        return Zone("UTC", ZoneInfo("UTC"))
+        return Zone("UTC", _info("UTC"))
     try:
-        return Zone(name, ZoneInfo(name))
+        return Zone(name, _info(name))
     except (LookupError, ValueError, OSError, TypeError):
         raise ScheduleError(_unknown(name)) from None
+
+
+def _info(name: str) -> ZoneInfo:
+    """The zone of that name; UTC is known also where no time zone data is installed."""
+    try:
+        return ZoneInfo(name)
+    except ZoneInfoNotFoundError:
+        if name != "UTC":
+            raise
+        return ZoneInfo.from_file(io.BytesIO(_UTC_DATA), key=name)
+
+
+_UTC_DATA = b"TZif".ljust(20, b"\0") + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + bytes(6) + b"UTC\0"
+"""Data of a zone with one offset, 0, and its name: RFC 9636, version 1."""
 
 
 def name_of(place: str | tzinfo) -> str:
@@ -196,6 +212,8 @@ def _unknown(name: object) -> str:
     if not isinstance(name, str) or not name:
         return f'timezone = {shown(name)}: expected an IANA name such as "Europe/Berlin" or "UTC"'
     known = sorted(available_timezones() - {"localtime"})
+    if not known:
+        return f"time zone {quoted(name)}: this host has no time zone data; install it: pip install tzdata"
     folded = {each.casefold(): each for each in known}
     cities: dict[str, str] = {}
     for each in known:

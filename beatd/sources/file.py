@@ -98,14 +98,22 @@ class FileSource:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
-            watched = identities(directories(self._files, self._globs))
-            for touched in self._events(list(watched)):
-                if self._stopping.is_set():
-                    return
-                self._consider(touched)
-                if identities(directories(self._files, self._globs)) != watched:
-                    break  # other directories are meant now
+            try:
+                self._watch()
+            except Exception:
+                log.exception("Watching files failed in an unexpected way", extra={"event": "watch_error"})
+                self._stopping.wait(SETTLE_UNFINISHED_S)
+
+    def _watch(self) -> None:
+        """Load what changes, until other directories are to be watched."""
+        self._wake.clear()
+        watched = identities(directories(self._files, self._globs))
+        for touched in self._events(list(watched)):
+            if self._stopping.is_set():
+                return
+            self._consider(touched)
+            if identities(directories(self._files, self._globs)) != watched:
+                return
 
     def _events(self, watched: list[str]) -> Iterator[set[str]]:
         """Yield the paths that were touched; at once and every second an empty set, for a look; ends when woken."""

@@ -85,12 +85,20 @@ def _on_the_way(path: Path, links: int = _LINKS) -> set[str]:
     parts = path.parts[1:]
     for number, part in enumerate(parts):
         step = here / part
-        if step.is_symlink() and links > 0:
+        if links > 0 and (link := _link(step)):
             found.add(str(here))
             rest = Path(*parts[number + 1 :]) if number + 1 < len(parts) else Path()
-            target = Path(os.path.normpath(here / step.readlink() / rest))
+            target = Path(os.path.normpath(here / link / rest))
             return found | _on_the_way(target, links - 1)
-        if number == len(parts) - 1 or not step.is_dir():
+        if number == len(parts) - 1 or not os.path.isdir(step):  # noqa: PTH112 - False also where nothing may be read
             return found | {str(here)}
         here = step
     return found | {str(here)}
+
+
+def _link(path: Path) -> str:
+    """The target of a symbolic link; empty for what is none, or may not be looked at."""
+    try:
+        return os.readlink(path)  # noqa: PTH115 - a text is enough
+    except OSError:
+        return ""

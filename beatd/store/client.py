@@ -86,6 +86,7 @@ def connect(
         "health_check_interval": 30,
         "client_name": name,
         "protocol": 2,
+        **_NO_DRIVER_INFO,
         "redis_connect_func": _shake_hands,
         "retry": Retry(NoBackoff(), 0),
     }
@@ -102,6 +103,10 @@ def connect(
         client = JoiningClient.from_pool(redis.ConnectionPool(connection_class=kind, **options))
     client.beatd_role = role  # type: ignore[attr-defined]
     return client
+
+
+_NO_DRIVER_INFO: dict[str, None] = {"driver_info": None} if hasattr(redis, "driver_info") else {}
+"""It is not sent anyway, and redis-py would read it from a file for each connection, also when none can be opened."""
 
 
 def _shake_hands(connection: Any) -> None:

@@ -126,7 +126,7 @@ class Script:
 
     def each(self, calls: Iterable[Call]) -> list[Any]:
         """The answers to many calls, each about keys of another slot of a cluster, in one round trip. The errors of
-        those that failed, as a single call raises them, are among the answers."""
+        those that failed, as a single call raises them, are among the answers. Raises :class:`StoreUnavailable`."""
         several = list(calls)
         answers = self._pipelined(several, known=self._is_sent)
         unknown = [place for place, one in enumerate(answers) if isinstance(one, NoScriptError)]

@@ -30,7 +30,8 @@ class WorkerProcess:
         """Start it, and wait until it takes messages; raises RuntimeError with the end of its log if it ends."""
         self._connect(self._store, self._store)
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        env = os.environ | {"PYTHONPATH": path, "BEATD_BROKER_URL": self._store, "BEATD_RESULT_BACKEND": self._store}
+        own = {"BEATD_BROKER_URL": self._store, "BEATD_RESULT_BACKEND": self._store, "BEATD_CONFIG": ""}
+        env = os.environ | own | {"PYTHONPATH": path}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(self._words, env=env, stdout=log, stderr=log)  # noqa: S603
         end = monotonic() + READY_WITHIN_S

@@ -49,7 +49,7 @@ class _Server(uvicorn.Server):
 
 def serve(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
     """Answer until SIGTERM or SIGINT comes, with ``tls`` over HTTPS. To be called in the main thread."""
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and stops is said in our own words
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # starts are said in our own words, bad requests in answers
     BoundedProtocol.limit = connections_max()
     if tls is not None:
         listener = BoundedProtocol.handshakes = HandshakeListener(listener)

@@ -20,6 +20,7 @@ from beatd.broker.bindings import Binding
 from beatd.broker.bus import Names
 from beatd.clock import Backoff, monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
+from beatd.process_signals import UNUSED, warn_unused
 from beatd.store.client import Role
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
@@ -83,7 +84,10 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
+    handlers: dict[int, Callable[[int, object], None]] = dict.fromkeys(
+        UNUSED, lambda number, _: warn_unused(log, number)
+    )
+    handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not _has_terminal():
         handlers[signal.SIGHUP] = stop
     if sys.__stderr__ is not None:

@@ -22,6 +22,7 @@ from beatd.clock import Backoff, SystemClock, monotonic
 from beatd.exceptions import BrokerError, StoreError
 from beatd.listen_address import ListenAddress
 from beatd.message.protocol import oldest_age_s
+from beatd.process_signals import UNUSED
 from beatd.store.client import connect, translate_errors
 from beatd.worker.snapshot import Snapshot, decode, frame, frames
 
@@ -134,7 +135,7 @@ def _serve(settings: ExporterSettings, link: socket.socket, worker: int) -> NoRe
     """Run the process; never returns. ``os._exit`` skips the worker's clean-up handlers."""
     code = 1
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, *UNUSED):
             signal.signal(number, signal.SIG_IGN)  # it ends with its worker
         multiprocessing.current_process().name = "MetricsExporter"
         from beatd.metrics.server import MetricsServer  # noqa: PLC0415 - a worker without an exporter does not load it

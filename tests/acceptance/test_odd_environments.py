@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.conftest import Running
+
 UID = 12345
 """A user that has no entry in passwd."""
 SCHEDULE = '[beat_schedule.a]\ntask = "t"\nschedule = 1\n'
@@ -157,3 +159,32 @@ def test_exit_codes_do_not_depend_on_streams(words: str, code: int, closed: str,
     (tmp_path / "broken.toml").write_text("[beat_schedule.a]\n")
     script = f"{sys.executable} -m beatd {words} {closed}"
     assert subprocess.run(["bash", "-c", script], cwd=tmp_path, timeout=30, check=False).returncode == code
+
+
+@pytest.fixture
+def no_zones(tmp_path: Path) -> dict[str, str]:
+    """The environment of a host without time zone data, neither of the system nor of the package tzdata."""
+    (tmp_path / "none" / "tzdata").mkdir(parents=True)
+    (tmp_path / "none" / "tzdata" / "__init__.py").write_text("raise ImportError\n")
+    return {"PYTHONPATH": str(tmp_path / "none"), "PYTHONTZPATH": str(tmp_path / "none")}
+
+
+def test_utc_needs_no_time_zone_data(
+    no_zones: dict[str, str], start_beatd: Callable[..., Running], tmp_path: Path, redis_url: str
+) -> None:
+    (tmp_path / "beat.toml").write_text(f'[redis]\nurl = "{redis_url}"\n{SCHEDULE}')
+    daemon = start_beatd("run", **no_zones)
+    daemon.expect("Dispatched a", times=2)
+    worker = start_beatd("worker", "--config", "beat.toml", "--builtin", "command", "-c", "1", **no_zones)
+    worker.expect("Received unregistered task of type 't'")
+    assert (daemon.end(), worker.end()) == (0, 0)
+    assert "Traceback" not in daemon.text + worker.text
+
+
+def test_missing_time_zone_data_is_named(
+    no_zones: dict[str, str], beatd: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "beat.toml").write_text(f'{SCHEDULE}timezone = "Asia/Baku"\n')
+    done = beatd("check", **no_zones)
+    wrong = 'time zone "Asia/Baku": this host has no time zone data; install it: pip install tzdata'
+    assert (done.returncode, done.stderr) == (2, f"beat.toml:4:1: beat_schedule.a.timezone: {wrong}\n")

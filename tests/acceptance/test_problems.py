@@ -364,7 +364,7 @@ def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
             "stands_aside": two,
             "store_unreplicated": one,
             "entry_failed": one,
-            "daemon_gone": two,
+            "daemon_gone": one,
         }
         for event, daemon in events.items():
             daemon.expect(f'"event": ?"{event}"')

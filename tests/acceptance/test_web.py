@@ -285,3 +285,18 @@ def runs_in(dom):
     """The run count of the entry ``tick`` in the page."""
     [row] = [row for row in re.findall(r"<tr.*?</tr>", dom, re.DOTALL) if ">tick<" in row]
     return int(re.findall(r'data-label="Runs"[^>]*><span>([\d,]+)<', row)[0].replace(",", ""))
+
+
+ODD = [b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0\r\n\r\n"]
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "eA=="}
+
+
+def test_odd_requests_are_answered_and_leave_no_lines_in_the_log(start_web, write):
+    web = start_web("--config", write())
+    address = web.client.base_url.host, web.client.base_url.port
+    for request in ODD * 10:
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(request)
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert web.client.get("/", headers=UPGRADE).status_code == 200
+    assert not web.process.find("Invalid HTTP|WebSocket|upgrade")

@@ -15,6 +15,7 @@ from amqp.exceptions import AMQPError, ResourceLocked
 from kombu.exceptions import KombuError
 
 from beatd.broker.bus.base import BusMessage, Names, check_reply_address, from_message, to_message
+from beatd.broker.rights import explained
 from beatd.exceptions import BrokerError, MessageError
 from beatd.message.protocol import TaskMessage
 from beatd.urls import BrokerUrl
@@ -163,7 +164,7 @@ class AmqpBus:
             text = f"broker {self.place}: another worker of the same name is connected ({error.reply_text})"
             raise BrokerError(text) from error
         except (AMQPError, KombuError, OSError) as error:
-            raise BrokerError(f"broker {self.place}: {error or type(error).__name__}") from error
+            raise BrokerError(f"broker {self.place}: {explained(error)}") from error
 
 
 def _put(inbox: deque[BusMessage], message: Any) -> None:

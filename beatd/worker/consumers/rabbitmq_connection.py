@@ -17,6 +17,7 @@ from kombu.exceptions import KombuError
 from beatd.broker import Arguments
 from beatd.broker.amqp_codec import HEARTBEAT, Closed, Content, Stream
 from beatd.broker.amqp_queues import ensure_queue
+from beatd.broker.rights import explained
 from beatd.clock import monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
@@ -73,7 +74,7 @@ class ConsumerConnection:
             self._stream = Stream(bytes(getattr(transport, "_read_buffer", b"")))
             self._socket.setblocking(False)
         except (AMQPError, KombuError, OSError) as error:
-            raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error
+            raise BrokerError(f"broker {self._place}: {explained(error)}") from error
         self._heard = self._spoke = monotonic()
 
     @property

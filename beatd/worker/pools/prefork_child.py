@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 
 from beatd.clock import monotonic
+from beatd.process_signals import UNUSED
 from beatd.states import FAILURE
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import SKIPPED, Job, JobReport
@@ -255,7 +256,7 @@ def child_main(link: socket.socket, board: SharedStatus, execute: Executor, life
             os.kill(os.getpid(), number)
 
     # Handlers, not SIG_IGN: programs that a task starts would inherit that.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM):
+    for number in (*_HANDLED, *UNUSED):
         signal.signal(number, on_signal)
     _die_with(os.getppid())
     gc.freeze()  # what the parent had made stays in pages shared with it

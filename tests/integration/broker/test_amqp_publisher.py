@@ -259,7 +259,7 @@ def test_a_blocked_connection_is_named_bounded_and_gets_nothing_twice(rabbitmq, 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda url: url.replace("guest:guest", "guest:hidden-word"), "ACCESS_REFUSED"),
+        (lambda url: url.replace("guest:guest", "guest:hidden-word"), "it refuses the user or the password"),
         (lambda url: url.removesuffix("/") + "nowhere", "vhost nowhere not found"),
         (lambda url: "amqp://guest:hidden-word@127.0.0.1:1//", "refused"),
         (lambda url: "amqp://guest:hidden-word@no.such.host.invalid//", "no.such.host.invalid"),

@@ -9,7 +9,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from beatd.config.search import FILE_VARIABLE
 from beatd.contrib.django.management.commands.beatd import command_line
 from beatd.contrib.django.reload import Reloader
 from beatd.exceptions import ConfigError
@@ -26,7 +25,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         """Run the worker; Django must not parse its options."""
         words = [word for word in argv[2:] if word != OPTION]
         try:
-            command = [sys.executable, "-m", "beatd", *worker_line(words)]
+            command = [sys.executable, "-m", "beatd", *command_line(["worker", *words])]
         except ConfigError as error:
             self.stderr.write(f"{error}")
             sys.exit(2)
@@ -44,14 +43,3 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         """Run ``call_command("beatd_worker")``."""
         again = [OPTION] if options["autoreload"] else []
         self.run_from_argv([sys.argv[0], "beatd_worker", *again, *options["words"]])
-
-
-def worker_line(words: list[str]) -> list[str]:
-    """The command line of the worker, with the file of the daemon: both then use the same store and broker.
-
-    Raises ConfigError.
-    """
-    line = command_line(["worker", *words])
-    path = os.environ.get(FILE_VARIABLE)
-    is_named = any(word.partition("=")[0] == "--config" for word in words)
-    return line if path is None or is_named else [*line, "--config", path]
