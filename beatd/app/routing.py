@@ -142,7 +142,7 @@ def destination(routed: Options, options: Options, conf: Any) -> Route:
         if not conf["task_create_missing_queues"] and (queue or not (exchange and key)):
             _check_declared(queue or conf["task_default_queue"], declared.names)
         return _by_bindings(queue, exchange, key, conf, tuple(declared.bindings()))._replace(options=more)
-    if not queue and exchange and key:
+    if exchange and key:
         return Route(key, exchange, key, more)
     queue = queue or str(conf["task_default_queue"])
     if not conf["task_create_missing_queues"]:
@@ -167,7 +167,7 @@ def _by_bindings(queue: str, exchange: str, key: str, conf: Any, bindings: Seque
     """
     wanted = Queues(conf).name_of(queue or str(conf["task_default_queue"]))
     own = next((one for one in bindings if one.queue == wanted), None)
-    if not queue and exchange and key:
+    if exchange and key:
         place = exchange, key
     elif own is None or own.kind == "direct":
         return Route(wanted)

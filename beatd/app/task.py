@@ -95,6 +95,7 @@ FROM_CONF = {
     "acks_on_failure_or_timeout": "task_acks_on_failure_or_timeout",
     "ignore_result": "task_ignore_result",
     "keep_result": "task_keep_result",
+    "priority": "task_default_priority",
     "rate_limit": "task_default_rate_limit",
     "reject_on_worker_lost": "task_reject_on_worker_lost",
     "serializer": "task_serializer",
@@ -105,7 +106,17 @@ FROM_CONF = {
 }
 """Options that default to a setting of the app."""
 
-_SENT = ("queue", "exchange", "routing_key", "priority", "expires", "serializer", "time_limit", "soft_time_limit")
+_SENT = (
+    "queue",
+    "exchange",
+    "routing_key",
+    "priority",
+    "expires",
+    "serializer",
+    "compression",
+    "time_limit",
+    "soft_time_limit",
+)
 """Task options that are copied into each message."""
 
 
@@ -144,6 +155,7 @@ class Task(Hooks, Generic[P, R]):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     serializer: str | None = None
+    compression: str | None = None
     expires: Any = None
     priority: int | None = None
     queue: str | None = None
@@ -201,11 +213,15 @@ class Task(Hooks, Generic[P, R]):
         shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
             args, kwargs = as_received([args, kwargs], options.get("serializer") or self.serializer)
-            return self.apply(args, kwargs, task_id=task_id, **options)
-        own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
-        options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}
+            return self.apply(args, kwargs, task_id=task_id, **{**self.message_options(), **options})
+        own = {"ignore_result": bool(self.ignore_result), "task_type": self}
+        options = {**own, **options, "task_id": task_id, "shadow": shadow}
         result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **options)
         return result
+
+    def message_options(self) -> dict[str, Any]:
+        """Return the options that each message of the task has, unless the call gives others."""
+        return {name: value for name in _SENT if (value := getattr(self, name)) is not None}
 
     def apply(
         self,
@@ -341,8 +357,9 @@ class Task(Hooks, Generic[P, R]):
         return sig if lazy else sig.delay()
 
     def add_trail(self, result: Any) -> Any:
-        """Add ``result`` to the children of this run."""
-        self.request.children.append(result)
+        """Add ``result`` to the children of this run, unless the task's option ``trail`` is off."""
+        if self.trail:
+            self.request.children.append(result)
         return result
 
     def map(self, it: Iterable[Any]) -> Any:

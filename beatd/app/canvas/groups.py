@@ -92,7 +92,7 @@ class group(Composition):  # noqa: N801 - Celery's name
         copy.send(() if self.immutable else args, kwargs, options)
         running = current()
         if add_to_parent and running is not None:
-            running.context.children.append(result)
+            running.task.add_trail(result)
         return result
 
     def send(self, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
