@@ -60,6 +60,8 @@ class Make:
         self.broker, self.backend = (f"{url.rpartition('/')[0]}/{database + number}" for number in range(2))
         self.store = redis.Redis.from_url(self.broker)
         self.results = redis.Redis.from_url(self.backend)
+        self.store.flushdb()
+        self.results.flushdb()
         text = program.text.replace("BROKER", repr(self.broker)).replace("BACKEND", repr(self.backend))
         for theirs, ours in replaced:
             text = text.replace(theirs, ours)
@@ -98,20 +100,26 @@ class Make:
             self._pop(task)
 
     def _stamped(self, signature: Any) -> Any:
-        signature.stamp(tenant="a")
+        class Visitor(self.names["StampingVisitor"]):  # type: ignore[name-defined]
+            def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
+                return {"tenant": "a"}
+
+        signature.stamp(Visitor())
         return signature
 
     def outcomes(self) -> Iterator[str]:
         """Yield what each call did, as text."""
         for call in self.program.calls:
             try:
-                code = compile(call, call, "eval")
-                result = shape(eval(code, self.names))
+                result = eval(call, self.names)
             except Exception as error:
-                self._messages()  # of a group, Celery has sent the calls before the wrong one
-                yield f"raised {ERRORS.get(type(error).__name__, type(error).__name__)}"
-                continue
-            yield normalised({"messages": self._messages(), "result": result})
+                name = type(error).__name__
+                if (name := ERRORS.get(name, name)) == "bad input":
+                    self._messages()  # of a group, Celery has sent the calls before the wrong one
+                    yield "raised bad input"
+                    continue
+                result = {"raised": name}
+            yield normalised({"messages": self._messages(), "result": shape(result)})
 
     def _messages(self) -> list[Any]:
         found = []
@@ -193,8 +201,8 @@ def parts_of(envelope: dict[str, Any]) -> list[Any]:
     if not str(properties["reply_to"]).startswith("an-"):
         del properties["reply_to"]  # nobody waits there, where results are in Redis
     for name in ("argsrepr", "kwargsrepr"):
-        if "'subtask_type'" in headers[name] or "proj." in headers[name]:
-            del headers[name]  # Celery shows signatures as dicts
+        if re.search(r"'subtask_type'|proj\.|\.\.\.", headers[name]):
+            del headers[name]  # Celery shows signatures as dicts, and shortens by depth
     return [{**properties, "content_type": kind}, headers, without_unused(plain(content))]
 
 
@@ -211,6 +219,15 @@ def without_unused(content: Any) -> Any:
     unused |= {name for name in ("root_id", "parent_id", "chord") if content.get(name, "") is None}
     if isinstance(header := content.get("header"), dict):
         content = {**content, "header": header["kwargs"]["tasks"]}
+    if content.get("subtask_type") in {"chain", "chord", "group"}:  # their tasks have them
+        own = {"chord", "group_id", "group_index"}
+        content = {**content, "options": {n: v for n, v in content["options"].items() if n not in own}}
+    if isinstance(options := content.get("options"), dict):
+        content = {**content, "options": {n: v for n, v in options.items() if v is not None and n != "root_id"}}
+    if isinstance(body := content.get("chord"), dict):
+        body["options"].pop("group_id", None)  # of the header
+    if content.get("chain") == []:
+        content = {**content, "chain": None}
     return {name: without_unused(value) for name, value in content.items() if name not in unused}
 
 
@@ -226,9 +243,9 @@ def shape(result: Any) -> Any:
             "name": result.name,
         }
     if isinstance(result, celery.result.GroupResult | beatd.result.GroupResult):
-        return {"group": result.id, "parent": shape(result.parent), "results": [shape(each) for each in result.results]}
+        return {"group": result.id, "parent": parent_of(result), "results": [shape(each) for each in result.results]}
     if isinstance(result, celery.result.AsyncResult | beatd.result.AsyncResult):
-        return {"id": result.id, "parent": shape(result.parent), "ignored": bool(result.ignored)}
+        return {"id": result.id, "parent": parent_of(result), "ignored": bool(result.ignored)}
     if type(result).__name__ == "Retry":
         return {"retry": str(result), "exc": plain(result.exc), "when": plain(result.when)}
     if isinstance(result, Mapping):
@@ -236,6 +253,14 @@ def shape(result: Any) -> Any:
     if isinstance(result, list | tuple):
         return [shape(each) for each in result]
     return plain(result)
+
+
+def parent_of(result: Any) -> Any:
+    """The form of a parent, without the id of a group: in nested groups Celery's is not that of the messages."""
+    parent = shape(result.parent)
+    if "eager" in str(parent):
+        return None
+    return {n: v for n, v in parent.items() if n != "group"} if isinstance(parent, dict) else parent
 
 
 def plain(value: Any) -> Any:

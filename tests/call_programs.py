@@ -73,7 +73,7 @@ ARGUMENTS = {
     "automatic": ("", "1"),
 }
 """Valid arguments."""
-INVALID = ("1, 2, 3, 4, 5", "nonsense=1", "object()", "{1: 2}, {3}")
+INVALID = ("1, 2, 3, 4, 5", "nonsense=1", "object()", "{1: 2}")
 
 TIMES = (
     "100", "NOW + timedelta(minutes=20)",
@@ -87,7 +87,7 @@ KEYS = ("'b.one'", "'c'", "'a'", "None", "''")
 
 _CALL_OPTIONS: dict[str, Sequence[str]] = {
     "countdown": ("100", "100.0", "0", "-100", "None"),
-    "eta": TIMES[1:],
+    "eta": [each for each in TIMES if "NOW" in each],
     "expires": TIMES,
     "queue": QUEUES,
     "exchange": EXCHANGES,
@@ -95,7 +95,7 @@ _CALL_OPTIONS: dict[str, Sequence[str]] = {
     "priority": ("0", "3", "9", "None", "12", "-1"),
     "serializer": ("'json'", "'pickle'", "None", "'nonsense'"),
     "compression": ("'gzip'", "'zlib'", "None", "'nonsense'"),
-    "task_id": ("'own-id'", "None", "''"),
+    "task_id": ("'own-id'", "None"),
     "headers": ("{'tenant': 'a'}", "{}", "None", "{'shadow': 'x', 'origin': 'y'}"),
     "shadow": ("'alias'", "None", "''"),
     "time_limit": ("20", "10.5", "None", "0"),
@@ -119,7 +119,7 @@ _CALL_OPTIONS: dict[str, Sequence[str]] = {
     "message_id": ("'a-message'",),
     "app_id": ("'an-app'",),
     "user_id": ("'guest'",),
-    "chain": ("[plain.s(5)]", "None", "[]"),
+    "chain": ("[plain.s(5)]", "[many.s(1), plain.s(5)]"),
     "chord": ("many.s(6)", "None"),
     "replaced_task_nesting": ("2", "0"),
     "route_name": ("'proj.many'", "None"),
@@ -220,7 +220,7 @@ _SETTINGS: dict[str, Sequence[str]] = {
     "task_ignore_result": ("True",),
     "task_store_eager_result": ("True",),
     "task_eager_propagates": ("True",),
-    "task_serializer": ("'pickle'"),
+    "task_serializer": ("'pickle'", "'json'"),
     "task_compression": ("'gzip'", "'zlib'"),
     "task_time_limit": ("60",),
     "task_soft_time_limit": ("10",),
@@ -286,9 +286,9 @@ def _arguments(chance: random.Random, name: str) -> str:
     return chance.choice(INVALID) if chance.random() < 0.04 else chance.choice(ARGUMENTS[name])
 
 
-def _call_options(chance: random.Random, most: int = 4) -> str:
+def _call_options(chance: random.Random, most: int = 4, without: str = "") -> str:
     chosen = _some(chance, _CALL_OPTIONS, most)
-    return _words(chosen)
+    return _words({name: value for name, value in chosen.items() if name not in without.split()})
 
 
 def _signature(chance: random.Random) -> str:
@@ -299,13 +299,13 @@ def _signature(chance: random.Random) -> str:
     for _ in range(chance.choice([0, 0, 0, 1, 2])):
         text += chance.choice(
             [
-                f".set({_call_options(chance, 2)[2:]})",
+                f".set({_call_options(chance, 2, 'chain chord')[2:]})",
                 ".on_error(many.s())",
                 ".clone()",
                 ".clone((9,))",
                 ".clone(kwargs={'z': 9})",
                 ".set(immutable=True)",
-                f".clone((){_call_options(chance, 1)})",
+                f".clone((){_call_options(chance, 1, 'chain chord')})",
             ]
         )
     return text
@@ -333,7 +333,7 @@ def composition(chance: random.Random, depth: int) -> str:
         "group": lambda: chance.choice(["group({})", "group([{}])"]).format(parts(without_groups=True)),
         "chord": lambda: f"chord([{parts(without_groups=True)}], {composition(chance, depth - 1)})",
         "chord_call": lambda: f"chord([{parts(without_groups=True)}], body=many.s())",
-        "chunks": lambda: "plain.chunks([(1, 2), (3, 4), (5, 6)], 2)" + chance.choice(["", ".group()"]),
+        "chunks": lambda: "plain.chunks([(1, 2), (3, 4), (5, 6)], 2).group()",
         "map": lambda: "many.map([1, 2])",
         "starmap": lambda: "plain.starmap([(1, 2), (3, 4)])",
         "merged": lambda: f"group({parts(without_groups=True)}) | {composition(chance, depth - 1)}",
@@ -341,12 +341,12 @@ def composition(chance: random.Random, depth: int) -> str:
     if kind == "merged":
         text = f"({text})"
     if chance.random() < 0.15:
-        text += chance.choice([f".set({_call_options(chance, 2)[2:]})", ".on_error(many.s())", ".clone()"])
+        text += chance.choice([f".set({_call_options(chance, 2, 'task_id chain chord')[2:]})", ".clone()"])
     return text
 
 
-def _request(chance: random.Random) -> str:
-    chosen = _some(chance, _REQUEST, 5)
+def _request(chance: random.Random, without: str = "") -> str:
+    chosen = {name: value for name, value in _some(chance, _REQUEST, 5).items() if name not in without.split()}
     return "{" + ", ".join(f"{name!r}: {value}" for name, value in chosen.items()) + "}"
 
 
@@ -375,8 +375,7 @@ _REQUEST: dict[str, Sequence[str]] = {
         "{'exchange': 'bx', 'routing_key': 'b.one', 'priority': 0, 'redelivered': False}",
         "{'exchange': '', 'routing_key': 'other', 'priority': None, 'redelivered': None}",
     ),
-    "stamped_headers": ("['stamp']",),
-    "stamps": ("{'stamp': ['v']}",),
+    "stamped_headers": ("['stamp'], 'stamps': {'stamp': ['v']}",),
     "is_eager": ("False",),
 }
 
@@ -391,7 +390,7 @@ _RETRY: dict[str, Sequence[str]] = {
     **{
         name: _CALL_OPTIONS[name]
         for name in ("queue", "priority", "expires", "headers", "serializer", "routing_key", "exchange", "link",
-                     "time_limit", "soft_time_limit", "shadow", "ignore_result", "compression", "task_id")
+                     "time_limit", "soft_time_limit", "shadow", "ignore_result", "compression")
     },
 }  # fmt: skip
 
@@ -403,11 +402,6 @@ def _call(chance: random.Random) -> str:
     deep = chance.choice([1, 1, 2, 2, 3])
     further = chance.choice(["", "", "", "(1,)", "(1, 2)", "(), {'z': 1}", "None, None"])
 
-    def eager() -> str:
-        while "chunks" in (text := composition(chance, deep)):  # Celery sends them
-            pass
-        return text
-
     forms: dict[str, Callable[[], str]] = {
         "delay": lambda: f"{name}.delay({arguments})",
         "apply_async": lambda: f"{name}.apply_async(*given({arguments}){_call_options(chance)})",
@@ -416,19 +410,23 @@ def _call(chance: random.Random) -> str:
         "signature": lambda: f"{_signature(chance)}.apply_async({further}{_call_options(chance, 2)})".replace("(, ", "("),
         "named": lambda: f"signature('proj.{name}', args=(1,), app=app{_call_options(chance, 2)}).apply_async()",
         "built": lambda: composition(chance, deep),
-        "sent": lambda: f"{composition(chance, deep)}.apply_async({further}{_call_options(chance, 1)})".replace(
+        "sent": lambda: f"{composition(chance, deep)}.apply_async({further}{_call_options(chance, 1, 'task_id chain chord')})".replace(
             "(, ", "("
         ),
+        "chunks": lambda: "plain.chunks([(1, 2), (3, 4), (5, 6)], 2).apply_async()",
+        "errors": lambda: f"{composition(chance, deep)}.on_error(many.s()).apply_async()",
         "delayed": lambda: f"{composition(chance, deep)}.delay({chance.choice(['', '', '1'])})",
         "frozen": lambda: f"{composition(chance, deep)}.freeze()",
         "stamped": lambda: f"stamped({composition(chance, deep)}).apply_async()",
         "apply": lambda: f"{name}.apply(*given({arguments}){_words(_some(chance, _APPLY, 2))})",
-        "eager": lambda: f"{eager()}.apply({further})",
+        "eager": lambda: f"{composition(chance, deep)}.apply({further})",
         "retry": lambda: f"inside(again, {_request(chance)}, lambda: again.retry({_words(_some(chance, _RETRY, 3))[2:]}))",
         "child": lambda: f"inside(bound, {_request(chance)}, "
         f"lambda: {name}.apply_async(*given({arguments}){_call_options(chance, 1)}))",
         "children": lambda: f"inside(bound, {_request(chance)}, lambda: {composition(chance, deep)}.apply_async())",
-        "replace": lambda: f"inside(bound, {_request(chance)}, lambda: bound.replace({composition(chance, deep)}))",
+        "replace": lambda: f"inside(bound, {_request(chance)}, lambda: bound.replace({_signature(chance)}))",
+        "replace_by_several": lambda: f"inside(bound, {_request(chance, 'chain')}, "
+        f"lambda: bound.replace({composition(chance, deep)}))",
         "add_to_chord": lambda: f"inside(bound, {_request(chance)}, lambda: bound.add_to_chord({_signature(chance)}, "
         f"lazy={chance.choice(['True', 'False'])}))",
         "failed": lambda: f"inside(automatic, {_request(chance)}, lambda: automatic.run(1))",

@@ -208,12 +208,12 @@ class App(EntryPoints, Loader):
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
-            if self.conf.task_inherit_parent_priority and options.get("priority") is None:
-                options["priority"] = (parent.delivery_info or {}).get("priority")
         routed = options.get("route_name") or name
         route = route_for(routed, tuple(args or ()), kwargs or {}, options, self.conf, task)
         options |= {option: value for option, value in route.options.items() if options.get(option) is None}
         options["serializer"] = options.get("serializer") or self.conf.task_serializer
+        if parent is not None and self.conf.task_inherit_parent_priority and options.get("priority") is None:
+            options["priority"] = (parent.delivery_info or {}).get("priority")
         if is_by_reply(self.conf.result_backend) and not options.get("ignore_result"):
             options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())

@@ -163,7 +163,7 @@ def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]
         **({} if "queue" in changes else _address(info)),
         "task_id": request.id,
         "root_id": request.root_id,
-        "parent_id": request.id,
+        "parent_id": request.parent_id or request.id,
         "retries": request.retries + 1,
         "priority": info.get("priority"),
         "expires": request.expires,

@@ -71,6 +71,8 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
     nesting: dict[str, Any] = {"replaced_task_nesting": request.replaced_task_nesting + 1}
     call.freeze(request.id)
     place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
+    for step in call.tasks if isinstance(call, chain) else ():
+        step.set(**nesting)
     later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
     options = {"root_id": request.root_id, "chain": later, **nesting, **place}
     call.set(**{name: value for name, value in options.items() if value not in (None, [])})
@@ -317,6 +319,8 @@ class Task(Hooks, Generic[P, R]):
     ) -> Signature:
         """Return the signature of the next attempt: the same id, queue, limits and callbacks."""
         again = next_attempt(request, options)
+        if again["ignore_result"] is None:
+            again["ignore_result"] = self.ignore_result
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
         return self.signature(args, kwargs, options=again)
 

@@ -114,7 +114,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
             self._announce(header_result, body)
             args = () if self.immutable else (*(args or ()), *self.args)
             header.send(args, {**self.kwargs["kwargs"], **kwargs}, for_header)
-            if (running := current()) is not None:
+            if (running := current()) is not None and options.get("add_to_parent", True):
                 running.task.add_trail(header_result)
         else:
             body.apply_async(([],))
