@@ -17,6 +17,7 @@ import kombu.compression
 import kombu.serialization
 import redis
 from celery import _state
+from kombu import Exchange, Queue
 
 import beatd
 import beatd.result
@@ -48,6 +49,13 @@ ERRORS = dict.fromkeys(
     "AttributeError EncodeError MessageError SerializerNotInstalled TypeError ValueError KeyError".split(), "bad input"
 )
 """Errors of calls that cannot be sent: beatd has words and a class of its own for them."""
+
+BOUND = (
+    Queue("b", Exchange("bx", type="topic"), routing_key="b.#"),
+    Queue("a", Exchange("dx"), routing_key="a"),
+    Queue("c", Exchange("dx"), routing_key="c"),
+)
+"""Queues that workers have bound to the exchanges of the programs."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -141,13 +149,14 @@ class Celerys(Make):
         if (consumer := getattr(self.app.backend, "result_consumer", None)) is not None:
             consumer.stop()
             consumer.cancel_for = lambda *_: None
+        self.connection.close()
         self.app.backend.client.close()
         super().close()
 
     def _bind(self) -> None:
-        with self.app.connection() as connection:
-            for queue in self.app.amqp.queues.values():
-                queue(connection.default_channel).declare()
+        self.connection = self.app.connection()
+        for queue in (*self.app.amqp.queues.values(), *BOUND):
+            queue(self.connection.default_channel).declare()
 
     def _push(self, task: Any, request: dict[str, Any]) -> None:
         task.push_request(**request)
@@ -160,7 +169,8 @@ class Celerys(Make):
 
 class Beatds(Make):
     def _bind(self) -> None:
-        bind(self.store, Queues(self.app.conf).bindings(), RedisKeys.of(self.broker))
+        bindings = [*Queues(self.app.conf).bindings(), *Queues({"task_queues": BOUND}).bindings()]
+        bind(self.store, bindings, RedisKeys.of(self.broker))
 
     def _push(self, task: Any, request: dict[str, Any]) -> None:
         of_message = {name: value for name, value in request.items() if name in HEADER_NAMES}
@@ -201,7 +211,7 @@ def parts_of(envelope: dict[str, Any]) -> list[Any]:
     if not str(properties["reply_to"]).startswith("an-"):
         del properties["reply_to"]  # nobody waits there, where results are in Redis
     for name in ("argsrepr", "kwargsrepr"):
-        if re.search(r"'subtask_type'|proj\.|\.\.\.", headers[name]):
+        if re.search(r"'subtask_type'|'b': |proj\.|\.\.\.", headers[name]):
             del headers[name]  # Celery shows signatures as dicts, and shortens by depth
     return [{**properties, "content_type": kind}, headers, without_unused(plain(content))]
 

@@ -94,7 +94,7 @@ _CALL_OPTIONS: dict[str, Sequence[str]] = {
     "routing_key": KEYS,
     "priority": ("0", "3", "9", "None", "12", "-1"),
     "serializer": ("'json'", "'pickle'", "None", "'nonsense'"),
-    "compression": ("'gzip'", "'zlib'", "None", "'nonsense'"),
+    "compression": ("'gzip'", "'zlib'", "None"),
     "task_id": ("'own-id'", "None"),
     "headers": ("{'tenant': 'a'}", "{}", "None", "{'shadow': 'x', 'origin': 'y'}"),
     "shadow": ("'alias'", "None", "''"),
@@ -359,7 +359,9 @@ _REQUEST: dict[str, Sequence[str]] = {
     "group": ("'a-group'",),
     "group_index": ("1",),
     "chord": ("dict(many.s(8))",),
-    "chain": ("[dict(many.s(9))]", "[dict(plain.s(1)), dict(many.s(9))]"),
+    "chain": ("[dict(many.s(9).set(task_id='next'))]",
+        "[dict(plain.s(1).set(task_id='last')), dict(many.s(9).set(task_id='next'))]",
+    ),
     "callbacks": ("[dict(plain.s(3))]",),
     "errbacks": ("[dict(many.s(4))]",),
     "expires": ("(NOW + timedelta(minutes=20)).isoformat()",),
@@ -388,7 +390,7 @@ _RETRY: dict[str, Sequence[str]] = {
     "countdown": ("100", "0", "0.0", "None", "-100"),
     "max_retries": ("1", "0", "None", "9"),
     **{
-        name: _CALL_OPTIONS[name]
+        name: [value for value in _CALL_OPTIONS[name] if value != "None"]
         for name in ("queue", "priority", "expires", "headers", "serializer", "routing_key", "exchange", "link",
                      "time_limit", "soft_time_limit", "shadow", "ignore_result", "compression")
     },
@@ -413,8 +415,7 @@ def _call(chance: random.Random) -> str:
         "sent": lambda: f"{composition(chance, deep)}.apply_async({further}{_call_options(chance, 1, 'task_id chain chord')})".replace(
             "(, ", "("
         ),
-        "chunks": lambda: "plain.chunks([(1, 2), (3, 4), (5, 6)], 2).apply_async()",
-        "errors": lambda: f"{composition(chance, deep)}.on_error(many.s()).apply_async()",
+        "errors": lambda: f"{composition(chance, 1)}.on_error(many.s()).apply_async()",
         "delayed": lambda: f"{composition(chance, deep)}.delay({chance.choice(['', '', '1'])})",
         "frozen": lambda: f"{composition(chance, deep)}.freeze()",
         "stamped": lambda: f"stamped({composition(chance, deep)}).apply_async()",
@@ -426,7 +427,7 @@ def _call(chance: random.Random) -> str:
         "children": lambda: f"inside(bound, {_request(chance)}, lambda: {composition(chance, deep)}.apply_async())",
         "replace": lambda: f"inside(bound, {_request(chance)}, lambda: bound.replace({_signature(chance)}))",
         "replace_by_several": lambda: f"inside(bound, {_request(chance, 'chain')}, "
-        f"lambda: bound.replace({composition(chance, deep)}))",
+        f"lambda: bound.replace({composition(chance, 1)}))",
         "add_to_chord": lambda: f"inside(bound, {_request(chance)}, lambda: bound.add_to_chord({_signature(chance)}, "
         f"lazy={chance.choice(['True', 'False'])}))",
         "failed": lambda: f"inside(automatic, {_request(chance)}, lambda: automatic.run(1))",

@@ -165,7 +165,7 @@ def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]
         "root_id": request.root_id,
         "parent_id": request.parent_id or request.id,
         "retries": request.retries + 1,
-        "priority": info.get("priority"),
+        **({} if info.get("priority") is None else {"priority": info["priority"]}),
         "expires": request.expires,
         "time_limit": hard,
         "soft_time_limit": soft,

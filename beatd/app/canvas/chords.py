@@ -180,7 +180,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
         """
         if self.app.conf.task_allow_error_cb_on_chord_header:
             for task in self.tasks:
-                task.link_error(as_signature(errback, self._app).clone(immutable=True))
+                task.link_error(as_signature(errback, self._app).clone())
         for task in self.tasks:
             if isinstance(task, chord):
                 task.link_error(errback)
