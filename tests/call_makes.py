@@ -40,9 +40,7 @@ ATTRIBUTES = (
     "reject_on_worker_lost track_started typing trail throws store_errors_even_if_ignored send_events own_attribute"
 ).split()
 
-PROPERTIES = frozenset(
-    "app_id correlation_id expiration message_id priority reply_to timestamp type user_id".split()
-)
+PROPERTIES = frozenset("app_id correlation_id expiration message_id priority reply_to timestamp type user_id".split())
 """Properties that a receiver reads. Celery adds keywords of ``apply_async`` that are headers, too."""
 
 ERRORS = dict.fromkeys(
@@ -98,7 +96,17 @@ class Make:
         """Call it inside a run of the task, as a worker does."""
         task = self.app.tasks[task.name]
         info = {"exchange": "", "routing_key": "work", "priority": 0, "redelivered": False}
-        fields = {"id": "the-run", "root_id": "the-run", "args": [], "kwargs": {}, "delivery_info": info, **request}
+        if is_eager := bool(self.app.conf.task_always_eager):
+            request.pop("chain", None)
+        fields = {
+            "is_eager": is_eager,
+            "id": "the-run",
+            "root_id": "the-run",
+            "args": [],
+            "kwargs": {},
+            "delivery_info": info,
+            **request,
+        }
         self._push(task, {**fields, "task": task.name, "called_directly": False})
         try:
             result = call()
@@ -149,14 +157,13 @@ class Celerys(Make):
         if (consumer := getattr(self.app.backend, "result_consumer", None)) is not None:
             consumer.stop()
             consumer.cancel_for = lambda *_: None
-        self.connection.close()
         self.app.backend.client.close()
         super().close()
 
     def _bind(self) -> None:
-        self.connection = self.app.connection()
-        for queue in (*self.app.amqp.queues.values(), *BOUND):
-            queue(self.connection.default_channel).declare()
+        with self.app.producer_or_acquire() as producer:
+            for queue in (*self.app.amqp.queues.values(), *BOUND):
+                queue(producer.channel).declare()
 
     def _push(self, task: Any, request: dict[str, Any]) -> None:
         task.push_request(**request)
@@ -187,6 +194,9 @@ def makes(program: Program, url: str) -> Iterator[tuple[Make, Make]]:
     finalizers, apps, factories = set(_state._on_app_finalizers), list(current._apps), list(current._factories)
     theirs_before = _state.default_app, getattr(_state._tls, "current_app", None)
     opened: list[Make] = []
+    builtins = {each for each in finalizers if each.__module__ == celery.app.builtins.__name__}
+    _state._on_app_finalizers.intersection_update(builtins)
+    current._factories.clear()
     try:
         opened.append(Celerys(program, url, 0, ()))
         opened.append(Beatds(program, url, 2, IMPORTS))
@@ -194,7 +204,8 @@ def makes(program: Program, url: str) -> Iterator[tuple[Make, Make]]:
     finally:
         for make in opened:
             make.close()
-        _state._on_app_finalizers.intersection_update(finalizers)
+        _state._on_app_finalizers.clear()
+        _state._on_app_finalizers.update(finalizers)
         _state.default_app, _state._tls.current_app = theirs_before
         current._apps[:], current._factories[:] = apps, factories
 
@@ -233,9 +244,15 @@ def without_unused(content: Any) -> Any:
         own = {"chord", "group_id", "group_index"}
         content = {**content, "options": {n: v for n, v in content["options"].items() if n not in own}}
     if isinstance(options := content.get("options"), dict):
-        content = {**content, "options": {n: v for n, v in options.items() if v is not None and n != "root_id"}}
+        content = {
+            **content,
+            "options": {n: v for n, v in options.items() if v is not None and n not in {"root_id", "immutable"}},
+        }
     if isinstance(body := content.get("chord"), dict):
         body["options"].pop("group_id", None)  # of the header
+    for name in ("link", "link_error"):
+        if isinstance(link := (content.get("options") or {}).get(name), dict):
+            content["options"][name] = [link]
     if content.get("chain") == []:
         content = {**content, "chain": None}
     return {name: without_unused(value) for name, value in content.items() if name not in unused}
@@ -299,7 +316,8 @@ def normalised(outcome: Any) -> str:
     names: dict[str, str] = {}
     text = _UUID.sub(lambda found: names.setdefault(found[0], f"id-{len(names)}"), text)
     text = re.sub(r'"expiration": "(\d+)"', lambda found: f'"expiration": {round(int(found[1]), -4)}', text)
-    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d|Z)?", _from_now, text)
+    text = re.sub(r"0x[0-9a-f]+", "0x", text)
+    return re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d|Z)?", _from_now, text)
 
 
 def _from_now(found: re.Match[str]) -> str:
@@ -307,5 +325,3 @@ def _from_now(found: re.Match[str]) -> str:
     if moment.tzinfo is None:
         return found[0][:16]
     return f"now{round((moment - datetime.now(UTC)).total_seconds(), -1):+.0f}"
-
-

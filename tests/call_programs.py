@@ -82,7 +82,7 @@ TIMES = (
 )  # fmt: skip
 
 QUEUES = ("'a'", "'b'", "'c'", "'other'", "None", "Queue('a')")
-EXCHANGES = ("'bx'", "'dx'", "None", "''", "Exchange('bx', type='topic')")
+EXCHANGES = ("'bx'", "'dx'", "None", "Exchange('bx', type='topic')")
 KEYS = ("'b.one'", "'c'", "'a'", "None", "''")
 
 _CALL_OPTIONS: dict[str, Sequence[str]] = {
@@ -101,7 +101,7 @@ _CALL_OPTIONS: dict[str, Sequence[str]] = {
     "time_limit": ("20", "10.5", "None", "0"),
     "soft_time_limit": ("10", "5", "None", "0"),
     "ignore_result": ("True", "False", "None"),
-    "link": ("plain.s(1)", "[plain.s(), many.si(2)]", "None", "[]", "dict(plain.s())"),
+    "link": ("plain.s(1)", "[plain.s(), many.si(2)]", "None", "dict(plain.s())"),
     "link_error": ("many.s()", "[many.s(), many.si(2)]", "None"),
     "retries": ("2", "0"),
     "retry": ("True", "False", "None"),
@@ -174,7 +174,7 @@ _ROUTES = (
     "{'proj.plain': {'queue': 'a', 'priority': 7}, '*': {'queue': 'c', 'priority': 3}}",
     "{'proj.*': {'exchange': 'bx', 'routing_key': 'b.two'}}",
     "{'proj.plain': {'routing_key': 'b.three'}, 'proj.many': {'queue': 'b', 'routing_key': 'b.four'}}",
-    "[('proj.plain', 'a'), ('*.bound', {'queue': 'b'})]",
+    "([('proj.plain', 'a'), ('*.bound', {'queue': 'b'})],)",
     "([('proj.p*', {'queue': 'a'}), (re.compile(r'.*ny$'), {'queue': 'c'})],)",
     "[{'proj.plain': 'a'}, by_function]",
     "by_function",
@@ -299,13 +299,13 @@ def _signature(chance: random.Random) -> str:
     for _ in range(chance.choice([0, 0, 0, 1, 2])):
         text += chance.choice(
             [
-                f".set({_call_options(chance, 2, 'chain chord')[2:]})",
+                f".set({_call_options(chance, 2, 'chain chord group_id group_index root_id')[2:]})",
                 ".on_error(many.s())",
                 ".clone()",
                 ".clone((9,))",
                 ".clone(kwargs={'z': 9})",
                 ".set(immutable=True)",
-                f".clone((){_call_options(chance, 1, 'chain chord')})",
+                f".clone((){_call_options(chance, 1, 'chain chord group_id group_index root_id')})",
             ]
         )
     return text
@@ -328,7 +328,7 @@ def composition(chance: random.Random, depth: int) -> str:
     kind = chance.choice(["task", "chain", "or", "group", "chord", "chord_call", "chunks", "map", "starmap", "merged"])
     text = {
         "task": lambda: _signature(chance),
-        "chain": lambda: f"chain({parts()})",
+        "chain": lambda: f"chain({_signature(chance)}, {parts()})",
         "or": lambda: f"({composition(chance, depth - 1)} | {composition(chance, depth - 1)})",
         "group": lambda: chance.choice(["group({})", "group([{}])"]).format(parts(without_groups=True)),
         "chord": lambda: f"chord([{parts(without_groups=True)}], {composition(chance, depth - 1)})",
@@ -341,7 +341,12 @@ def composition(chance: random.Random, depth: int) -> str:
     if kind == "merged":
         text = f"({text})"
     if chance.random() < 0.15:
-        text += chance.choice([f".set({_call_options(chance, 2, 'task_id chain chord')[2:]})", ".clone()"])
+        text += chance.choice(
+            [
+                f".set({_call_options(chance, 2, 'task_id chain chord group_id group_index parent_id root_id link link_error')[2:]})",
+                ".clone()",
+            ]
+        )
     return text
 
 
@@ -359,7 +364,8 @@ _REQUEST: dict[str, Sequence[str]] = {
     "group": ("'a-group'",),
     "group_index": ("1",),
     "chord": ("dict(many.s(8))",),
-    "chain": ("[dict(many.s(9).set(task_id='next'))]",
+    "chain": (
+        "[dict(many.s(9).set(task_id='next'))]",
         "[dict(plain.s(1).set(task_id='last')), dict(many.s(9).set(task_id='next'))]",
     ),
     "callbacks": ("[dict(plain.s(3))]",),
@@ -378,7 +384,6 @@ _REQUEST: dict[str, Sequence[str]] = {
         "{'exchange': '', 'routing_key': 'other', 'priority': None, 'redelivered': None}",
     ),
     "stamped_headers": ("['stamp'], 'stamps': {'stamp': ['v']}",),
-    "is_eager": ("False",),
 }
 
 _RETRY: dict[str, Sequence[str]] = {
@@ -402,34 +407,45 @@ def _call(chance: random.Random) -> str:
     name = chance.choice(sorted(BODIES))
     arguments = _arguments(chance, name)
     deep = chance.choice([1, 1, 2, 2, 3])
-    further = chance.choice(["", "", "", "(1,)", "(1, 2)", "(), {'z': 1}", "None, None"])
+    further = chance.choice(["", "", "", "(1,)", "(1, 2)", "None, None", *(["(), {'z': 1}"] if deep == 1 else [])])
 
     forms: dict[str, Callable[[], str]] = {
         "delay": lambda: f"{name}.delay({arguments})",
         "apply_async": lambda: f"{name}.apply_async(*given({arguments}){_call_options(chance)})",
         "send_task": lambda: f"app.send_task('proj.{name}', *given({arguments}){_call_options(chance)})",
         "send_unknown": lambda: f"app.send_task('elsewhere.task', *given({arguments}){_call_options(chance)})",
-        "signature": lambda: f"{_signature(chance)}.apply_async({further}{_call_options(chance, 2)})".replace("(, ", "("),
-        "named": lambda: f"signature('proj.{name}', args=(1,), app=app{_call_options(chance, 2)}).apply_async()",
-        "built": lambda: composition(chance, deep),
-        "sent": lambda: f"{composition(chance, deep)}.apply_async({further}{_call_options(chance, 1, 'task_id chain chord')})".replace(
+        "signature": lambda: f"{_signature(chance)}.apply_async({further}{_call_options(chance, 2)})".replace(
             "(, ", "("
         ),
-        "errors": lambda: f"{composition(chance, 1)}.on_error(many.s()).apply_async()",
+        "named": lambda: f"signature('proj.{name}', args=(1,), app=app{_call_options(chance, 2)}).apply_async()",
+        "built": lambda: composition(chance, deep),
+        "sent": lambda: (
+            f"{composition(chance, deep)}.apply_async({further}{_call_options(chance, 1, 'task_id chain chord parent_id')})".replace(
+                "(, ", "("
+            )
+        ),
+        "errors": lambda: f"{composition(chance, 1)}.on_error(many.s('error')).apply_async()",
         "delayed": lambda: f"{composition(chance, deep)}.delay({chance.choice(['', '', '1'])})",
         "frozen": lambda: f"{composition(chance, deep)}.freeze()",
         "stamped": lambda: f"stamped({composition(chance, deep)}).apply_async()",
         "apply": lambda: f"{name}.apply(*given({arguments}){_words(_some(chance, _APPLY, 2))})",
         "eager": lambda: f"{composition(chance, deep)}.apply({further})",
-        "retry": lambda: f"inside(again, {_request(chance)}, lambda: again.retry({_words(_some(chance, _RETRY, 3))[2:]}))",
-        "child": lambda: f"inside(bound, {_request(chance)}, "
-        f"lambda: {name}.apply_async(*given({arguments}){_call_options(chance, 1)}))",
+        "retry": lambda: (
+            f"inside(again, {_request(chance)}, lambda: again.retry({_words(_some(chance, _RETRY, 3))[2:]}))"
+        ),
+        "child": lambda: (
+            f"inside(bound, {_request(chance)}, "
+            f"lambda: {name}.apply_async(*given({arguments}){_call_options(chance, 1)}))"
+        ),
         "children": lambda: f"inside(bound, {_request(chance)}, lambda: {composition(chance, deep)}.apply_async())",
         "replace": lambda: f"inside(bound, {_request(chance)}, lambda: bound.replace({_signature(chance)}))",
-        "replace_by_several": lambda: f"inside(bound, {_request(chance, 'chain')}, "
-        f"lambda: bound.replace({composition(chance, 1)}))",
-        "add_to_chord": lambda: f"inside(bound, {_request(chance)}, lambda: bound.add_to_chord({_signature(chance)}, "
-        f"lazy={chance.choice(['True', 'False'])}))",
+        "replace_by_several": lambda: (
+            f"inside(bound, {_request(chance, 'chain')}, lambda: bound.replace({composition(chance, 1)}))"
+        ),
+        "add_to_chord": lambda: (
+            f"inside(bound, {_request(chance)}, lambda: bound.add_to_chord({_signature(chance)}, "
+            f"lazy={chance.choice(['True', 'False'])}))"
+        ),
         "failed": lambda: f"inside(automatic, {_request(chance)}, lambda: automatic.run(1))",
         "attributes": lambda: f"attributes({name})",
     }

@@ -227,7 +227,12 @@ class App(EntryPoints, Loader):
         compression = options.get("compression") or self.conf.task_compression
         self.publish(message, route, compression, retry_policy(options, self.conf))
         result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
-        if running is not None and parent is not None and parent.id != message.id and options.get("add_to_parent", True):
+        if (
+            running is not None
+            and parent is not None
+            and parent.id != message.id
+            and options.get("add_to_parent", True)
+        ):
             running.task.add_trail(result)
         return result
 

@@ -82,7 +82,7 @@ class group(Composition):  # noqa: N801 - Celery's name
             return self.apply(args, kwargs, **options)
         options = self.merged((), None, options)[2]
         own, errbacks = options.pop("task_id", None) or new_id(), listed(options.pop("link_error", None))
-        for name in ("group_id", "group_index", "link"):
+        for name in ("group_id", "group_index"):
             options.pop(name, None)
         copy = group([task.clone() for task in self.members()], app=self._app, task_id=own)
         for errback in errbacks:
