@@ -34,17 +34,29 @@ IMPORTS = (
     ("from celery", "from beatd"),
 )
 
-ATTRIBUTES = (
-    "name queue exchange routing_key priority expires serializer compression ignore_result time_limit "
-    "soft_time_limit rate_limit max_retries default_retry_delay acks_late acks_on_failure_or_timeout "
-    "reject_on_worker_lost track_started typing trail throws store_errors_even_if_ignored send_events own_attribute"
-).split()
+ATTRIBUTES = """
+    name queue exchange routing_key priority expires serializer compression ignore_result time_limit soft_time_limit
+    rate_limit max_retries default_retry_delay acks_late acks_on_failure_or_timeout reject_on_worker_lost track_started
+    typing trail throws store_errors_even_if_ignored send_events own_attribute
+""".split()  # noqa: SIM905 - a list of 25 lines would be no easier to read
+"""Options of a task that are compared."""
 
-PROPERTIES = frozenset("app_id correlation_id expiration message_id priority reply_to timestamp type user_id".split())
+PROPERTIES = frozenset({
+    "app_id", "correlation_id", "expiration", "message_id", "priority", "reply_to", "timestamp", "type", "user_id",
+})  # fmt: skip
 """Properties that a receiver reads. Celery adds keywords of ``apply_async`` that are headers, too."""
 
 ERRORS = dict.fromkeys(
-    "AttributeError EncodeError MessageError SerializerNotInstalled TypeError ValueError KeyError".split(), "bad input"
+    (
+        "AttributeError",
+        "EncodeError",
+        "KeyError",
+        "MessageError",
+        "SerializerNotInstalled",
+        "TypeError",
+        "ValueError",
+    ),
+    "bad input",
 )
 """Errors of calls that cannot be sent: beatd has words and a class of its own for them."""
 
@@ -128,7 +140,7 @@ class Make:
         for call in self.program.calls:
             try:
                 result = eval(call, self.names)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it is compared
                 name = type(error).__name__
                 if (name := ERRORS.get(name, name)) == "bad input":
                     self._messages()  # of a group, Celery has sent the calls before the wrong one
@@ -138,10 +150,11 @@ class Make:
             yield normalised({"messages": self._messages(), "result": shape(result)})
 
     def _messages(self) -> list[Any]:
-        found = []
-        for key in sorted(key for key in self.store.keys() if self.store.type(key) == b"list"):
-            for raw in reversed(self.store.lrange(key, 0, -1)):
-                found.append([key.decode(), *parts_of(json.loads(raw))])
+        """Take the messages from the broker, by list, in the order in which they were sent."""
+        found: list[Any] = []
+        for key in sorted(key for key in self.store.scan_iter() if self.store.type(key) == b"list"):
+            raw = reversed(self.store.lrange(key, 0, -1))
+            found += ([key.decode(), *parts_of(json.loads(envelope))] for envelope in raw)
             self.store.delete(key)
         return found
 
