@@ -137,15 +137,16 @@ def destination(routed: Options, options: Options, conf: Any) -> Route:
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
     queue, exchange, key = (_name(address.get(name)) for name in ("queue", "exchange", "routing_key"))
+    is_closed = not conf["task_create_missing_queues"] and isinstance(address.get("queue") or "", str)
     if conf["task_queues"]:
         declared = Queues(conf)
-        if not conf["task_create_missing_queues"] and (queue or not (exchange and key)):
+        if is_closed and (queue or not (exchange and key)):
             _check_declared(queue or conf["task_default_queue"], declared.names)
         return _by_bindings(queue, exchange, key, conf, tuple(declared.bindings()))._replace(options=more)
     if exchange and key:
         return Route(key, exchange, key, more)
     queue = queue or str(conf["task_default_queue"])
-    if not conf["task_create_missing_queues"]:
+    if is_closed:
         _check_declared(queue, (str(conf["task_default_queue"]),))
     return Route(queue, options=more)
 

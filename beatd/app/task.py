@@ -1,7 +1,4 @@
-"""Tasks: a function with a name, options and hooks, and the methods that send it to workers.
-
-``Task.replace`` substitutes another call for the running task.
-"""
+"""Tasks: a function with a name, options and hooks, and the methods that send it to workers."""
 
 from __future__ import annotations
 
@@ -11,16 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
-from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
-from beatd.app.canvas.signature import Signature, as_signature
+from beatd.app.canvas import chunks, xmap, xstarmap
+from beatd.app.canvas.signature import Signature
 from beatd.app.context import Context, RequestStack, current, running
 from beatd.app.current import current_app
 from beatd.app.eager_result import EagerResult
 from beatd.app.message_options import as_received
 from beatd.app.pydantic_support import plain
+from beatd.app.replacement import replace_task
 from beatd.app.result import AsyncResult
 from beatd.app.retry import next_attempt, retry_task, send_after_state
-from beatd.exceptions import BrokerError, Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
+from beatd.exceptions import BrokerError, Ignore, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
     from beatd.app.app import App  # the public type of ``Task.app``
@@ -52,41 +50,6 @@ class Hooks:
     @classmethod
     def on_bound(cls, app: Any) -> None:
         """Run when the task is registered in ``app``."""
-
-
-def replace_task(task: Task[..., Any], call: Signature) -> Any:
-    """Implement :meth:`beatd.Task.replace`."""
-    request = task.request
-    if "chord" in call.options:
-        raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
-    if isinstance(call, chain) and not call.tasks:
-        raise ImproperlyConfigured("Cannot replace with an empty chain")
-    call = _with_one_end(task, call.clone())
-    if request.called_directly or request.is_eager:
-        return task.on_replace(call)
-    for callback in request.callbacks or ():
-        call.link(callback)
-    for errback in request.errbacks or ():
-        call.link_error(errback)
-    nesting: dict[str, Any] = {"replaced_task_nesting": request.replaced_task_nesting + 1}
-    call.freeze(request.id)
-    place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
-    for step in call.tasks if isinstance(call, chain) else ():
-        step.set(**nesting)
-    later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
-    options = {"root_id": request.root_id, "chain": later, **nesting, **place}
-    call.set(**{name: value for name, value in options.items() if value not in (None, [])})
-    return task.on_replace(call)
-
-
-def _with_one_end(task: Task[..., Any], call: Signature) -> Signature:
-    """Append a gathering task to a group, so that the replacement has a single result under one id."""
-    ends_in_group = isinstance(call, group) or (isinstance(call, chain) and isinstance(call.tasks[-1], group))
-    if not ends_in_group:
-        return call
-    gather = Signature("celery.accumulate", (), {"index": 0}, app=task.app)
-    joined: Signature = call | gather
-    return joined
 
 
 P = ParamSpec("P")

@@ -186,8 +186,13 @@ class xmap(Signature):  # noqa: N801 - Celery's name
     def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Send the task; ``task_routes`` are asked for the task that it calls."""
         if not self.options.get("route_name"):
-            options.setdefault("route_name", _called(self))
+            options.setdefault("route_name", self.route_name)
         return super().apply_async(args, kwargs, **options)
+
+    @property
+    def route_name(self) -> str:
+        """The name that ``task_routes`` are asked for: that of the task that it calls."""
+        return _called(self)
 
 
 def _called(call: Signature) -> str:
