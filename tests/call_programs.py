@@ -1,7 +1,7 @@
 """Random programs of a client: an app with settings, tasks with options, and calls, as source text.
 
-The text imports ``celery``; :mod:`tests.call_makes` runs it with the imports of either make, and compares what each call
-did: the result, or the type of the exception, and the messages that are on the broker.
+The text imports ``celery``; :mod:`tests.call_makes` runs it with the imports of either make, and says what each call
+did: its result, or the type of the exception, and the messages on the broker.
 """
 
 from __future__ import annotations
