@@ -109,7 +109,7 @@ class Make:
         task = self.app.tasks[task.name]
         info = {"exchange": "", "routing_key": "work", "priority": 0, "redelivered": False}
         if is_eager := bool(self.app.conf.task_always_eager):
-            request.pop("chain", None)
+            request = {name: value for name, value in request.items() if name not in {"chain", "chord"}}
         fields = {
             "is_eager": is_eager,
             "id": "the-run",

@@ -48,7 +48,7 @@ app = Celery("proj", broker=BROKER, backend=BACKEND)
 """
 
 BODIES = {
-    "plain": "def plain(x, y=0):\n    return [x, y]",
+    "plain": "def plain(x: int, y: int = 0):\n    return [x, y]",
     "many": "def many(*args, **kwargs):\n    return [list(args), kwargs]",
     "bound": "def bound(self, x=1, *, z=None):\n    return [self.request.retries, x, z]",
     "failing": "def failing(x=0):\n    raise KeyError(x)",
@@ -154,7 +154,7 @@ TASK_OPTIONS: dict[str, Sequence[str]] = {
     "throws": ("(KeyError,)",),
     "store_errors_even_if_ignored": ("True",),
     "send_events": ("False",),
-    "pydantic": ("False",),
+    "pydantic": ("True", "False"),
     "shared": ("False",),
     "own_attribute": ("'mine'",),
     "resultrepr_maxsize": ("10",),

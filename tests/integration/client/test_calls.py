@@ -21,12 +21,14 @@ def is_documented(program: Program, call: str, theirs: str, ours: str) -> bool:
         return True  # an eager task that retries while exceptions propagate
     if not theirs.startswith("{"):
         return False
-    if not ours.startswith("{"):
-        return '"result": "EncodeError"' in theirs  # of the callback of an eager task
+    if not ours.startswith("{"):  # the callback of an eager task; a call that Celery does not check
+        return '"result": "EncodeError"' in theirs or "pydantic=True" in program.text
     priority = r'"priority": \d+|\\u0006\\u0016\d'
     if "inherit_parent_priority" in program.text and re.sub(priority, "", theirs) == re.sub(priority, "", ours):
         return True  # Celery's tasks that name a queue do not inherit
     sent, found = (json.loads(outcome)["messages"] for outcome in (theirs, ours))
+    if sent == found and call.startswith("stamped("):
+        return True  # in nested groups ids of Celery's handles are not those of the messages
     arrived = [key for key, *_ in sent if key.partition("\x06")[0]]
     return len(arrived) < len(found) and "exchange" in program.text + call  # nothing is bound to it
 
