@@ -99,7 +99,7 @@ class group(Composition):  # noqa: N801 - Celery's name
         """Send the members of a frozen group without copying them; the caller must own them."""
         with self.app.publishing_together():
             for task in self.tasks:
-                task.apply_async(tuple(args or ()), kwargs or {}, add_to_parent=False, **options)
+                task.apply_async(tuple(args or ()), kwargs or {}, **{**options, "add_to_parent": False})
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run the members in this process, in sequence."""

@@ -98,6 +98,12 @@ def test_children_are_kept_unless_the_task_says_otherwise(app):
         each.pop_request()
 
 
+def test_a_group_may_have_the_option_of_its_members(app, sent):
+    task = app.task(name="task")(lambda: None)
+    beatd.group([task.s()], app=app).set(add_to_parent=False).apply_async()
+    assert len(sent.messages) == 1
+
+
 def test_a_callback_of_an_eager_task_is_sent(app, sent):
     double = app.task(name="double")(lambda x: 2 * x)
     assert double.apply((2,), link=double.s()).get() == 4
