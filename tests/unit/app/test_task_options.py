@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 
 import beatd
@@ -37,9 +39,14 @@ def app(sent):
     return App("x", set_as_current=False, publisher=sent)
 
 
+@contextmanager
 def run_of(task, **fields):
-    """Enter a run of the task, as in a worker."""
+    """A run of the task, as in a worker."""
     task.push_request(id="run", called_directly=False, args=(), kwargs={}, **fields)
+    try:
+        yield
+    finally:
+        task.pop_request()
 
 
 def test_a_message_has_the_compression_of_its_task(app, sent):
@@ -79,8 +86,8 @@ def test_properties_of_a_call_are_in_the_message(app, sent):
 
 def test_a_retry_keeps_parent_queue_and_ignored_result(app, sent):
     task = app.task(name="t", bind=True, priority=6, ignore_result=True)(lambda self: None)
-    run_of(task, parent_id="parent", delivery_info={"exchange": "", "routing_key": "q", "priority": None})
-    with pytest.raises(Retry):
+    info = {"exchange": "", "routing_key": "q", "priority": None}
+    with run_of(task, parent_id="parent", delivery_info=info), pytest.raises(Retry):
         task.retry(exchange="x")
     assert sent.queues == ["q"]
     headers = sent.last.headers
@@ -92,10 +99,9 @@ def test_children_are_kept_unless_the_task_says_otherwise(app):
     quiet = app.task(name="quiet", trail=False)(lambda: None)
     task = app.task(name="task")(lambda: None)
     for each, count in ((quiet, 0), (task, 1)):
-        run_of(each)
-        task.delay()
-        assert len(each.request.children) == count
-        each.pop_request()
+        with run_of(each):
+            task.delay()
+            assert len(each.request.children) == count
 
 
 def test_a_group_may_have_the_option_of_its_members(app, sent):
@@ -120,16 +126,14 @@ def test_followers_inherit_the_priority_though_they_have_one(app, sent):
 def test_a_replacement_is_sent_where_its_items_are_routed(app, sent):
     app.conf.task_routes = {"t": "q"}
     task = app.task(name="t")(lambda *_: None)
-    run_of(task)
-    with pytest.raises(Ignore):
+    with run_of(task), pytest.raises(Ignore):
         task.replace(task.starmap([(1,), (2,)]))
     assert sent.queues == ["q"]
 
 
 def test_the_steps_of_a_replacement_have_its_nesting(app, sent):
     task = app.task(name="t", typing=False)(lambda *_: None)
-    run_of(task)
-    with pytest.raises(Ignore):
+    with run_of(task), pytest.raises(Ignore):
         task.replace(beatd.chain(task.s(), task.s()))
     (step,) = json_codec.loads(sent.last.body)[2]["chain"]
     assert step["options"]["replaced_task_nesting"] == 1
@@ -145,5 +149,5 @@ def test_an_object_of_kombu_may_name_a_queue_that_is_not_declared(app, sent):
 
 def test_chords_run_inside_the_tasks_of_a_worker(app):
     task = app.task(name="t", typing=False)(lambda *args: list(args))
-    run_of(task)
-    assert beatd.chord([task.s(1)], task.s()).apply().get(disable_sync_subtasks=False) == [[[1]]]
+    with run_of(task):
+        assert beatd.chord([task.s(1)], task.s()).apply().get(disable_sync_subtasks=False) == [[[1]]]
