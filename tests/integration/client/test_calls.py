@@ -29,6 +29,8 @@ def is_documented(program: Program, call: str, theirs: str, ours: str) -> bool:
     sent, found = (json.loads(outcome)["messages"] for outcome in (theirs, ours))
     if sent == found and call.startswith("stamped("):
         return True  # in nested groups ids of Celery's handles are not those of the messages
+    if sent == found and call.startswith("inside(") and "chord([" in call and "group(" in call:
+        return True  # the child for a header that is one composition ending in a group: Celery's is the inner group
     if '"raised"' in ours and not found:  # a group with a wrong call; a retry with arguments that are checked
         return ours.partition('"result"')[2] == theirs.partition('"result"')[2] or "pydantic=True" in program.text
     arrived = [key for key, *_ in sent if key.partition("\x06")[0]]
