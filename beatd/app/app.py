@@ -195,20 +195,25 @@ class App(EntryPoints, Loader):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncResult[Any]:
-        """Send a task by name; it need not be registered here. Options, errors: see :meth:`beatd.Task.apply_async`."""
-        check_options(options)
+        """Send a task by name; it need not be registered here. If it is, options that are not given are the task's.
+
+        Options, errors: see :meth:`beatd.Task.apply_async`.
+        """
         self.finalize()
+        task = options.get("task_type") or self.tasks.get(name)
+        options = options if task is None else {**task.message_options(), **options}
+        check_options(options)
         running = current_run()
         parent = running.context if running is not None and not running.context.called_directly else None
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
-            if self.conf.task_inherit_parent_priority and options.get("priority") is None:
-                options["priority"] = (parent.delivery_info or {}).get("priority")
         routed = options.get("route_name") or name
-        route = route_for(routed, tuple(args or ()), kwargs or {}, options, self.conf, self.tasks.get(name))
-        defaults = {"priority": self.conf.task_default_priority, "serializer": self.conf.task_serializer}
-        options = {**defaults, **route.options, **options}
+        route = route_for(routed, tuple(args or ()), kwargs or {}, options, self.conf, task)
+        options |= {option: value for option, value in route.options.items() if options.get(option) is None}
+        options["serializer"] = options.get("serializer") or self.conf.task_serializer
+        if parent is not None and self.conf.task_inherit_parent_priority and options.get("priority") is None:
+            options["priority"] = (parent.delivery_info or {}).get("priority")
         if is_by_reply(self.conf.result_backend) and not options.get("ignore_result"):
             options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())
@@ -222,8 +227,13 @@ class App(EntryPoints, Loader):
         compression = options.get("compression") or self.conf.task_compression
         self.publish(message, route, compression, retry_policy(options, self.conf))
         result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
-        if parent is not None and parent.id != message.id and options.get("add_to_parent", True):
-            parent.children.append(result)
+        if (
+            running is not None
+            and parent is not None
+            and parent.id != message.id
+            and options.get("add_to_parent", True)
+        ):
+            running.task.add_trail(result)
         return result
 
     def reply_address(self) -> str:

@@ -38,6 +38,9 @@ def send_followers(app: AppBase, context: Context, value: Any) -> None:
     repeated call may send some of them again, under the same ids if they have ids.
     """
     origin: dict[str, Any] = {"root_id": context.root_id, "parent_id": context.id}
+    priority = (context.delivery_info or {}).get("priority")
+    if app.conf.task_inherit_parent_priority and priority is not None:
+        origin["priority"] = priority  # it outweighs that of the followers, as in Celery
     for callback in _grouped([as_signature(callback, app) for callback in context.callbacks or ()], app, context):
         callback.apply_async((value,), **origin)
     if context.chain:

@@ -53,8 +53,8 @@ def add_builtin_tasks(app: AppBase) -> None:
 
     @task("chunks")
     def chunks(task: Any, it: Any, n: int) -> Any:
-        """Send the chunks of :class:`beatd.app.canvas.chunks`; returns their group's id."""
-        return chunked(as_signature(task, app), it, n, app=app).apply_async().id
+        """Send the chunks of :class:`beatd.app.canvas.chunks`; returns the handle of their group."""
+        return chunked(as_signature(task, app), it, n, app=app).group().apply_async()
 
     @task("backend_cleanup", ignore_result=True)
     def backend_cleanup() -> None:

@@ -23,7 +23,6 @@ ACCEPTED_AND_UNUSED = frozenset(
         "declare",
         "delivery_mode",
         "exchange_type",
-        "expiration",
         "mandatory",
         "producer",
         "publisher",
@@ -46,6 +45,7 @@ _OPTIONS = frozenset(
         "countdown",
         "eta",
         "exchange",
+        "expiration",
         "expires",
         "group_id",
         "group_index",
@@ -77,7 +77,7 @@ _OPTIONS = frozenset(
         "user_id",
     }
 )
-_PROPERTIES = ("app_id", "message_id", "user_id")
+_PROPERTIES = ("app_id", "correlation_id", "message_id", "user_id")
 """Properties of AMQP that are passed on as they are."""
 
 Options = Mapping[str, Any]
@@ -115,7 +115,7 @@ def message_for(
     countdown = options.get("countdown")
     eta = now + timedelta(seconds=countdown) if countdown else instant(options.get("eta"), now, timezone, "eta")
     expires = instant(options.get("expires"), now, timezone, "expires")
-    left = None if expires is None else int((expires - now).total_seconds() * 1000)
+    left = options.get("expiration") if expires is None else (expires - now).total_seconds()
     stamped = options.get("stamped_headers")
     return build(
         task,
@@ -131,7 +131,7 @@ def message_for(
         headers=options.get("headers"),
         priority=options.get("priority"),
         reply_to=options.get("reply_to") or "",
-        expiration_ms=left,
+        expiration_ms=None if left is None else int(left * 1000),
         eta=eta and eta.isoformat(),
         expires=expires and expires.isoformat(),
         retries=options.get("retries") or 0,

@@ -160,12 +160,12 @@ def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]
     info = request.delivery_info or {}
     changes = {name: value for name, value in changes.items() if value is not None}
     return {
-        **({} if changes.keys() & {"queue", "exchange"} else _address(info)),
+        **({} if "queue" in changes else _address(info)),
         "task_id": request.id,
         "root_id": request.root_id,
-        "parent_id": request.id,
+        "parent_id": request.parent_id or request.id,
         "retries": request.retries + 1,
-        "priority": info.get("priority"),
+        **({} if info.get("priority") is None else {"priority": info["priority"]}),
         "expires": request.expires,
         "time_limit": hard,
         "soft_time_limit": soft,

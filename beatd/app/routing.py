@@ -138,17 +138,17 @@ def destination(routed: Options, options: Options, conf: Any) -> Route:
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
     queue, exchange, key = (_name(address.get(name)) for name in ("queue", "exchange", "routing_key"))
-    checked = not conf["task_create_missing_queues"] and not hasattr(address.get("queue"), "name")
+    is_closed = not conf["task_create_missing_queues"] and not hasattr(address.get("queue"), "name")
     if conf["task_queues"]:
         declared = Queues(conf)
-        if checked and (queue or not (exchange and key)):
+        if is_closed and (queue or not (exchange and key)):
             _check_declared(queue or conf["task_default_queue"], declared.names)
         wanted = declared.name_of(queue or str(conf["task_default_queue"]))
         return _by_bindings(wanted, exchange, key, tuple(declared.bindings()))._replace(options=more)
     if exchange and key:
         return Route(key, exchange, key, more)
     queue = queue or str(conf["task_default_queue"])
-    if checked:
+    if is_closed:
         _check_declared(queue, (str(conf["task_default_queue"]),))
     return Route(queue, options=more)
 

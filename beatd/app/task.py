@@ -1,7 +1,4 @@
-"""Tasks: a function with a name, options and hooks, and the methods that send it to workers.
-
-``Task.replace`` substitutes another call for the running task.
-"""
+"""Tasks: a function with a name, options and hooks, and the methods that send it to workers."""
 
 from __future__ import annotations
 
@@ -11,16 +8,17 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
-from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
-from beatd.app.canvas.signature import Signature, as_signature
+from beatd.app.canvas import chunks, xmap, xstarmap
+from beatd.app.canvas.signature import Signature
 from beatd.app.context import Context, RequestStack, current, running
 from beatd.app.current import current_app
 from beatd.app.eager_result import EagerResult
 from beatd.app.message_options import as_received
 from beatd.app.pydantic_support import plain
+from beatd.app.replacement import replace_task
 from beatd.app.result import AsyncResult
 from beatd.app.retry import next_attempt, retry_task, send_after_state
-from beatd.exceptions import BrokerError, Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
+from beatd.exceptions import BrokerError, Ignore, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
     from beatd.app.app import App  # the public type of ``Task.app``
@@ -54,39 +52,6 @@ class Hooks:
         """Run when the task is registered in ``app``."""
 
 
-def replace_task(task: Task[..., Any], call: Signature) -> Any:
-    """Implement :meth:`beatd.Task.replace`."""
-    request = task.request
-    if "chord" in call.options:
-        raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
-    if isinstance(call, chain) and not call.tasks:
-        raise ImproperlyConfigured("Cannot replace with an empty chain")
-    call = _with_one_end(task, call.clone())
-    if request.called_directly or request.is_eager:
-        return task.on_replace(call)
-    for callback in request.callbacks or ():
-        call.link(callback)
-    for errback in request.errbacks or ():
-        call.link_error(errback)
-    nesting: dict[str, Any] = {"replaced_task_nesting": request.replaced_task_nesting + 1}
-    call.freeze(request.id)
-    place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
-    later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
-    options = {"root_id": request.root_id, "chain": later, **nesting, **place}
-    call.set(**{name: value for name, value in options.items() if value not in (None, [])})
-    return task.on_replace(call)
-
-
-def _with_one_end(task: Task[..., Any], call: Signature) -> Signature:
-    """Append a gathering task to a group, so that the replacement has a single result under one id."""
-    ends_in_group = isinstance(call, group) or (isinstance(call, chain) and isinstance(call.tasks[-1], group))
-    if not ends_in_group:
-        return call
-    gather = Signature("celery.accumulate", (), {"index": 0}, app=task.app)
-    joined: Signature = call | gather
-    return joined
-
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -95,6 +60,7 @@ FROM_CONF = {
     "acks_on_failure_or_timeout": "task_acks_on_failure_or_timeout",
     "ignore_result": "task_ignore_result",
     "keep_result": "task_keep_result",
+    "priority": "task_default_priority",
     "rate_limit": "task_default_rate_limit",
     "reject_on_worker_lost": "task_reject_on_worker_lost",
     "serializer": "task_serializer",
@@ -105,7 +71,17 @@ FROM_CONF = {
 }
 """Options that default to a setting of the app."""
 
-_SENT = ("queue", "exchange", "routing_key", "priority", "expires", "serializer", "time_limit", "soft_time_limit")
+_SENT = (
+    "queue",
+    "exchange",
+    "routing_key",
+    "priority",
+    "expires",
+    "serializer",
+    "compression",
+    "time_limit",
+    "soft_time_limit",
+)
 """Task options that are copied into each message."""
 
 
@@ -144,6 +120,7 @@ class Task(Hooks, Generic[P, R]):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     serializer: str | None = None
+    compression: str | None = None
     expires: Any = None
     priority: int | None = None
     queue: str | None = None
@@ -201,11 +178,15 @@ class Task(Hooks, Generic[P, R]):
         shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
             args, kwargs = as_received([args, kwargs], options.get("serializer") or self.serializer)
-            return self.apply(args, kwargs, task_id=task_id, **options)
-        own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
-        options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}
+            return self.apply(args, kwargs, task_id=task_id, **{**self.message_options(), **options})
+        own = {"ignore_result": bool(self.ignore_result), "task_type": self}
+        options = {**own, **options, "task_id": task_id, "shadow": shadow}
         result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **options)
         return result
+
+    def message_options(self) -> dict[str, Any]:
+        """Return the options that each message of the task has, unless the call gives others."""
+        return {name: value for name in _SENT if (value := getattr(self, name)) is not None}
 
     def apply(
         self,
@@ -301,6 +282,8 @@ class Task(Hooks, Generic[P, R]):
     ) -> Signature:
         """Return the signature of the next attempt: the same id, queue, limits and callbacks."""
         again = next_attempt(request, options)
+        if again["ignore_result"] is None:
+            again["ignore_result"] = self.ignore_result
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
         return self.signature(args, kwargs, options=again)
 
@@ -341,8 +324,9 @@ class Task(Hooks, Generic[P, R]):
         return sig if lazy else sig.delay()
 
     def add_trail(self, result: Any) -> Any:
-        """Add ``result`` to the children of this run."""
-        self.request.children.append(result)
+        """Add ``result`` to the children of this run, unless the task's option ``trail`` is off."""
+        if self.trail:
+            self.request.children.append(result)
         return result
 
     def map(self, it: Iterable[Any]) -> Any:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beatd import signals
-from beatd.app.callbacks import call_errbacks
-from beatd.app.canvas.signature import as_signature
+from beatd.app.callbacks import call_errbacks, send_followers
 from beatd.app.context import Context, current, enter, leave
 from beatd.app.eager_result import EagerResult
 from beatd.app.message_options import new_id
@@ -267,8 +266,7 @@ def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **att
 
 def _call_back(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
     if outcome.state == SUCCESS:
-        for callback in context.callbacks or ():
-            as_signature(callback, task.app).apply((outcome.value,))
+        send_followers(task.app, context, outcome.value)
     elif outcome.state == FAILURE:
         call_errbacks(task.app, context, outcome.value, outcome.traceback)
 

@@ -82,8 +82,8 @@ def build(
     if unknown := fields.keys() - _HEADERS.keys():
         raise MessageError(f"unknown message fields: {', '.join(sorted(unknown))}")
     transported: dict[str, Any] = {
-        **(properties or {}),
         "correlation_id": task_id,
+        **(properties or {}),
         "reply_to": reply_to,
         "delivery_mode": 2,
         "priority": priority or 0,

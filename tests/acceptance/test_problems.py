@@ -321,6 +321,7 @@ def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
         head = CONFIG.format(zone=ZONE, url=redis_url, hook=f"{web.url}/hook").replace(
             "[leader]", 'wait_replicas = 1\nwait_timeout = "20ms"\n[leader]'
         )
+        head = head.replace('ttl = "1500ms"', 'ttl = "6s"')  # the others see a daemon that is killed before it lapses
         tick = '[beat_schedule.tick]\ntask = "t"\nschedule = 1.0\n'
         held = '[beat_schedule.held]\ntask = "t"\nschedule = 1.0\nqueue = "taken"\n'
         admin.set("taken", "not a queue")
@@ -364,7 +365,7 @@ def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
             "stands_aside": two,
             "store_unreplicated": one,
             "entry_failed": one,
-            "daemon_gone": one,
+            "daemon_gone": two,
         }
         for event, daemon in events.items():
             daemon.expect(f'"event": ?"{event}"')

@@ -114,8 +114,8 @@ class chord(Composition):  # noqa: N801 - Celery's name
             self._announce(header_result, body)
             args = () if self.immutable else (*(args or ()), *self.args)
             header.send(args, {**self.kwargs["kwargs"], **kwargs}, for_header)
-            if (running := current()) is not None:
-                running.context.children.append(header_result)
+            if (running := current()) is not None and options.get("add_to_parent", True):
+                running.task.add_trail(header_result)
         else:
             body.apply_async(([],))
         result.parent = outer_result(header_result)  # as in Celery: steps of the body in between are no parents
@@ -165,7 +165,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
         args = () if self.immutable else (*(args or ()), *self.args)
         header = self.header_group().apply(args, {**self.kwargs["kwargs"], **kwargs})
         following = {"chain": options["chain"]} if options.get("chain") else {}
-        result = body.apply((header.get(propagate=propagate),), **following)
+        result = body.apply((header.get(propagate=propagate, disable_sync_subtasks=False),), **following)
         first_of(result).parent = header
         return result
 
@@ -180,7 +180,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
         """
         if self.app.conf.task_allow_error_cb_on_chord_header:
             for task in self.tasks:
-                task.link_error(as_signature(errback, self._app).clone(immutable=True))
+                task.link_error(as_signature(errback, self._app).clone())
         for task in self.tasks:
             if isinstance(task, chord):
                 task.link_error(errback)

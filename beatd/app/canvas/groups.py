@@ -82,7 +82,7 @@ class group(Composition):  # noqa: N801 - Celery's name
             return self.apply(args, kwargs, **options)
         options = self.merged((), None, options)[2]
         own, errbacks = options.pop("task_id", None) or new_id(), listed(options.pop("link_error", None))
-        for name in ("group_id", "group_index", "link"):
+        for name in ("group_id", "group_index"):
             options.pop(name, None)
         copy = group([task.clone() for task in self.members()], app=self._app, task_id=own)
         for errback in errbacks:
@@ -92,14 +92,14 @@ class group(Composition):  # noqa: N801 - Celery's name
         copy.send(() if self.immutable else args, kwargs, options)
         running = current()
         if add_to_parent and running is not None:
-            running.context.children.append(result)
+            running.task.add_trail(result)
         return result
 
     def send(self, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
         """Send the members of a frozen group without copying them; the caller must own them."""
         with self.app.publishing_together():
             for task in self.tasks:
-                task.apply_async(tuple(args or ()), kwargs or {}, add_to_parent=False, **options)
+                task.apply_async(tuple(args or ()), kwargs or {}, **{**options, "add_to_parent": False})
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run the members in this process, in sequence."""
@@ -186,8 +186,13 @@ class xmap(Signature):  # noqa: N801 - Celery's name
     def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Send the task; ``task_routes`` are asked for the task that it calls."""
         if not self.options.get("route_name"):
-            options.setdefault("route_name", _called(self))
+            options.setdefault("route_name", self.route_name)
         return super().apply_async(args, kwargs, **options)
+
+    @property
+    def route_name(self) -> str:
+        """The name that ``task_routes`` are asked for: that of the task that it calls."""
+        return _called(self)
 
 
 def _called(call: Signature) -> str:

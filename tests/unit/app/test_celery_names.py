@@ -131,7 +131,7 @@ def test_errbacks_on_the_header_of_a_chord(app):
     app.conf.task_allow_error_cb_on_chord_header = True
     chord = beatd.chord([boom], total, app=app)
     chord.link_error(app.signature("errback"))
-    assert [call["immutable"] for call in chord.tasks[0].options["link_error"]] == [True]
+    assert [call["immutable"] for call in chord.tasks[0].options["link_error"]] == [False], "it gets the task's id"
     assert len(chord.body.options["link_error"]) == 1
     assert boom.options == {}, "the header has copies of its tasks"
 

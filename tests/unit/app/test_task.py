@@ -395,5 +395,6 @@ def test_links_run_after_success(app):
     def add(x, y):
         return x + y
 
+    app.conf.task_always_eager = True
     add.apply((1, 2), link=note.s())
     assert seen == [3]
