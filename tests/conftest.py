@@ -224,8 +224,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _collect_garbage() -> Iterator[None]:
     """Collect the garbage of a file before the next one: a socket that a file leaves open would be found during a test
-    of another file, and fail it."""
+    of another file, and fail it. So would a connection in kombu's pools, which all apps of a process share: its server
+    may have been restarted since."""
     yield
+    if pools := sys.modules.get("kombu.pools"):
+        pools.producers.clear()
+        pools.connections.clear()
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         gc.collect()
 
