@@ -25,6 +25,7 @@ from beatd.model import Entry, Run
 from beatd.redaction import redacted_text
 from beatd.store.claims import Claims
 from beatd.store.keys import shard_of
+from beatd.timestamps import span_text
 
 log = logging.getLogger("beatd.beat")
 
@@ -127,7 +128,7 @@ class ShardLoop:
         if self.problem is not None and self._leadership.term() is not None:  # without a term nothing was tried
             away_s = self._clock.monotonic() - self.problem.since
             extra = {"event": "beat_recovered", "seconds": round(away_s, 1), "attempts": self._backoff.attempts}
-            log.info("Runs are dispatched again, after %.1f s", away_s, extra=extra)
+            log.info("Runs are dispatched again, after %s", span_text(int(away_s * 1000)), extra=extra)
         self._backoff.succeeded()
         self.problem = None
         self._owed_ms = None

@@ -51,10 +51,8 @@ _BATCH_TIMEOUT = 30.0
 _WRITE_AT_ONCE = 256 * 1024
 """Bytes of messages that are buffered before they are written to the socket."""
 
-
 _Key = tuple[str, str]
 """A message by its task id and how often the task was retried: each retry is a message under the same id."""
-
 
 _Outcomes = dict[_Key, str]
 """Outcomes of messages that were sent and that :meth:`ConfirmChannel.publish` has not returned yet."""

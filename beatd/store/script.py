@@ -271,7 +271,6 @@ def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
 
 @functools.cache
 def _source(name: str) -> str:
-    """A script without comments and indents, half of its size: it travels with each call of a stream. The numbers of
-    its lines stay, for the server's errors."""
+    """A script without comments and indents. The numbers of its lines stay, for the errors of the server."""
     lines = files("beatd.store").joinpath("lua", f"{name}.lua").read_text().splitlines()
     return "".join(["\n" if line.lstrip().startswith("--") else f"{line.strip()}\n" for line in lines])
