@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import tee
 from typing import NamedTuple
 
 from beatd.beat.delivery import Delivery
 from beatd.beat.dispatch_log import DispatchLog
+from beatd.beat.heap import DueRuns
 from beatd.beat.held import Held
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.run_traces import RunTraces
@@ -107,32 +108,30 @@ class Dispatcher:
                 self._passed_over.clear()
             self._passed_over |= {gap.name: gap.after_ms for gap in gaps}
 
-    def dispatch(self, runs: Sequence[Run], term: Term) -> list[Decision]:
-        """Send what is to be sent; returns the decision for each run. One that cannot be sent holds its entry back.
+    def dispatch(self, runs: DueRuns, term: Term) -> Iterator[Sequence[Decision]]:
+        """Send what is to be sent; yields the decisions for the runs of each batch, when the store has it.
 
         1. Fetch the facts that policies ask about. 2. Prepare the runs in batches: decide, render the message, make the
         claim. 3. Claim each batch: one step of the store, which works on it while the next one is prepared. 4. Settle
-        it: log what was sent, hold back what was refused. If the store refuses a batch as a whole: 5. Claim in parts.
+        it: log what was sent, hold back the entries of what was refused or cannot be sent. If the store refuses a batch
+        as a whole: 5. Claim in parts.
 
-        ``runs`` has at most one run of each entry. Raises a :class:`~beatd.exceptions.StoreError` or
-        :class:`~beatd.exceptions.BrokerError` that concerns all of them; the same runs may then be dispatched again:
-        what was claimed already is left out.
+        Raises a :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError` that concerns all runs
+        that are left; the same runs may then be dispatched again: what was claimed already is left out.
         """
         started = self._clock.monotonic()
-        facts = self._facts(runs)
-        decisions: dict[str, Decision] = {}
+        facts = self._facts(runs.entries)
         to_claim, unsettled = tee(self._batches(runs, facts))  # `unsettled` keeps those that are claimed meanwhile
         results = self._claims.claim(map(_claims_of, to_claim), lease_value=term.lease_value)
         try:
             for claimed, batch in zip(results, unsettled, strict=True):
-                self._settle(batch, claimed, decisions)
+                yield _in_order(batch, self._settle(batch, claimed))
         except StoreRefused:
             self._claims.verify_term(lease_value=term.lease_value)  # which says so if it refuses all of them
-            self._claim_in_parts(unsettled, term, decisions)
+            yield from self._claim_in_parts(unsettled, term)
         self._counters.claims.observe(self._clock.monotonic() - started)
-        return [decisions[run.entry.name] for run in runs]
 
-    def _batches(self, runs: Sequence[Run], facts: Facts) -> Iterator[list[PreparedRun]]:
+    def _batches(self, runs: Iterable[Run], facts: Facts) -> Iterator[list[PreparedRun]]:
         """Prepare the runs in batches that keep the store busy for moments only."""
         batch: list[PreparedRun] = []
         now_ms, size, most = self._clock.now_ms(), 0, FIRST_BATCH
@@ -182,10 +181,13 @@ class Dispatcher:
         cell = self._cells.sent(run.due_ms, run.fire_ms, now_ms)
         return PreparedRun(run, decision, Claim(entry.name, run.due_ms, key, message, running, cell))
 
-    def _settle(self, batch: Sequence[PreparedRun], claimed: Claimed, decisions: dict[str, Decision]) -> None:
-        """Take over the result of a batch: log and count its runs, and hold back the entries of those refused."""
+    def _settle(self, batch: Sequence[PreparedRun], claimed: Claimed) -> dict[str, Decision]:
+        """Take over the result of a batch: log and count its runs, and hold back the entries of those refused.
+
+        Returns the decisions by entry.
+        """
         now_ms = self._clock.now_ms()
-        decisions.update((prepared.run.entry.name, prepared.decision) for prepared in reversed(batch))
+        decisions = {prepared.run.entry.name: prepared.decision for prepared in reversed(batch)}
         claims = [prepared for prepared in batch if prepared.claim is not None]
         refused = frozenset[int]()
         for refusal in claimed.refusals:
@@ -212,20 +214,22 @@ class Dispatcher:
         if len(self.held):
             names = (prepared.run.entry.name for number, prepared in enumerate(claims) if number not in refused)
             self.held.succeeded(names, now_ms)
+        return decisions
 
-    def _claim_in_parts(self, batches: Iterable[list[PreparedRun]], term: Term, decisions: dict[str, Decision]) -> None:
+    def _claim_in_parts(self, batches: Iterable[list[PreparedRun]], term: Term) -> Iterator[Sequence[Decision]]:
         """The store refuses a batch, gives no reason for one run, and does not refuse everything: find out which.
 
         A batch that is refused is halved; what was claimed before is left out when it is claimed again.
         """
         in_a_row = 0
         for batch in batches:
+            decisions: dict[str, Decision] = {}
             parts = [batch]
             while parts:
                 part = parts.pop()
                 try:
                     for claimed in self._claims.claim([_claims_of(part)], lease_value=term.lease_value):
-                        self._settle(part, claimed, decisions)
+                        decisions |= self._settle(part, claimed)
                     in_a_row = 0
                 except StoreRefused as error:
                     if halves := _halves(part):
@@ -235,7 +239,8 @@ class Dispatcher:
                     if in_a_row == UNEXPLAINED:
                         raise
                     refusal = Refusal(str(error), "", range(len(_claims_of(part))))
-                    self._settle(part, Claimed(frozenset(), [refusal]), decisions)
+                    decisions |= self._settle(part, Claimed(frozenset(), [refusal]))
+            yield _in_order(batch, decisions)
 
     def flush(self, term: Term, *, more_comes: bool = False) -> bool:
         """Bring to the broker what was claimed and is not there: by us, or by a leader before us.
@@ -246,21 +251,22 @@ class Dispatcher:
         """
         return self._delivery.flush(term, self.report, more_comes=more_comes)
 
-    def _facts(self, runs: Sequence[Run]) -> Facts:
+    def _facts(self, entries: Iterable[Entry]) -> Facts:
         """Fetch the facts that policies ask about, once for all of the runs; none for most schedules."""
         now_ms = self._clock.now_ms()
         minding: dict[str, int] = {}
         depths: dict[str, int] = {}
         failed: dict[str, Exception] = {}
         unfinished: Container[str] = ()
-        for run in runs:
+        for entry in entries:
             try:
-                if run.entry.policies.overlap != "allow":
-                    minding[run.entry.name] = runtime_ms(run.entry)
-                if run.entry.policies.max_queue_depth is not None:
-                    self._ask_depth(run.entry, depths)
+                policies = entry.policies
+                if policies.overlap != "allow":
+                    minding[entry.name] = runtime_ms(entry)
+                if policies.max_queue_depth is not None:
+                    self._ask_depth(entry, depths)
             except (BrokerRefused, AttributeError, TypeError, ValueError) as error:  # or an entry that is none
-                failed[run.entry.name] = error
+                failed[entry.name] = error
         try:
             unfinished = self._running.unfinished(minding, now_ms=now_ms) if minding else unfinished
         except StoreRefused as error:
@@ -275,6 +281,11 @@ class Dispatcher:
 
 def _claims_of(batch: Sequence[PreparedRun]) -> list[Claim]:
     return [prepared.claim for prepared in batch if prepared.claim is not None]
+
+
+def _in_order(batch: Sequence[PreparedRun], decisions: Mapping[str, Decision]) -> list[Decision]:
+    """The decisions for the runs of a batch, each once, though one that drops others has two claims."""
+    return [decisions[name] for name in dict.fromkeys([prepared.run.entry.name for prepared in batch])]
 
 
 def _halves(batch: Sequence[PreparedRun]) -> list[list[PreparedRun]]:

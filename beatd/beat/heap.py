@@ -45,11 +45,37 @@ class Slot(msgspec.Struct, eq=False, gc=False):
     """A tombstone: its entry was removed or replaced."""
 
 
+class DueRuns:
+    """Runs that are due, the earliest first, one per entry.
+
+    Each is made when its turn in the iteration comes: to make all of a herd would delay its first message.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __iter__(self) -> Iterator[Run]:
+        return map(_run_of, self._slots)
+
+    @property
+    def entries(self) -> Iterator[Entry]:
+        """The entries of the runs, in the same order."""
+        return (slot.entry for slot in self._slots)
+
+    @property
+    def earliest_fire_ms(self) -> int:
+        """Fire time (ms) of the first one, while none has been moved on."""
+        return min(slot.fire_ms for slot in self._slots)
+
+
 class DueHeap:
     """The next run of every entry, by the instant at which it fires.
 
-    :meth:`due` hands out runs and :meth:`advance` moves them on. In between nothing has changed: after a dispatch that
-    failed, :meth:`due` hands out the same runs again.
+    :meth:`due` hands out runs and :meth:`advance` moves them on, the first ones first. After a dispatch that failed
+    half way, :meth:`due` hands out those again that were not moved on.
 
     Invariants:
 
@@ -112,7 +138,7 @@ class DueHeap:
             if self._deleted > len(self._slots) + 1_000:
                 self._compact()
 
-    def due(self, now_ms: int, *, at_most: int) -> list[Run]:
+    def due(self, now_ms: int, *, at_most: int) -> DueRuns:
         """The earliest runs that fire at or before ``now_ms``, one per entry; the same again until :meth:`advance`."""
         self._now_ms = now_ms
         in_flight = self._in_flight = [slot for slot in self._in_flight if not slot.deleted]
@@ -125,19 +151,19 @@ class DueHeap:
             if not bucket:
                 heappop(self._instants)
                 del self._buckets[instant]
-        return [_run_of(slot) for slot in in_flight]
+        return DueRuns(tuple(in_flight))
 
     def advance(self, decisions: Sequence[Decision]) -> list[Failed]:
-        """Move the runs that :meth:`due` handed out on, given the decision for each in the same order.
+        """Move on the first of the runs that :meth:`due` handed out, given the decision for each in the same order.
 
         An entry that is behind goes to the end of what is due now: entries that catch up take turns, and runs that come
         due meanwhile wait for one round of them, not for all missed runs. Returns the entries whose next run cannot be
         found.
         """
-        in_flight, self._in_flight = self._in_flight, []
+        moved, self._in_flight = self._in_flight[: len(decisions)], self._in_flight[len(decisions) :]
         nexts: dict[tuple[int, int], int | None] = {}
         failed: list[Failed] = []
-        for slot, decision in zip(in_flight, decisions, strict=True):
+        for slot, decision in zip(moved, decisions, strict=True):
             try:
                 stays = self._advance(slot, decision, nexts)
             except Exception as error:  # noqa: BLE001 - a schedule may do anything; it concerns its own entry only

@@ -192,14 +192,15 @@ class ShardLoop:
                 return 0.0
             if not runs:
                 break
-            decisions = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
-            for entry, error in self._heap.advance(decisions):  # memory moves after the store has
-                held.hold(entry.name, error, self._clock.now_ms())
+            is_last = len(runs) < FEW and now_ms - runs.earliest_fire_ms < ON_TIME_MS
+            for decisions in self._dispatcher.dispatch(runs, term):  # claims and pushes batch by batch, or raises
+                for entry, error in self._heap.advance(decisions):  # memory moves after the store has
+                    held.hold(entry.name, error, self._clock.now_ms())
             held.note(term, self._clock.now_ms())
             self._on_turn()
             if (term := self._leadership.term()) is None:
                 return 0.0
-            if len(runs) < FEW and now_ms - min(run.fire_ms for run in runs) < ON_TIME_MS:
+            if is_last:
                 break
         else:
             self._after_runs(term)

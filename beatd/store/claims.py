@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby, islice
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -243,20 +242,30 @@ class Claims:
         return EntryState(int(resume_point), int(first_seen), int(runs))
 
 
-_in_common = attrgetter("due_ms", "queue", "record")
-"""What the claims of a group have in common: it is sent once for all of them."""
+def _in_common(claim: Claim) -> tuple[int, str | None, history.CountedCell, bool]:
+    """What the claims of a group have in common: it is sent once for all of them."""
+    return claim.due_ms, claim.queue, claim.record, claim.running != ""
 
-_RUN = b"$%d\r\n%b\r\n" * 3
+
+_RUN = b"$%d\r\n%b\r\n" * 2
+_RUN_THAT_MINDS_OVERLAP = b"$%d\r\n%b\r\n" * 3
 
 
-def _packed(due_ms: int, queue: str | None, record: history.CountedCell, group: Sequence[Claim]) -> list[BulkStrings]:
+def _packed(
+    due_ms: int, queue: str | None, record: history.CountedCell, minds_overlap: bool, group: Sequence[Claim]
+) -> list[BulkStrings]:
     """The arguments for a group of runs. All formatted at once: a herd waits for ten thousand of them."""
-    common = bulk_strings(len(group), due_ms, queue or "", record.cell, record.word)
+    size = 3 if minds_overlap else 2
+    common = bulk_strings(len(group), due_ms, queue or "", record.cell, record.word, size)
     runs = []
     for claim in group:
-        name, message, running = str(claim.name).encode(), claim.message, claim.running.encode()
-        runs.append(_RUN % (len(name), name, len(message), message, len(running), running))
-    return [common, BulkStrings(3 * len(group), b"".join(runs))]
+        name, message = str(claim.name).encode(), claim.message
+        if minds_overlap:
+            running = claim.running.encode()
+            runs.append(_RUN_THAT_MINDS_OVERLAP % (len(name), name, len(message), message, len(running), running))
+        else:
+            runs.append(_RUN % (len(name), name, len(message), message))
+    return [common, BulkStrings(size * len(group), b"".join(runs))]
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:

@@ -18,10 +18,11 @@
 --          whole when its user may not use one of those
 --          cell of history; empty: none
 --          word under which the runs are counted in KEYS[7]; empty: none
---        then three for each run:
+--          number of arguments for each run: 2 or 3
+--        then for each run:
 --          entry name
 --          message
---          value for KEYS[4]; empty: the entry allows overlaps
+--          value for KEYS[4]; left out: the entries allow overlaps
 --
 -- Returns {KEYS[6], left out, refused, refused, …}. "Left out": numbers (from 0) of runs that had been claimed before:
 -- their due is not after last due, and in no gap. "Refused": a reason, the key that it is about, and the numbers of
@@ -48,23 +49,26 @@ if #ARGV == 3 then
   return {redis.call('INCRBY', KEYS[6], 0), {}}
 end
 
-local names, messages, values, group_of = {}, {}, {}, {} -- by number of the run, from 1
+local names, place, group_of = {}, {}, {} -- by number of the run, from 1; place: index of its name in ARGV
 local at = 4
 while at <= #ARGV do
   local group = {due = ARGV[at + 1], queue = ARGV[at + 2], cell = ARGV[at + 3], word = ARGV[at + 4]}
-  local first = at + 5
-  at = first + 3 * tonumber(ARGV[at])
-  for run = first, at - 1, 3 do
+  local size, first = tonumber(ARGV[at + 5]), at + 6
+  group.due_ms, group.minds_overlap = tonumber(group.due), size == 3
+  at = first + size * tonumber(ARGV[at])
+  for run = first, at - 1, size do
     local n = #names + 1
-    names[n], messages[n], values[n], group_of[n] = ARGV[run], ARGV[run + 1], ARGV[run + 2], group
+    names[n], place[n], group_of[n] = ARGV[run], run, group
   end
 end
 
 -- DECIDE: which runs are taken, and what is to be written for them. Nothing is written yet.
 
-local last_due, runs, running, gaps = {}, {}, {}, {} -- by entry name: new fields of KEYS[2] to KEYS[5]
+local last, count = {}, {} -- by number of the run: last due (ms) and runs of its entry after it
+local newest = {} -- entry name -> number of its newest run in this call
+local running, gaps = {}, {} -- entry name -> new field of KEYS[4], KEYS[5]
 local pushes = {} -- queue -> numbers of runs, from 1
-local is_taken, left_out = {}, {}
+local is_taken, taken, left_out = {}, 0, {} -- is_taken: by number of the run
 local refused = {} -- entry name -> {reason, key}
 
 local function refuse(name, reason, key)
@@ -94,26 +98,37 @@ local function take_from_gap(name, due)
   return found
 end
 
+-- Number in a field, 0 if there is none; false for anything else. Runs of a herd have most of theirs in common.
+local known = {[false] = 0}
+local function number_in(field)
+  local number = known[field]
+  if number == nil then
+    number = to_number(field) or false
+    known[field] = number
+  end
+  return number
+end
+
 local stored_due = redis.call('HMGET', KEYS[2], unpack(names))
 local stored_runs = redis.call('HMGET', KEYS[3], unpack(names))
 
 for n, name in ipairs(names) do
-  local due, queue, value = group_of[n].due, group_of[n].queue, values[n]
-  local last = to_number(last_due[name] or stored_due[n] or '0')
-  local count = runs[name] or to_number(stored_runs[n] or '0')
-  if not (last and count) then
-    refuse(name, 'the field ' .. name .. ' does not hold a number', last and KEYS[3] or KEYS[2])
+  local group, before = group_of[n], newest[name]
+  local last_due = before and last[before] or number_in(stored_due[n])
+  local runs = before and count[before] or number_in(stored_runs[n])
+  newest[name] = n
+  if not (last_due and runs) then
+    refuse(name, 'the field ' .. name .. ' does not hold a number', last_due and KEYS[3] or KEYS[2])
   elseif not refused[name] then
-    local is_new = last < tonumber(due)
-    if is_new then
-      last_due[name] = due
-    end
-    if is_new or take_from_gap(name, due) then
-      is_taken[n] = true
+    local is_new = last_due < group.due_ms
+    if is_new or take_from_gap(name, group.due) then
+      is_taken[n], taken = true, taken + 1
+      last_due = is_new and group.due_ms or last_due
+      local queue = group.queue
       if queue ~= '' then
-        runs[name] = count + 1
-        if value ~= '' then
-          running[name] = value
+        runs = runs + 1
+        if group.minds_overlap then
+          running[name] = ARGV[place[n] + 2]
         end
         local numbers = pushes[queue]
         if not numbers then
@@ -126,8 +141,8 @@ for n, name in ipairs(names) do
       left_out[#left_out + 1] = n - 1
     end
   end
+  last[n], count[n] = last_due, runs
 end
-
 -- TRY: the server undoes nothing of a script that fails half way. So whatever may be refused is tried before a message
 -- leaves (a key of a foreign type, a user without the right to write), and messages leave before they count as sent.
 
@@ -155,7 +170,7 @@ for queue, numbers in pairs(pushes) do
   local pushing = {}
   for _, n in ipairs(numbers) do
     if not refused[names[n]] then
-      pushing[#pushing + 1] = messages[n]
+      pushing[#pushing + 1] = ARGV[place[n] + 1]
     end
   end
   local pushed = #pushing > 0 and redis.pcall('LPUSH', queue, unpack(pushing))
@@ -174,7 +189,10 @@ if next(refused) then
   for n, name in ipairs(names) do
     local refusal = refused[name]
     if refusal then
-      last_due[name], runs[name], running[name], gaps[name], is_taken[n] = nil, nil, nil, nil, nil
+      running[name], gaps[name] = nil, nil
+      if is_taken[n] then
+        is_taken[n], taken = false, taken - 1
+      end
       local id = refusal[1] .. refusal[2]
       if not of_key[id] then
         of_key[id] = {refusal[1], refusal[2]}
@@ -187,28 +205,37 @@ end
 
 -- WRITE
 
-local taken = 0
-for _ in pairs(is_taken) do
-  taken = taken + 1
-end
 if taken > 0 then
   claimed = redis.call('INCRBY', KEYS[6], taken)
 end
 local answer = {claimed, left_out, unpack(refusals)}
 
+-- Fields of a hash as a flat list. A run whose entry has a later one in this call is written first, and then written over.
+local dues, numbers_of_runs = {}, {}
+for n, name in ipairs(names) do
+  if is_taken[n] then
+    local group = group_of[n]
+    if last[n] == group.due_ms then
+      dues[#dues + 1], dues[#dues + 2] = name, group.due
+    end
+    if group.queue ~= '' then
+      numbers_of_runs[#numbers_of_runs + 1], numbers_of_runs[#numbers_of_runs + 2] = name, count[n]
+    end
+  end
+end
+
 local function flat(fields)
   local list = {}
   for name, value in pairs(fields) do
-    list[#list + 1] = name
-    list[#list + 1] = value
+    list[#list + 1], list[#list + 2] = name, value
   end
   return list
 end
 
-local changed = {[KEYS[2]] = last_due, [KEYS[3]] = runs, [KEYS[4]] = running, [KEYS[5]] = gaps}
-for key, fields in pairs(changed) do
-  if next(fields) then
-    redis.call('HSET', key, unpack(flat(fields)))
+local changed = {[2] = dues, [3] = numbers_of_runs, [4] = flat(running), [5] = flat(gaps)}
+for number, fields in pairs(changed) do
+  if #fields > 0 then
+    redis.call('HSET', KEYS[number], unpack(fields))
   end
 end
 

@@ -19,10 +19,22 @@ def names(runs):
 
 def test_the_same_runs_until_they_are_done_with(entry):
     heap = heap_of(entry("a"), entry("b"))
-    assert heap.due(T, at_most=9) == heap.due(T, at_most=9)
+    assert [*heap.due(T, at_most=9)] == [*heap.due(T, at_most=9)]
     heap.advance([SEND, SEND])
-    assert heap.due(T, at_most=9) == []
+    assert not heap.due(T, at_most=9)
     assert heap.next_fire_ms() == T + 1_000
+
+
+def test_runs_that_are_done_with_move_on_and_the_others_are_handed_out_again(entry):
+    heap = heap_of(entry("a"), entry("b"), entry("c"))
+    runs = iter(heap.due(T, at_most=9))
+    first = next(runs)
+    heap.advance([SEND])
+    assert [run.due_ms for run in runs] == [T, T], "those that are left are as they were"
+    assert sorted(names([first]) + names(heap.due(T, at_most=9))) == ["a", "b", "c"]
+    heap.advance([SEND] * 2)
+    assert not heap.due(T, at_most=9)
+    assert sorted(names(heap.due(T + 1_000, at_most=9))) == ["a", "b", "c"]
 
 
 def test_no_more_than_asked_for_and_the_rest_after_that(entry):
@@ -54,7 +66,7 @@ def test_a_run_that_waits_comes_again_later(entry):
     heap = heap_of(entry("a"))
     [run] = heap.due(T, at_most=9)
     heap.advance([Decision(retry_ms=T + 500)])
-    assert heap.due(T + 499, at_most=9) == []
+    assert not heap.due(T + 499, at_most=9)
     [again] = heap.due(T + 500, at_most=9)
     assert again.due_ms == run.due_ms
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from beatd.beat.dispatcher import FIRST_BATCH
 from beatd.beat.loop import DaemonLoop
 from beatd.exceptions import StoreUnavailable
 from beatd.model import Options
@@ -92,6 +93,25 @@ def test_a_failed_claim_changes_nothing_and_is_repeated(rig, entry):
     rig.claims.down = False
     rig.run_for(1)
     assert names_at(rig) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_store_that_fails_half_way_has_what_it_confirmed_and_gets_the_rest_later(rig, entry, monkeypatch):
+    rig.beat.schedule.replace([entry(f"e{number}") for number in range(3 * FIRST_BATCH)])
+    rig.turn()
+    rig.clock.advance(1)
+    claim = rig.claims.claim
+
+    def fails_after_the_first(batches, *, lease_value):
+        yield next(claim(batches, lease_value=lease_value))
+        raise StoreUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.claims, "claim", fails_after_the_first)
+        rig.turn()
+    assert len(rig.sent) == FIRST_BATCH
+    rig.run_for(0.9)
+    assert sorted(rig.sent) == sorted((f"e{number}", 1.0) for number in range(3 * FIRST_BATCH))
+    assert rig.dispatcher.totals["claimed_before"] == 0, "what was confirmed is not claimed again"
 
 
 def test_a_store_that_fails_during_a_resume_leaves_no_silence(rig, entry):
