@@ -92,15 +92,21 @@ class DaemonCounters:
     def count(self, outcome: Outcome, names: Sequence[str]) -> None:
         """Count runs of these entries."""
         self.totals[outcome] += len(names)
-        counts = self._entries.setdefault(outcome, Counter())
-        counts.update(names)
+        counts = self._entries.get(outcome)
+        if counts is None:
+            counts = self._entries[outcome] = Counter()
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1
         if len(counts) > self._entries_max:
             self._entries[outcome] = Counter(dict(counts.most_common(self._entries_max // 2)))
 
     def sent(self, names: Sequence[str], late_ms: Iterable[int]) -> None:
         """Count runs that left, with their lateness."""
         self.count(SENT, names)
-        for value_ms, count in Counter(late_ms).items():
+        counts: dict[int, int] = {}
+        for value_ms in late_ms:
+            counts[value_ms] = counts.get(value_ms, 0) + 1
+        for value_ms, count in counts.items():
             self.lateness.observe(max(value_ms, 0) / 1000, count)
 
     def most_runs(self, limit: EntryLimit, names: Iterable[str]) -> list[str]:
