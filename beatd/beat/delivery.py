@@ -215,11 +215,14 @@ class OutboxDelivery:
             else:
                 outgoing.append((raw, message))
         refused = self._publisher.publish_many([message for _, message in outgoing]) if outgoing else []
+        of_reason: dict[str, list[OutgoingMessage]] = {}
         for number, reason in refused:
             raw, message = outgoing[number]
-            report.refused(message, reason)
+            of_reason.setdefault(reason, []).append(message)
             letter = dead_letters.encode(raw, reason=reason, queue=message.to.key, at=iso_ms(now_ms))
             dead.append(Undeliverable(letter, reason, message.message.headers))
+        for reason, messages in of_reason.items():
+            report.refused(messages, reason)
         kept_back = {number for number, _ in refused}
         self._log_dispatched(
             [message.message.id for n, (_, message) in enumerate(outgoing) if n not in kept_back], report

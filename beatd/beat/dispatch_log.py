@@ -81,12 +81,19 @@ class DispatchLog:
         self._counters.count(Outcome("skipped", Skip.EXPIRED.value), [str(extra["entry"])])
         log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
 
-    def refused(self, message: OutgoingMessage, reason: str) -> None:
-        """Log a message that the broker refuses; it is a dead letter now."""
-        self.totals["refused"] += 1
-        extra = _about_message(message.message) | {"event": "run_refused", "reason": reason}
-        self._counters.count(REFUSED, [str(extra["entry"])])
-        log.error("The broker does not take %s, now a dead letter: %s", message, reason, extra=extra)
+    def refused(self, messages: Sequence[OutgoingMessage], reason: str) -> None:
+        """Log messages that the broker refuses for the same reason; they are dead letters now."""
+        self.totals["refused"] += len(messages)
+        about = [_about_message(one.message) for one in messages]
+        self._counters.count(REFUSED, [str(one["entry"]) for one in about])
+        if len(messages) > ONE_BY_ONE:
+            extra = {"event": "runs_refused", "count": len(messages), "reason": reason}
+            text = "The broker does not take %d messages, now dead letters: %s. The first is %s"
+            log.error(text, len(messages), reason, messages[0], extra=extra)
+            return
+        for message, ids in zip(messages, about, strict=True):
+            extra = ids | {"event": "run_refused", "reason": reason}
+            log.error("The broker does not take %s, now a dead letter: %s", message, reason, extra=extra)
 
     def corrupt(self, error: MessageError) -> None:
         """Log an element of the outbox that is no message; it is a dead letter now."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from beatd.beat.delivery import FLUSH_AT_MOST, LOOK_AGAIN, DirectDelivery, OutboxDelivery
-from beatd.beat.dispatch_log import DispatchLog
+from beatd.beat.dispatch_log import ONE_BY_ONE, DispatchLog
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Term
 from beatd.broker import Refused
@@ -259,6 +259,17 @@ def test_what_the_broker_refuses_becomes_a_dead_letter(rig, caplog):
     assert json.loads(letter["message"])["headers"]["id"] == "bad"
     assert [record.event for record in caplog.records] == ["run_refused"]
     assert "message bad (tasks.t) to queue 'reports'" in caplog.text
+
+
+def test_many_refusals_for_one_reason_are_one_line_of_the_log(rig, caplog):
+    names = [f"bad{number}" for number in range(ONE_BY_ONE + 1)]
+    rig.put(*(raw(name, "reports") for name in names))
+    rig.broker.refuses = set(names)
+    rig.flush()
+    assert len(rig.dead) == len(names)
+    [record] = caplog.records
+    assert (record.event, record.count, record.reason) == ("runs_refused", len(names), "no queue gets it")
+    assert "message bad0 (tasks.t) to queue 'reports'" in caplog.text
 
 
 def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
