@@ -106,7 +106,7 @@ class ShardLoop:
     def look_for_run_requests(self) -> None:
         """Look for requests for runs at the next turn. May be called from any thread."""
         if self._manual:
-            self._manual.ring()
+            self._manual.look_at_next_turn()
 
     def turn(self) -> float:
         """Run a :meth:`step`; returns the seconds to sleep. Errors are logged and retried, they never end the loop."""

@@ -61,7 +61,7 @@ class ManualRuns:
         self._triggers: deque[tuple[PendingRequest, Trigger]] = deque()
         self._jobs: deque[BackfillJob] = deque()
 
-    def ring(self) -> None:
+    def look_at_next_turn(self) -> None:
         """Look for requests at the next turn. May be called from any thread."""
         self._look_at = 0.0
 

@@ -96,7 +96,7 @@ class Rig:
 
     def ask(self, request, request_id="r"):
         self.requests.ask(request_id, request, good_for_ms=60_000)
-        self.manual.ring()
+        self.manual.look_at_next_turn()
         self.turn()
         return self.requests.answer(request_id)
 
