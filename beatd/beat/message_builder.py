@@ -45,7 +45,7 @@ class MessageBuilder:
         self._times: tuple[int | None, ...] = ()
         self._values: dict[bytes, bytes] = {}
         """Values for the holes of a template, as JSON: those of the run that is rendered."""
-        self._by_options: dict[int, tuple[Options, MessageTemplate]] = {}
+        self._by_options: dict[int, tuple[Options, MessageTemplate, Address]] = {}
         self._by_entry: dict[str, tuple[Entry, dict[bytes, bytes]]] = {}
         self._ahead: dict[str, tuple[Run, int | None, bytes]] = {}
         self._ahead_for = 0
@@ -62,6 +62,9 @@ class MessageBuilder:
         A routing key without an exchange says nothing.
         """
         options = entry.options
+        cached = self._by_options.get(id(options))
+        if cached is not None and cached[0] is options:
+            return cached[2]
         if options.exchange and (options.routing_key or not options.queue):
             return Address(options.routing_key or self._default_queue, options.exchange)
         return Address(self.queue_of(entry))
@@ -122,7 +125,7 @@ class MessageBuilder:
         template = MessageTemplate.of(self._example(entry.options), queue=to.key, exchange=to.exchange)
         if len(self._by_options) >= CACHED_TEMPLATES:
             self._by_options.clear()
-        self._by_options[id(entry.options)] = (entry.options, template)
+        self._by_options[id(entry.options)] = (entry.options, template, to)
         return template
 
     def _entry_values(self, entry: Entry) -> dict[bytes, bytes]:
