@@ -49,6 +49,7 @@ def test_a_task_is_called_and_its_result_and_events_are_seen(project, beatd, sta
         producer.publish({"any": "thing"}, routing_key="other", serializer="json")
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen("other") == 1
+    app.close()
     assert worker.end() == 0
 
 

@@ -38,6 +38,7 @@ queue = "{queue}"
 """
 ENTRIES = 30
 TTL_S = 8
+"""Seconds that a lease lasts."""
 
 
 @pytest.fixture
