@@ -32,8 +32,9 @@ class Cluster:
         coverage: str = "no",
         arguments: Sequence[str] = (),
         certificates: Path | None = None,
+        node_timeout_ms: int = NODE_TIMEOUT_MS,
     ) -> None:
-        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "yes")
+        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms), "--appendonly", "yes")
         settings += ("--cluster-require-full-coverage", coverage, "--cluster-allow-replica-migration", "no")
         settings += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *arguments)
         binary = _binary_or_skip(kind)
