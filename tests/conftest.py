@@ -11,13 +11,10 @@ Neither has a deadline: a loaded machine is no fault.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +31,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.certificates import sign
 from tests.forked import close_servers
+from tests.ports import free_port as a_free_port
 from tests.rabbitmq import RabbitMQ, installed
 
 # Hundreds of processes are started: each would compile all of beatd again, and each worker of xdist all tests.
@@ -61,7 +59,7 @@ class Server:
     def __init__(self, binary: str, *arguments: str) -> None:
         self.binary = binary
         self.directory = Path(tempfile.mkdtemp(prefix="beatd-test-"))
-        self.port = _free_port()
+        self.port = a_free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.socket_url = f"unix://{self.directory}/redis.sock?db=0"
         self._command = [binary, *self._settings(), *arguments]
@@ -156,15 +154,6 @@ def wait_for(predicate: Callable[[], T], timeout: float, what: str) -> T:
             pytest.fail(f"waited {timeout} s in vain for {what}")
         time.sleep(0.01)
     return value
-
-
-def _free_port() -> int:
-    """A port below those that connections get by themselves: a server that was killed finds it free again."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def server_binary(kind: str) -> str | None:
@@ -312,9 +301,9 @@ def queue() -> str:
 
 @pytest.fixture
 def wait_until() -> Callable[..., object]:
-    """``wait_until(predicate, timeout=10, what="…")`` returns the predicate's first true value, or fails."""
+    """``wait_until(predicate, timeout=20, what="…")`` returns the predicate's first true value, or fails."""
 
-    def wait(predicate: Callable[[], T], timeout: float = 10, what: str = "something that did not happen") -> T:
+    def wait(predicate: Callable[[], T], timeout: float = 20, what: str = "something that did not happen") -> T:
         return wait_for(predicate, timeout, what)
 
     return wait
@@ -323,7 +312,7 @@ def wait_until() -> Callable[..., object]:
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """A TCP port of 127.0.0.1 that nobody uses now."""
-    return _free_port
+    return a_free_port
 
 
 @pytest.fixture(scope="session")

@@ -52,9 +52,6 @@ HEAD = """timezone = "Europe/Berlin"
 url = "{url}"
 [web]
 tokens_file = "tokens"
-[leader]
-ttl = "1500ms"
-renew = "500ms"
 """
 SCHEDULES = {
     "nightly-report": ("reports.nightly", "30 2 * * *"),

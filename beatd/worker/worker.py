@@ -107,8 +107,10 @@ class Worker:
         """Work until stopped. Raises only at the start: when the broker refuses the connection."""
         self._pool.start()  # before there are connections and threads that a fork would copy
         try:
-            self._connect()
+            is_connected = self._connect()
             self._remote.start()
+            if is_connected:
+                self._say_ready()
             while not self.shutdown.is_over(busy=bool(self._requests), unsettled=self._settlement.pending):
                 self._survive()
         finally:
@@ -256,7 +258,8 @@ class Worker:
         self._strategy.revoke(request, "revoked", self._app.clock.now_ms(), decisions)
         self._apply(self._settlement.settle_decisions(decisions))
 
-    def _connect(self) -> None:
+    def _connect(self) -> bool:
+        """Connect to the broker; False if the worker is told to stop before."""
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self.shutdown.begun:
             try:
@@ -277,12 +280,16 @@ class Worker:
                 self._metrics.turn()
             else:
                 if self.shutdown.begun:
-                    return
+                    return False
                 log.info("Connected to %s", self._consumer.place, extra={"event": "worker_connected"})
-                log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
-                self._metrics.works()
-                signals.worker_ready.send(sender=self)
-                return
+                return True
+        return False
+
+    def _say_ready(self) -> None:
+        """Say that messages and commands are taken from now on."""
+        log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
+        self._metrics.works()
+        signals.worker_ready.send(sender=self)
 
     def _shut_down(self) -> None:
         signals.worker_shutdown.send(sender=self)

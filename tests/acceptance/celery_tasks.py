@@ -144,7 +144,8 @@ def not_auto():
 
 
 @app.task(bind=True)
-def stages(self):
+def stages(self, key):
+    store.blpop(key, timeout=30)  # until somebody listens
     self.update_state(state="HALFWAY", meta={"done": 50})
     return "done"
 

@@ -54,7 +54,7 @@ class Running:
         """All lines so far in which the regular expression is found."""
         return [match for line in list(self.lines) if (match := re.search(pattern, line))]
 
-    def expect(self, pattern: str, *, times: int = 1, timeout: float = 15) -> list[re.Match[str]]:
+    def expect(self, pattern: str, *, times: int = 1, timeout: float = 30) -> list[re.Match[str]]:
         """Wait until so many lines match; returns their matches."""
 
         def enough() -> list[re.Match[str]]:
@@ -70,12 +70,12 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def end(self, number: signal.Signals = signal.SIGINT, timeout: float = 10) -> int:
+    def end(self, number: signal.Signals = signal.SIGINT, timeout: float = 20) -> int:
         """Send the signal and wait for the end; returns the exit code."""
         self.send(number)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = 10) -> int:
+    def wait(self, timeout: float = 20) -> int:
         """Wait for the end; returns the exit code."""
         try:
             code = self.process.wait(timeout)

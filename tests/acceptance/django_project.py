@@ -31,6 +31,7 @@ CELERY_BROKER_URL = {url!r}
 CELERY_RESULT_BACKEND = {url!r}
 CELERY_TIMEZONE = "Asia/Baku"
 CELERY_TASK_TIME_LIMIT = 60
+BEATD_TIMEOUT = 10
 CELERY_BEAT_SCHEDULE = {{"count": {{"task": "shop.tasks.count", "schedule": 30.0}}}}
 """,
     "proj/celery.py": """

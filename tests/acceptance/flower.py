@@ -42,7 +42,7 @@ def flower(directory: Path, broker: str, port: int, config: str | None = None) -
     command = [sys.executable, "-W", "ignore", "-m", "celery", "-b", broker, *given, "flower", "--address=127.0.0.1"]
     with (directory / "flower.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, f"--port={port}"],
+            [*command, f"--port={port}", "--inspect_timeout=5000"],  # ms; a second would be the default
             cwd=directory,
             stdout=log,
             stderr=log,

@@ -40,7 +40,7 @@ def test_a_task_is_called_and_its_result_and_events_are_seen(project, beatd, sta
     assert "TypeError" in shown.stdout
     document = json.loads(beatd("-A", "proj", "result", failed, "--json").stdout)
     assert document["state"] == "FAILURE"
-    assert beatd("-A", "proj", "inspect", "ping", "-t", "5").returncode == 0
+    assert beatd("-A", "proj", "inspect", "ping", "-t", "10").returncode == 0
     seen, app = [], App("monitor", broker=redis_url, set_as_current=False)
     app.events.Receiver(handlers={"worker-heartbeat": seen.append}).capture(limit=1, timeout=20)
     assert seen[0]["sw_ident"] == "beatd"
@@ -49,6 +49,7 @@ def test_a_task_is_called_and_its_result_and_events_are_seen(project, beatd, sta
         producer.publish({"any": "thing"}, routing_key="other", serializer="json")
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen("other") == 1
+    app.close()
     assert worker.end() == 0
 
 

@@ -13,6 +13,7 @@ from kombu.utils import json
 from beatd import App
 from tests.acceptance.celery_pairs import PAIRS, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
 from tests.compositions import build, recipes
+from tests.conftest import wait_for
 
 pytestmark = WARNINGS
 
@@ -339,8 +340,11 @@ def test_nothing_is_left_behind(pair):
     result = pair.canvas.chord([pair.s("echo", 1), pair.s("echo", 2)], pair.s("total"))()
     assert get(result) == 3
     group = result.parent.id
-    left = set(pair.store.scan_iter(f"*celery-taskset-meta-{group}*"))
-    assert {one.rpartition("celery")[2] for one in left} <= {f"-taskset-meta-{group}.c"}
+
+    def left():
+        return {key.rpartition("celery")[2] for key in pair.store.scan_iter(f"*celery-taskset-meta-{group}*")}
+
+    wait_for(lambda: left() <= {f"-taskset-meta-{group}.c"}, WAIT, "the keys to be deleted, after the body is sent")
 
 
 def test_chains_of_chords(pair):

@@ -212,12 +212,12 @@ def test_monitors_commands_and_signals(project, worker, beatd, tmp_path, wait_un
     assert running.find(r"\.> concurrency: 3 \(threads\)"), "celeryd_init"
     wait_until((tmp_path / "alive").exists, 20, "heartbeat_sent")
     for line, expected in (
-        ("-A proj control increase 3", "increased by 3"),
+        ("-A proj control increase 3 -t 10", "increased by 3"),
         ("-A proj control --list", "increase_prefetch_count"),
-        ("-A proj inspect main_name", "main: proj"),
-        ("-A proj control increase_prefetch_count", "it takes what it can run at once"),
-        ("-A proj.app inspect ping", "pong"),
-        ("-A proj status -d w@here -j", '"ok": "pong"'),
+        ("-A proj inspect main_name -t 10", "main: proj"),
+        ("-A proj control increase_prefetch_count -t 10", "it takes what it can run at once"),
+        ("-A proj.app inspect ping -t 10", "pong"),
+        ("-A proj status -d w@here -t 10 -j", '"ok": "pong"'),
         ("-A proj result -t proj.add nothing", "nothing has not ended"),
     ):
         done = beatd(*line.split())

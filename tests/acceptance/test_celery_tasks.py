@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 
 from tests.acceptance.celery_pairs import PAIRS, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
+from tests.conftest import wait_for
 
 pytestmark = WARNINGS
 
@@ -147,12 +148,13 @@ def test_exceptions(pair):
 
 
 def test_states(pair):
-    seen = []
-    result = pair.call("stages", countdown=0.3)
-    assert result.get(timeout=WAIT, on_message=seen.append) == "done"
+    seen, key = [], f"go-{uuid.uuid4()}"
+    result = pair.call("stages", key)
+    done = result.get(timeout=WAIT, on_message=seen.append, on_interval=lambda: pair.store.rpush(key, 1))
+    assert done == "done"
     assert [(m["status"], m["result"]) for m in seen][-2:] == [("HALFWAY", {"done": 50}), ("SUCCESS", "done")]
     left = pair.call("left_in_state")
-    pair.run("add", 1, 1)
+    wait_for(lambda: left.state == "MINE", WAIT, "the state that the task has set")
     with pytest.raises(pair.errors.TimeoutError):
         left.get(timeout=0.5)
     assert (left.state, left.info, left.ready()) == ("MINE", {"left": 1}, False)

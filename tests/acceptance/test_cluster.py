@@ -4,6 +4,7 @@ import json
 import random
 import re
 import signal
+import time
 import uuid
 from collections import defaultdict
 from datetime import datetime
@@ -15,7 +16,7 @@ import pytest
 from beatd.message.protocol import open_envelope
 from beatd.store.keys import Keys
 from beatd.store.topology import slot_of
-from tests.acceptance.test_shards import ENTRY, PERIOD_MS, assert_every_run_once, more, runs
+from tests.acceptance.test_shards import ENTRY, PERIOD_MS, all_go_on, assert_every_run_once, more, runs
 from tests.clusters import Cluster
 from tests.conftest import missing
 
@@ -27,7 +28,7 @@ wait_replicas = {replicas}
 [broker]
 url = "{broker}"
 [leader]
-ttl = "3s"
+ttl = "8s"
 renew = "1s"
 shards = {shards}
 [defaults]
@@ -36,6 +37,8 @@ catch_up_max = 1000
 queue = "{queue}"
 """
 ENTRIES = 30
+TTL_S = 8
+"""Seconds that a lease lasts."""
 
 
 @pytest.fixture
@@ -187,6 +190,7 @@ def test_slots_move_while_runs_leave(cluster, lead, write, client, wait_until):
         cluster.move(slot, home)
     for shard in range(3):
         go_on(client, entries_of(shard), wait_until)
+    all_go_on(client, wait_until, ENTRIES)
     daemon.end()
     assert_every_run_once(client, ENTRIES)
 
@@ -212,6 +216,7 @@ def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, lead, write, 
     away.start()
     daemon.expect("The node of shard 1 answers again", timeout=30)
     go_on(client, entries_of(1), wait_until)
+    all_go_on(client, wait_until, ENTRIES)
     daemon.end()
     assert_every_run_once(client, ENTRIES)
 
@@ -250,6 +255,7 @@ def test_a_frozen_node_stops_only_its_shards(cluster, lead, write, client, wait_
     finally:
         frozen.resume()
     go_on(client, entries_of(2), wait_until, timeout=45)
+    all_go_on(client, wait_until, ENTRIES)
     daemon.end()
     assert_every_run_once(client, ENTRIES)
 
@@ -260,11 +266,14 @@ def test_leaders_go_on_while_the_node_of_the_registry_is_away(cluster, lead, wri
     home = cluster.owner(slots()[0])
     home.kill()
     daemon.expect("trying again")
-    for shard in (1, 2, 1, 2):  # longer than a lease
-        go_on(client, entries_of(shard), wait_until)
+    until = time.monotonic() + TTL_S + 1
+    while time.monotonic() < until:
+        for shard in (1, 2):
+            go_on(client, entries_of(shard), wait_until)
     assert not daemon.find("Stepping down from shard [12]")
     home.start()
     go_on(client, entries_of(0), wait_until)
+    all_go_on(client, wait_until, ENTRIES)
     daemon.end()
     assert_every_run_once(client, ENTRIES)
 
@@ -388,14 +397,14 @@ def test_everything_at_once(own_cluster, start_beatd, write, client, wait_until,
     def kill_a_node():
         node = dice.choice(own_cluster.masters)
         node.kill()
-        wait_until(lambda: own_cluster.missed(node), 10, "the node to be missed")  # it may have all shards by now
+        wait_until(lambda: own_cluster.missed(node), 30, "the node to be missed")  # it may have all shards by now
         node.start()
 
     def freeze_a_node():
         node = dice.choice(own_cluster.masters)
         node.pause()
         try:
-            wait_until(lambda: own_cluster.missed(node), 10, "the node to be missed")
+            wait_until(lambda: own_cluster.missed(node), 30, "the node to be missed")
         finally:
             node.resume()
 
@@ -437,7 +446,7 @@ def test_the_number_of_shards_does_not_change(cluster, beatd, start_beatd, write
         assert "it was begun with [leader] shards = 3, which cannot change in a cluster" in done.stderr
 
 
-def test_a_node_that_gives_a_wrong_address_is_named(cluster, beatd, write):
+def test_a_node_that_gives_a_wrong_address_is_named(cluster, beatd, write, wait_until):
     liar = cluster.owner(slots()[1])
     cluster.call(liar, "CONFIG", "SET", "cluster-announce-ip", "127.255.255.1")
     try:
@@ -446,3 +455,8 @@ def test_a_node_that_gives_a_wrong_address_is_named(cluster, beatd, write):
         assert "cluster-announce-ip" in done.stderr
     finally:
         cluster.call(liar, "CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")
+
+    def addresses():
+        return {node[2][0] for server in cluster.servers for node in cluster.call(server, "CLUSTER", "SLOTS")}
+
+    wait_until(lambda: addresses() == {b"127.0.0.1"}, 20, "all nodes to know its address again")

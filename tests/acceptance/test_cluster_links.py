@@ -36,7 +36,8 @@ def make_linked(server_kind):
     made = []
 
     def make(nodes):
-        made.append(ChaosCluster(server_kind, nodes, 3))
+        # What nodes say goes through proxies of this process: they must not take one for failed when it stands still.
+        made.append(ChaosCluster(server_kind, nodes, 3, node_timeout_ms=4_000))
         return made[0]
 
     yield make
@@ -69,9 +70,9 @@ def test_a_primary_that_is_cut_off_from_the_others_is_left(linked, start_beatd, 
     first = linked.servers[0]
     go_on(client, entries_of(shard_at(linked, first)), wait_until)
     linked.cut_off(first)
-    wait_until(lambda: len(linked.primaries()) == 4, 20, "a replica to take over")
+    wait_until(lambda: len(linked.primaries()) == 4, 40, "a replica to take over")
     for number in range(3):
-        go_on(client, entries_of(number), wait_until, timeout=15)
+        go_on(client, entries_of(number), wait_until)
     linked.join(first)
 
 
@@ -84,11 +85,11 @@ def test_nobody_is_gone_who_listened_at_a_node_that_is_cut_off(linked, start_bea
     for number in range(3):
         go_on(client, entries_of(number), wait_until)
     linked.cut_off(node)
-    wait_until(lambda: len(linked.primaries()) == 4, 20, "a replica to take over")
+    wait_until(lambda: len(linked.primaries()) == 4, 40, "a replica to take over")
     until = time.monotonic() + 6  # as long as nobody is taken for gone after an interruption, and longer
     while time.monotonic() < until:
         for number in range(3):
-            go_on(client, entries_of(number), wait_until, timeout=15)
+            go_on(client, entries_of(number), wait_until)
     assert [one.find("is gone") for one in daemons] == [[], [], []]
     linked.join(node)
 
@@ -98,7 +99,7 @@ def test_nobody_is_gone_who_listened_at_a_node_that_is_cut_off(linked, start_bea
 def test_a_node_that_answers_in_two_seconds(make_linked, beatd, start_beatd, write, client, wait_until):
     """It is named; all runs come, the others in between. Nobody takes it for gone."""
     linked = make_linked(3)
-    file = write(linked.url, period=2.0, timeout="5s", ttl="15s", renew="5s")
+    file = write(linked.url, period=2.0, timeout="10s", ttl="30s", renew="5s")
     daemon = start_beatd("--config", file)
     daemon.expect("Leading shard", times=3)
     slow = linked.servers[1]

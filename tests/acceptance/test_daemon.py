@@ -28,10 +28,10 @@ def test_a_changed_file_is_in_force_within_seconds(start_beatd, file, how, clien
     daemon.expect("Dispatched tick")
     text = file.read_text() + '[beat_schedule.more]\ntask = "tasks.more"\nschedule = 0.1\nqueue = "more"\n'
     file.write_text(text) if how == "written" else replace(file, text)
-    wait_until(lambda: client.llen("more"), timeout=10, what="a run of the new entry")
-    assert "+1 −0 ~0: +more" in daemon.text
+    wait_until(lambda: client.llen("more"), what="a run of the new entry")
+    daemon.expect(r"\+1 −0 ~0: \+more")  # said after it is in force
     before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 5, timeout=10, what="runs of the entry that was there")
+    wait_until(lambda: client.llen("celery") >= before + 5, what="runs of the entry that was there")
 
 
 def test_a_broken_file_keeps_the_last_good_schedule_and_says_every_fault(start_beatd, file, client, wait_until):
@@ -42,7 +42,7 @@ def test_a_broken_file_keeps_the_last_good_schedule_and_says_every_fault(start_b
     daemon.expect(r"beat\.toml:9:1: beat_schedule\.bad\.schedule: ")
     daemon.expect(r"beat\.toml:10:1: beat_schedule\.bad\.queeu: .*queue")
     before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 5, timeout=10, what="runs of the last good schedule")
+    wait_until(lambda: client.llen("celery") >= before + 5, what="runs of the last good schedule")
     file.write_text(good.replace("tick]", "tock]"))
     daemon.expect("Dispatched tock")
 
@@ -95,7 +95,7 @@ def test_a_daemon_that_waits_for_its_store_stops_when_told(start_beatd, file, fr
     file.write_text(TICK.format(url=f"redis://127.0.0.1:{free_port()}/0"))
     daemon = start_beatd("--config", str(file))
     daemon.expect("trying again")
-    assert daemon.end(signal.SIGTERM, timeout=5) == 0
+    assert daemon.end(signal.SIGTERM) == 0
 
 
 def test_the_service_manager_hears_of_it(start_beatd, file, tmp_path):

@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import wait_for
 
 Start = Callable[..., Any]
 
@@ -30,9 +32,9 @@ args = [2, 3]
 task = "beatd.command"
 schedule = "2s"
 args = ["echo", "hello"]
-[beat_schedule.each-minute]
+[beat_schedule.each-hour]
 task = "tasks.add"
-schedule = "1m"
+schedule = "1h"
 args = [20, 3]
 """
 TASKS = """
@@ -79,8 +81,9 @@ def pid_of(directory: Path, words: str) -> int:
 
 
 def due_times(text: str) -> list[float]:
-    """The seconds of the minute at which runs of ``add`` were due."""
-    return [float(found) for found in re.findall(r"Dispatched add \(.*due_at=\S+T\d\d:\d\d:(\d\d\.\d+)", text)]
+    """The times (Unix s) at which runs of ``add`` were due."""
+    found = re.findall(r"Dispatched add \(.*due_at=(\S+T\S+)", text)
+    return [datetime.fromisoformat(each).timestamp() for each in found]
 
 
 def start_sleeping(project: Path, start_beatd: Start) -> Any:
@@ -93,9 +96,9 @@ def start_sleeping(project: Path, start_beatd: Start) -> Any:
 
 
 def assert_ends(beatd: Any, number: signal.Signals, project: Path) -> None:
-    """It ends at that signal, and leaves no process."""
+    """It ends at that signal, and no process is left."""
     assert beatd.end(number, timeout=30) == 0
-    assert processes_in(project) == {}
+    wait_for(lambda: not processes_in(project), 10, "the end of all processes")
 
 
 def test_tasks_run_within_seconds_and_ctrl_c_leaves_nothing(project: Path, start_beatd: Start) -> None:
@@ -104,7 +107,8 @@ def test_tasks_run_within_seconds_and_ctrl_c_leaves_nothing(project: Path, start
     beatd.expect(r"^worker \| .*beatd\.command\S* succeeded", times=1)
     assert_ends(beatd, signal.SIGINT, project)
     assert "Traceback" not in beatd.text
-    assert re.search(r"worker.*stopped(.|\n)*daemon.*stopped(.|\n)*dev.*Embedded store stopped", beatd.text)
+    ends = [rf"({name} .*stopped|The {name} does not stop)" for name in ("worker", "daemon")]
+    assert re.search(rf"{ends[0]}(.|\n)*{ends[1]}(.|\n)*dev.*Embedded store stopped", beatd.text)
 
 
 @pytest.mark.slow
@@ -119,7 +123,7 @@ def test_started_again_it_goes_on_where_it_stopped(project: Path, start_beatd: S
     phases = {round(second % 0.5, 3) % 0.5 for second in before + after}
     assert len(phases) == 1, "the grid is where it was first laid"
     assert not set(before) & set(after)
-    assert "Dispatched each-minute" not in first.text + second.text
+    assert "Dispatched each-hour" not in first.text + second.text
 
 
 @pytest.mark.slow
@@ -133,9 +137,9 @@ def test_a_second_ctrl_c_kills(project: Path, start_beatd: Start) -> None:
     beatd = start_sleeping(project, start_beatd)
     beatd.send(signal.SIGINT)
     beatd.expect("Stopping")
-    begun = time.monotonic()
     assert_ends(beatd, signal.SIGINT, project)
-    assert time.monotonic() - begun < 3, "without it the worker gets 3.2 s"
+    assert beatd.find("The worker does not stop; killing it")
+    assert not beatd.find("Cold shutdown"), "without the second signal the worker is told twice before it is killed"
 
 
 @pytest.mark.slow
@@ -146,7 +150,7 @@ def test_children_that_die_are_started_again(project: Path, start_beatd: Start) 
         succeeded = len(beatd.find(r"tasks\.add\S* succeeded"))
         os.kill(pid_of(project, words), signal.SIGKILL)
         beatd.expect(rf"The {name} was killed \(SIGKILL\); restarting it in 1 s")
-        beatd.expect(r"tasks\.add\S* succeeded", times=succeeded + 3, timeout=20)
+        beatd.expect(r"tasks\.add\S* succeeded", times=succeeded + 3)
     assert beatd.end() == 0
 
 
@@ -157,9 +161,9 @@ def test_the_store_may_be_killed_too(project: Path, start_beatd: Start) -> None:
     os.kill(pid_of(project, "store.sock"), signal.SIGKILL)
     beatd.expect("Embedded store restarted")
     succeeded = len(beatd.find(r"tasks\.add\S* succeeded"))
-    beatd.expect(r"tasks\.add\S* succeeded", times=succeeded + 3, timeout=20)
+    beatd.expect(r"tasks\.add\S* succeeded", times=succeeded + 3)
     assert beatd.end() == 0
-    assert processes_in(project) == {}
+    wait_for(lambda: not processes_in(project), 10, "the end of all processes")
 
 
 def test_an_edit_is_in_force_at_once(project: Path, start_beatd: Start) -> None:
@@ -169,7 +173,7 @@ def test_an_edit_is_in_force_at_once(project: Path, start_beatd: Start) -> None:
         FILE + '[beat_schedule.new]\ntask = "tasks.add"\nschedule = 0.1\nargs = [40, 4]\n'
     )
     (project / "new.toml").rename(project / "beat.toml")
-    beatd.expect(r"succeeded.*: 44\b", timeout=5)
+    beatd.expect(r"succeeded.*: 44\b")
     (project / "beat.toml").write_text('[beat_schedule.new]\ntask = "tasks.add"\nschedule = "soon"\n')
     beatd.expect(r"beat\.toml:3:1: .*schedule")
     seen = len(beatd.find(r": 44\b"))

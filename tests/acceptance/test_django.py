@@ -173,7 +173,7 @@ def test_the_worker_follows_the_code(project, wait_until):
         wait_until(lambda: log.read_text().count("ready.") == 1, 40, "the worker to be ready")
         tasks = project / "shop" / "tasks.py"
         tasks.write_text(tasks.read_text() + "\n@shared_task\ndef added():\n    return 7\n")
-        wait_until(lambda: log.read_text().count("ready.") == 2, 60, "the worker to start again")
+        wait_until(lambda: log.read_text().count("ready.") >= 2, 60, "the worker to start again")
         assert "tasks.py changed: the worker starts again" in log.read_text()
         ask = "from proj.celery import app; print(app.send_task('shop.tasks.added').get(timeout=30))"
         assert python(project, "-c", ask) == "7\n"

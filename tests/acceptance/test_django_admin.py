@@ -18,7 +18,6 @@ BEAT = """
 timezone = "Europe/Berlin"
 [redis]
 url = {url!r}
-timeout = "1s"
 [beat_schedule.nightly]
 task = "shop.tasks.add_item"
 schedule = "30 4 * * *"
@@ -262,6 +261,7 @@ def _walk(tab, root):
     assert "Done: nightly is paused until somebody resumes it." in tab.inner_text(".messagelist")
     assert "stock-taking" in tab.locator("#result_list tr", has_text="nightly").inner_text()
     tab.click("nav#changelist-filter >> text=Paused")
+    tab.wait_for_load_state()
     assert tab.locator("#result_list tbody tr").count() == 1
     tab.click("#result_list >> text=nightly")
     tab.click("text=Resume")

@@ -20,13 +20,13 @@ def test_events_are_seen_live(redis_url, start_beatd, tmp_path, wait_until):
         wait_until(lambda: "1 of 1 worker online" in terminal.text, 30, "the worker")
         sent = App("client", broker=redis_url, set_as_current=False).send_task("proj.add", (2, 3))
         wait_until(lambda: "succeeded" in terminal.text, 20, "the task")
-        assert f"proj.add {sent.id[:8]}" in terminal.text
+        wait_until(lambda: f"proj.add {sent.id[:8]}" in terminal.text, what="its name and id")
         terminal.press("\x1bOB")
-        wait_until(lambda: "result 5" in terminal.text or "result '5'" in terminal.text, 10, "its result")
+        wait_until(lambda: "result 5" in terminal.text or "result '5'" in terminal.text, 20, "its result")
         terminal.resize(60, 12)
-        wait_until(lambda: "q quit" in terminal.text, 10, "the keys")
+        wait_until(lambda: "q quit" in terminal.text, 20, "the keys")
         terminal.press("q")
-        assert terminal.process.wait(10) == 0
-        assert terminal.is_restored()
+        assert terminal.process.wait(20) == 0
+        wait_until(terminal.is_restored, what="the terminal as it was")
     finally:
         terminal.close()

@@ -152,6 +152,7 @@ def test_a_leader_that_was_frozen_sends_nothing_when_it_wakes(daemons, client, w
 
 def test_a_frozen_leader_sends_nothing_although_the_store_forgot_its_term(daemons, client, await_runs):
     """After FLUSHALL tokens begin anew; but a lease names its daemon, too, and so does what a write must match."""
+    daemons.keep_leases_for("60s")
     frozen = daemons.start()
     await_runs(3, "the first runs")
     assert client.get(LEASE).endswith(b":1")

@@ -7,6 +7,7 @@ import resource
 import select
 import socket
 import ssl
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -16,9 +17,8 @@ import pytest
 CONFIG = """
 [redis]
 url = "{url}"
-[leader]
-ttl = "1500ms"
-renew = "500ms"
+[history]
+keep = 1000
 [beat_schedule.tick]
 task = "tasks.tick"
 schedule = 0.2
@@ -117,4 +117,4 @@ def test_a_flood_keeps_nobody_out(count, secure, many_files, start_beatd, beatd,
     if not secure:
         page.expect("Too many connections")
     runs = json.loads(beatd("history", "tick", "-n", "1000", "--json", "--config", str(file)).stdout)["runs"]
-    assert sum(run["lateness_ms"] > 1_000 for run in runs) <= len(runs) // 4
+    assert statistics.median(run["lateness_ms"] for run in runs) <= 1_000

@@ -57,13 +57,18 @@ def test_flower_shows_worker_and_tasks(api, tmp_path, redis_url, start_beatd, wa
     assert 'raise ValueError("boom")' in shown["traceback"]
     assert {good.id, bad.id} <= set(api("tasks"))
 
-    workers = wait_until(lambda: api("workers?refresh=1"), 30, "answers to Flower's questions")[NODE]
-    assert workers["stats"]["pool"]["max-concurrency"] == 2
-    assert [queue["name"] for queue in workers["active_queues"]] == ["celery"]
-    assert workers["registered"] == ["proj.add", "proj.boom"]
-    assert workers["stats"]["total"] == {"proj.add": 1, "proj.boom": 1}
+    def answers():
+        shown = (api(f"workers?refresh=1&workername={NODE}") or {}).get(NODE, {})
+        asked = {"stats", "active_queues", "registered"} <= shown.keys()
+        return shown if asked and shown["stats"]["total"] else None
 
-    grown = api(f"worker/pool/grow/{NODE}?n=1", post=b"")
+    known = wait_until(answers, 30, "answers to Flower's questions")
+    assert known["stats"]["pool"]["max-concurrency"] == 2
+    assert [queue["name"] for queue in known["active_queues"]] == ["celery"]
+    assert known["registered"] == ["proj.add", "proj.boom"]
+    assert known["stats"]["total"] == {"proj.add": 1, "proj.boom": 1}
+
+    grown = wait_until(lambda: api(f"worker/pool/grow/{NODE}?n=1", post=b""), 30, "an answer within Flower's second")
     assert grown == {"message": f"Growing '{NODE}' worker's pool by 1"}
     client.close()
 

@@ -140,7 +140,7 @@ def send_all(client: Any, own: Any, make: str) -> None:
     def to(label: str, name: str, *args: Any, **options: Any) -> None:
         send(client, make, label, name, *args, **options)
 
-    to("expired", "add", 1, 2, countdown=4, expires=3)  # first, so that it comes in before that
+    to("expired", "add", 1, 2, countdown=9, expires=8)  # first, so that it comes in before that
     to("add", "add", 2, 3, kwargs={"note": "é"})
     send(own, make, "by-beatd", "add", 2, 3, kwargs={"note": "é"}, expires=300)
     to("nothing-wanted", "unwanted")

@@ -16,7 +16,7 @@ import redis
 from beatd.store.keys import Keys
 from beatd.store.topology import slot_of
 from tests.chaos.proxy import Proxy
-from tests.clusters import Cluster
+from tests.clusters import NODE_TIMEOUT_MS, Cluster
 from tests.conftest import Server
 
 MASTERS = 3
@@ -38,7 +38,7 @@ def _is_node(address: str) -> bool:
 class ChaosCluster(Cluster):
     """Three primaries, and replicas, as many as are left of ``nodes``."""
 
-    def __init__(self, kind: str, nodes: int, shards: int) -> None:
+    def __init__(self, kind: str, nodes: int, shards: int, node_timeout_ms: int = NODE_TIMEOUT_MS) -> None:
         assert nodes % MASTERS == 0, "each primary has as many replicas as the others"
         self.keys = Keys(parts=shards)
         self.replicas = nodes // MASTERS - 1
@@ -46,7 +46,9 @@ class ChaosCluster(Cluster):
         self._ways: list[Ways] = []
         self._cut_off: set[Server] = set()
         self._without_replicas: set[Server] = set()
-        super().__init__(kind, MASTERS, self.replicas, arguments=("--appendfsync", "always"))
+        super().__init__(
+            kind, MASTERS, self.replicas, arguments=("--appendfsync", "always"), node_timeout_ms=node_timeout_ms
+        )
 
     def _own_arguments(self, number: int) -> Sequence[str]:
         ways = Ways(*(self._stack.enter_context(Proxy()) for _ in Ways._fields))

@@ -94,6 +94,7 @@ class QueueOnce(Task):
 
 @app.task(base=QueueOnce, name="reports.weekly", bind=True, once={"timeout": 30})
 def weekly(self, team):
+    store.blpop("may-end", timeout=WAIT)
     return [team, self.rate_limit, self.once, self.request.delivery_info["routing_key"], self.request.headers["tenant"]]
 
 
@@ -125,12 +126,13 @@ def process():
 
 
 def calls():
-    store.delete("seen")
-    first = weekly.apply_async(("a",), countdown=0.5)
+    store.delete("seen", "may-end")
+    first = weekly.apply_async(("a",), countdown=0.1)
     try:
         weekly.delay("a")
     except AlreadyQueued as error:
         refused = str(error)
+    store.rpush("may-end", "first", "second")
     weekly_value = first.get(timeout=WAIT)
     retried = flaky.delay(2).get(timeout=WAIT)
     seen = wait_for(lambda: store.lrange("seen", 0, -1), lambda seen: len(seen) >= 6)
