@@ -32,7 +32,7 @@ CONFIG = """timezone = "{zone}"
 [redis]
 url = "{url}"
 [leader]
-ttl = "1500ms"
+ttl = "20s"
 renew = "500ms"
 [notify.ops]
 webhook = "{hook}"
@@ -321,7 +321,6 @@ def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
         head = CONFIG.format(zone=ZONE, url=redis_url, hook=f"{web.url}/hook").replace(
             "[leader]", 'wait_replicas = 1\nwait_timeout = "20ms"\n[leader]'
         )
-        head = head.replace('ttl = "1500ms"', 'ttl = "6s"')  # the others see a daemon that is killed before it lapses
         tick = '[beat_schedule.tick]\ntask = "t"\nschedule = 1.0\n'
         held = '[beat_schedule.held]\ntask = "t"\nschedule = 1.0\nqueue = "taken"\n'
         admin.set("taken", "not a queue")

@@ -31,7 +31,7 @@ CONFIG = """
 [redis]
 url = "{url}"
 [leader]
-ttl = "2s"
+ttl = "10s"
 """
 ENTRY = '[beat_schedule.{name}]\ntask = "{queue}.{task}"\nschedule = "@yearly"\nqueue = "{queue}"\nargs = {args}\n'
 

@@ -25,7 +25,7 @@ app = "proj:app"
 [redis]
 url = "{url}"
 [leader]
-ttl = "2s"
+ttl = "10s"
 """
 ENTRY = '[beat_schedule.{name}]\ntask = "{task}"\nschedule = "@yearly"\ntags = ["{task}"]\n'
 APP = """

@@ -13,7 +13,7 @@ CONFIG = """
 [redis]
 url = "{url}"
 [leader]
-ttl = "1500ms"
+ttl = "10s"
 renew = "500ms"
 [beat_schedule.tick]
 task = "tasks.tick"
