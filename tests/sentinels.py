@@ -12,7 +12,8 @@ import redis
 from tests.conftest import missing, wait_for
 
 SERVICE = "beat-main"
-DOWN_AFTER_MS = 500
+DOWN_AFTER_MS = 3_000
+"""Longer than a process of a loaded machine stands still."""
 
 _SETTINGS = """
 port {port}
