@@ -12,8 +12,7 @@ import redis
 from tests.conftest import missing, wait_for
 
 SERVICE = "beat-main"
-DOWN_AFTER_MS = 3_000
-"""Longer than a process of a loaded machine stands still."""
+DOWN_AFTER_MS = 500
 
 _SETTINGS = """
 port {port}
