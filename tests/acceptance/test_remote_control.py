@@ -118,6 +118,8 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         try:
             for node in (OURS, THEIRS):
                 wait_for(lambda node=node: made.client.control.ping([node], timeout=0.5), 30, node)  # type: ignore[misc]
+            first = f"{OURS} ["
+            wait_for(lambda: first in made.events.read_text(errors="replace"), 30, "the first event to be heard")
             yield made
         finally:
             worker.close()

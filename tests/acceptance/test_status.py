@@ -225,7 +225,11 @@ def test_workers_are_shown_beside_daemons(start_beatd, write, beatd, status, tmp
     def states(seen):
         return [one["state"] for one in seen["workers"]]
 
-    (seen,) = status(file, lambda seen: states(seen) == ["online"], "it")["workers"]
+    def has_answered(seen):
+        """To all questions."""
+        return states(seen) == ["online"] and all(seen["workers"][0][part] for part in ("pool", "queues"))
+
+    (seen,) = status(file, has_answered, "it")["workers"]
     assert (seen["name"], seen["concurrency"], seen["pool"]) == (name, 2, "thread")
     assert seen["queues"] == sorted(queues.split(","))
     assert seen["heartbeat_at"] is not None
