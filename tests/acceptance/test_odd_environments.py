@@ -155,7 +155,7 @@ def test_a_daemon_whose_streams_are_closed_runs(closed: str, tmp_path: Path, wai
         return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False).stdout
 
     try:
-        wait_until(lambda: "sent" in history(), 20, "a run")
+        wait_until(lambda: "sent" in history(), 40, "a run")
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
     finally:

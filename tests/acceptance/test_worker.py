@@ -431,7 +431,7 @@ def test_no_task_waits_behind_a_long_one_while_a_process_is_free(start_worker, a
     for _ in range(100):
         pipeline.lmove("prepared", "celery", "RIGHT", "LEFT")
     pipeline.execute()
-    wait_until(lambda: server.llen("done") == 99, what="all but the long one to be done")
+    wait_until(lambda: server.llen("done") == 99, 30, "all but the long one to be done")
     assert server.llen("begun") == 100, "none was run twice"
     assert worker.end(signal.SIGQUIT) == 0
 
