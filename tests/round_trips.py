@@ -14,6 +14,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 
@@ -30,6 +31,9 @@ class RoundTrips:
         self._connections = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="round-trips", daemon=True)
+        self.client: int | None = None
+        """The process of the client, if replies are to wait while one of its threads runs, or waits for a processor: it
+        may be about to send a request, which belongs to the round trip that is under way."""
 
     def __enter__(self) -> RoundTrips:
         self._thread.start()
@@ -78,6 +82,7 @@ class RoundTrips:
         connection, opened = self._connections, self._ask(self._connections, b"")
         with contextlib.ExitStack() as opened_here, contextlib.suppress(OSError):
             opened_here.callback(to_client.transport.abort)
+            await self._until_idle()
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
             opened_here.callback(to_server.transport.abort)
             await asyncio.sleep(self._delay)
@@ -110,6 +115,7 @@ class RoundTrips:
     async def _deliver(self, replies: asyncio.Queue[tuple[float, int, bytes]], writer: asyncio.StreamWriter) -> None:
         while (reply := await replies.get())[2]:
             deliver_at, number, data = reply
+            await self._until_idle(deliver_at)
             await asyncio.sleep(max(deliver_at - time.monotonic(), 0.0))
             self._finish(number)
             writer.write(data)
@@ -123,3 +129,20 @@ class RoundTrips:
 
     def _finish(self, number: int) -> None:
         self._finished = max(self._finished, number)
+
+    async def _until_idle(self, at: float = 0.0) -> None:
+        """Wait until that moment, and until the client has nothing to do; ten seconds at most."""
+        await asyncio.sleep(max(at - time.monotonic(), 0.0))
+        until = time.monotonic() + 10
+        while self._is_busy() and time.monotonic() < until:
+            await asyncio.sleep(0.002)
+
+    def _is_busy(self) -> bool:
+        """Whether a thread of the client runs, or waits for a processor or a disk."""
+        if self.client is None:
+            return False
+        states = set()
+        with contextlib.suppress(OSError):  # threads end, and so do processes
+            for thread in Path(f"/proc/{self.client}/task").iterdir():
+                states.add((thread / "stat").read_text().rpartition(") ")[2][:1])
+        return not states.isdisjoint("RD")

@@ -226,7 +226,10 @@ class RunClient:
         return bool(self._registry.look(shards=1).alive)
 
     def _refuse_if_nobody_is_there(self) -> None:
-        if not self._alive():
+        """A daemon that starts alone has its leases before its first heartbeat: it is there, too."""
+        fleet = self._registry.look(shards=1)
+        leads_already = (one.daemon_id not in fleet.daemons and not one.is_foreign for one in fleet.leases.values())
+        if not (fleet.alive or any(leads_already)):
             raise NobodyLeads("no daemon is alive: nothing was sent")
 
     def _why(self, entry: str, timeout: float) -> str:

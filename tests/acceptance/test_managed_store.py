@@ -26,7 +26,7 @@ app = "tasks"
 url = "{url}"
 {redis}
 [leader]
-ttl = "2s"
+ttl = "10s"
 renew = "500ms"
 [beat_schedule.add]
 task = "tasks.add"

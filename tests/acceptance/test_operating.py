@@ -16,7 +16,7 @@ CONFIG = """
 [redis]
 url = "{url}"
 [leader]
-ttl = "1500ms"
+ttl = "10s"
 renew = "500ms"
 [defaults]
 catch_up = "all"

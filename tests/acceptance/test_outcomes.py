@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import urllib.request
 
 import pytest
@@ -56,7 +55,7 @@ def dies():
 @app.task(name="long")
 def long():
     print("has begun", flush=True)
-    time.sleep(120)
+    time.sleep(600)
 """
 CELERY = """
 from celery import Celery
@@ -80,7 +79,7 @@ app = "proj:app"
 [redis]
 url = "{url}"
 [leader]
-ttl = "2s"
+ttl = "10s"
 """
 ENTRY = '[beat_schedule.{name}]\ntask = "{task}"\nschedule = "@yearly"\n'
 
@@ -242,11 +241,8 @@ def check_status(beatd):
 
 
 def check_page(start_beatd, runs):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    web = start_beatd("web", "--port", str(port))
-    web.expect(str(port))
+    [found] = start_beatd("web", "--port", "0").expect(r"Status page at http://127\.0\.0\.1:(\d+)")
+    port = found[1]
     page = get(port, "/")
     assert "fails failed once since" in page
     assert "✗" in page

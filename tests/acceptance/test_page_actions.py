@@ -346,7 +346,7 @@ def test_tls_and_a_file_with_wrong_rights(file, url, tmp_path, beatd):
     root = url(path)
     assert root.startswith("https://")
     context = ssl.create_default_context(cafile=str(tmp_path / "web.crt"))
-    with httpx.Client(base_url=root, verify=context, trust_env=False) as client:
+    with httpx.Client(base_url=root, verify=context, trust_env=False, timeout=20) as client:
         assert client.get("/healthz").status_code == 200
         answer = client.post("/login", data={"token": OPERATE}, headers={"Origin": root})
         assert "Secure" in answer.headers["set-cookie"]

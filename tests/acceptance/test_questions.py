@@ -12,7 +12,7 @@ timezone = "Europe/Berlin"
 [redis]
 url = "{url}"
 [leader]
-ttl = "1500ms"
+ttl = "10s"
 renew = "500ms"
 [beat_schedule.tick]
 task = "tasks.tick"

@@ -174,6 +174,8 @@ def test_nothing_is_lost_or_doubled_by_reloads(
     for way in itertools.islice(tinkerer.ways, changes):
         way()
         time.sleep(pause)
+    tinkerer.break_it()  # none of those before may have been seen
+    daemon.expect("config_kept", times=len(daemon.find("config_kept")) + 1, timeout=30)
     tinkerer.edit()
     daemon.expect(f"churn-{next(tinkerer._numbers) - 1}", timeout=30)
     latest = receiver.latest

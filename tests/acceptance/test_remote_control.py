@@ -118,6 +118,8 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         try:
             for node in (OURS, THEIRS):
                 wait_for(lambda node=node: made.client.control.ping([node], timeout=0.5), 30, node)  # type: ignore[misc]
+            first = f"{OURS} ["
+            wait_for(lambda: first in made.events.read_text(errors="replace"), 30, "the first event to be heard")
             yield made
         finally:
             worker.close()
@@ -318,11 +320,11 @@ def test_what_is_terminated_ends_and_its_neighbours_do_not(scene: Scene, busy: d
 
 
 def test_what_is_revoked_before_its_time_is_not_run_then(scene: Scene) -> None:
-    soon = scene.send(OURS, "add", 1, 1, task_id=str(uuid.uuid4()), countdown=2)
+    soon = scene.send(OURS, "add", 1, 1, task_id=str(uuid.uuid4()), countdown=6)  # it may be heard of late
     wait_for(lambda: scene.heard("received", soon.id), 20, "the worker to put it aside")
     scene.client.control.revoke(soon.id)
     with pytest.raises(celery.exceptions.TaskRevokedError, match="revoked"):
-        soon.get(timeout=10)
+        soon.get(timeout=30)
     wait_for(lambda: scene.heard("revoked", soon.id), 20, "the event when its time has come")
 
 
@@ -374,16 +376,18 @@ def test_monitors_hear_what_clients_send(scene: Scene) -> None:
 
 
 def test_monitors_see_the_worker(scene: Scene) -> None:
-    def beats() -> int:
-        return scene.events.read_text(errors="replace").count(f"{OURS} [")
+    def lines() -> list[str]:
+        return [
+            line for line in scene.events.read_text(errors="replace").splitlines() if line.startswith(f"{OURS} [")
+        ]
 
-    heartbeat = f"{OURS} ["
-    lines = [
-        line for line in scene.events.read_text().splitlines() if line.startswith(heartbeat) and "heartbeat" in line
-    ]
+    def beats() -> int:
+        return len(lines())
+
+    heartbeats = wait_for(lambda: [line for line in lines() if "heartbeat" in line], 20, "a heartbeat")
     assert {"freq=2.0", "active=", "processed=", "sw_ident=beatd"} <= {
         word.split("=")[0] + "=" if word.split("=")[0] in {"active", "processed"} else word
-        for word in lines[-1].replace(",", "").split()
+        for word in heartbeats[-1].replace(",", "").split()
     }
     count = beats()
     wait_for(lambda: beats() > count, 10, "another heartbeat")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,6 +83,7 @@ class Done(NamedTuple):
 
 
 Run = Callable[..., Done]
+StartBeatd = Callable[..., Running]
 
 
 @pytest.fixture
@@ -182,14 +184,18 @@ def test_no_command_shows_a_secret_in_many_cases(part: int, run: Run, tmp_path: 
         try_all(case, run, tmp_path, LOOKS)
 
 
-def worker(run: Run, url: str, backend: str | None = None, *, by_variable: bool) -> Done:
-    """A worker that is told to stop after two seconds, if the URL did not stop it before."""
+def worker(start_beatd: StartBeatd, url: str, backend: str | None = None, *, by_variable: bool, ends: bool) -> Done:
+    """A worker whose URLs end it, or that is told to stop when it has found out that there is no broker."""
     words = ["worker", "--builtin", "command", "-P", "solo", "-l", "debug"]
     variables = {"BEATD_BROKER_URL": url} | ({"BEATD_RESULT_BACKEND": backend} if backend else {})
     if not by_variable:
         words += ["-b", url, *(["--result-backend", backend] if backend else [])]
         variables = {}
-    return run(*words, within=2, **variables)
+    process = start_beatd(*words, **variables)
+    if not ends:
+        process.expect("Trying again", timeout=30)
+        process.send(signal.SIGTERM)
+    return Done(process.wait(30), process.text)
 
 
 @pytest.mark.timeout(120)
@@ -208,10 +214,12 @@ def worker(run: Run, url: str, backend: str | None = None, *, by_variable: bool)
         (f"redis://:{MARKER}%2F@127.0.0.1:1/0", 0),
     ],
 )
-def test_no_worker_shows_the_secret_in_its_urls(url: str, code: int, by_variable: bool, run: Run) -> None:
+def test_no_worker_shows_the_secret_in_its_urls(
+    url: str, code: int, by_variable: bool, start_beatd: StartBeatd
+) -> None:
     for done in (
-        worker(run, url, by_variable=by_variable),
-        worker(run, "redis://127.0.0.1:1/0", url, by_variable=by_variable),
+        worker(start_beatd, url, by_variable=by_variable, ends=code != 0),
+        worker(start_beatd, "redis://127.0.0.1:1/0", url, by_variable=by_variable, ends=code != 0),
     ):
         assert MARKER not in done.output, done
         assert "Traceback" not in done.output, done
@@ -219,12 +227,12 @@ def test_no_worker_shows_the_secret_in_its_urls(url: str, code: int, by_variable
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_that_waits_for_rabbitmq_shows_no_secret(run: Run) -> None:
+def test_a_worker_that_waits_for_rabbitmq_shows_no_secret(start_beatd: StartBeatd) -> None:
     url = f"amqp://u:{MARKER}%2F@127.0.0.1:1//"
-    waiting = worker(run, url, by_variable=True)
+    waiting = worker(start_beatd, url, by_variable=True, ends=False)
     assert waiting.code == 0, waiting
     assert "amqp://u:***@127.0.0.1:1//" in waiting.output
-    refused = worker(run, "redis://127.0.0.1:1/0", url, by_variable=True)
+    refused = worker(start_beatd, "redis://127.0.0.1:1/0", url, by_variable=True, ends=True)
     assert refused.code == 2, refused
     assert "no such result backend" in refused.output
     assert MARKER not in waiting.output + refused.output

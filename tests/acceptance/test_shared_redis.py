@@ -321,7 +321,7 @@ def test_a_user_may_be_confined_to_the_keys_of_an_environment(tmp_path, start_se
         worker.expect(r"ready\.", timeout=30)
         with client_of(user, "env1") as app:
             assert app.send_task("proj.where").get(timeout=30) == "env1"
-            assert app.control.ping(timeout=2) == [{"a@h": {"ok": "pong"}}]
+            assert app.control.ping(timeout=20, limit=1) == [{"a@h": {"ok": "pong"}}]
             app.send_task("proj.where", countdown=3600).revoke()
             seen: list[Any] = []
             heard(app, seen, lambda: any(one["type"] == "task-succeeded" for one in seen))

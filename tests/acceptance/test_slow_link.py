@@ -23,6 +23,7 @@ def count_trips(redis_url, redis_server, start_beatd, tmp_path, wait_until):
             entry = f'task = "t"\nqueue = "{QUEUE}"\nschedule = "{schedule}"\ncatch_up = "{catch_up}"\n'
             (tmp_path / "beat.toml").write_text(f'[redis]\nurl = "{url}"\n[beat_schedule.first]\n{entry}')
             daemon = start_beatd("run")
+            link.client = daemon.pid
             trips = wait_until(lambda: of(link, QUEUE.encode()), 30, "the first message")
             print(link.listing())
             assert daemon.end() == 0

@@ -31,7 +31,7 @@ CONFIG = """
 [redis]
 url = "{url}"
 [leader]
-ttl = "2s"
+ttl = "10s"
 """
 ENTRY = '[beat_schedule.{name}]\ntask = "{queue}.{task}"\nschedule = "@yearly"\nqueue = "{queue}"\nargs = {args}\n'
 
@@ -75,9 +75,9 @@ def test_what_runs_is_ended_and_what_waits_is_not_begun(start_beatd, beatd, work
         first = schedules.trigger(f"{worker}-first").run_id
         wait_until((tmp_path / f"{worker}-first").exists, 60, "the task to begin")
         second = schedules.trigger(f"{worker}-second").run_id
-        waiting = json.loads(beatd("stop-run", second[:8], "--json").stdout)
+        waiting = json.loads(beatd("stop-run", second[:8], "--json", "--timeout", "6s").stdout)
         assert (waiting["run_id"], waiting["was"], len(waiting["workers"])) == (second, "queued", 1)
-        done = beatd("stop-run", first)
+        done = beatd("stop-run", first, "--timeout", "6s")
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"Revoked run {first} of {worker}-first")
         assert "1 worker told" in done.stdout

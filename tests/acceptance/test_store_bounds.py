@@ -166,7 +166,7 @@ def test_every_key_has_a_bound(
     (tmp_path / "beat.toml").write_text(FILE.format(url=redis_url))
     (tmp_path / "tasks.py").write_text(TASKS.format(url=redis_url))
     daemon = start_beatd("run")
-    worker = start_beatd("worker", "-A", "tasks", "-P", "threads", "-c", "2")
+    worker = start_beatd("worker", "-A", "tasks", "-P", "threads", "-c", "2", "-n", "w@h")
     daemon.expect("in force")
     worker.expect("ready")
     subprocess.run([sys.executable, "-c", CALLS], cwd=tmp_path, check=True, timeout=60)
@@ -177,7 +177,7 @@ def test_every_key_has_a_bound(
         ["pause", "missed"],
         ["add", "more", "--task", "tasks.add", "--schedule", "1s", "--args", "[1]"],
         ["reload"],
-        ["inspect", "ping", "-b", redis_url],
+        ["inspect", "ping", "-b", redis_url, "-d", "w@h", "-t", "20"],
     ):
         done = beatd(*words)
         assert done.returncode == 0, (words, done.stdout, done.stderr)

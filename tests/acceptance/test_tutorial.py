@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.forked import environment, run_python
+
 
 @pytest.mark.slow
-def test_all_steps_are_done_without_asking(tmp_path, beatd):
-    done = beatd("tutorial", "--yes", TMPDIR=str(tmp_path))
+@pytest.mark.timeout(240)
+def test_all_steps_are_done_without_asking(tmp_path):
+    words = ["-m", "beatd", "tutorial", "--yes"]
+    done = run_python("beatd", words, cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), timeout=200)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     for expected in ("$ beatd trigger report --wait", "No such file or directory", "Kill the leader", "term 2"):
         assert expected in done.stdout, expected

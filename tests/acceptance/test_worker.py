@@ -41,7 +41,7 @@ def add(x, y):
     log.info("adding")
     return x + y
 
-@app.task(Request=Told, time_limit=0.3)
+@app.task(Request=Told)
 def told(seconds):
     time.sleep(seconds)
     return seconds
@@ -58,6 +58,12 @@ def late(seconds, name):
     time.sleep(seconds)
     server.rpush("done", name)
     return name
+
+@app.task(acks_late=True)
+def held(name):
+    server.rpush("begun", name)
+    server.blpop("go", timeout=60)
+    server.rpush("done", name)
 
 @app.task
 def early(seconds, name):
@@ -90,7 +96,7 @@ def hard():
 
 @app.task(track_started=True)
 def tracked():
-    time.sleep(0.3)
+    server.blpop("go", timeout=60)
 
 @app.task
 def nap(seconds):
@@ -229,11 +235,16 @@ def test_sys_exit_and_large_results_hurt_nobody(start_worker, app):
     assert send(app, "add", "a" * 3_000_000, "b").get(timeout=20)[-1] == "b"
 
 
-def test_states_are_tracked(start_worker, app):
+def test_states_are_tracked(start_worker, app, server):
     start_worker("-c", "1")
     seen = []
+
+    def on_message(meta):
+        seen.append(meta["status"])
+        server.rpush("go", "on")
+
     result = send(app, "tracked")
-    result.get(timeout=10, on_message=lambda meta: seen.append(meta["status"]))
+    result.get(timeout=30, on_message=on_message)
     assert seen == ["STARTED", "SUCCESS"]
 
 
@@ -241,7 +252,7 @@ def test_a_tasks_own_request_class_is_told(start_worker, app, server, wait_until
     start_worker("-c", "1")
     send(app, "told", 0.0).get(timeout=10)
     with pytest.raises(TimeLimitExceeded):
-        send(app, "told", 5).get(timeout=10)
+        send(app, "told", 60, time_limit=0.3).get(timeout=10)
     wait_until(lambda: server.llen("told") == 5)
     assert server.lrange("told", 0, -1) == [
         "accepted",
@@ -278,22 +289,22 @@ def test_expired_messages_are_revoked(start_worker, app):
 
 def test_an_eta_is_kept_in_the_store(start_worker, app, server, wait_until):
     worker = start_worker("-c", "1")
-    result = send(app, "add", 1, 2, countdown=1.5)
+    result = send(app, "add", 1, 2, countdown=6)
     wait_until(lambda: server.zcard(Keys().workers().parked) == 1)
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     start_worker("-c", "1", name="w2")
-    assert result.get(timeout=10) == 3
+    assert result.get(timeout=30) == 3
 
 
 def test_a_parked_task_is_shown_with_its_exact_eta_and_announced_once(start_worker, app, wait_until):
     worker = start_worker("-c", "1")
-    eta = datetime.now(UTC).replace(microsecond=123_456) + timedelta(seconds=3)
+    eta = datetime.now(UTC).replace(microsecond=123_456) + timedelta(seconds=8)
     result = send(app, "add", 1, 2, eta=eta)
     worker.expect("received")
-    (node,) = wait_until(lambda: app.control.inspect(timeout=2).scheduled() or {}).values()
+    (node,) = wait_until(lambda: app.control.inspect(timeout=5, limit=1).scheduled() or {}).values()
     assert [task["eta"] for task in node] == [eta.isoformat()]
-    assert result.get(timeout=10) == 3
+    assert result.get(timeout=30) == 3
     assert len(worker.find(r"Task proj\.add\[\S+\] received")) == 1
 
 
@@ -305,11 +316,14 @@ def test_a_second_worker_of_the_same_name_says_so(start_worker, app):
 
 def test_a_warm_shutdown_finishes_what_runs(start_worker, app, server, wait_until):
     worker = start_worker("-c", "1")
-    send(app, "late", 1, "running")
+    send(app, "held", "running")
     wait_until(lambda: server.lrange("begun", 0, -1) == ["running"])
     send(app, "late", 0, "waiting")
-    assert worker.end(signal.SIGTERM) == 0
+    worker.send(signal.SIGTERM)
     worker.expect("Warm shutdown")
+    assert server.lrange("done", 0, -1) == []
+    server.rpush("go", "on")
+    assert worker.wait(30) == 0
     assert server.lrange("done", 0, -1) == ["running"]
     assert server.llen("celery") == 1
 
@@ -324,7 +338,7 @@ def test_a_cold_shutdown_gives_back_what_runs(start_worker, app, server, wait_un
 
 
 @pytest.mark.slow
-def test_a_killed_workers_tasks_are_run_by_another_within_15_seconds(start_worker, app, server, wait_until):
+def test_a_killed_workers_tasks_are_run_by_another_within_half_a_minute(start_worker, app, server, wait_until):
     killed = start_worker("-c", "2", name="killed")
     send(app, "late", 3, "a")
     send(app, "late", 3, "b")
@@ -332,7 +346,7 @@ def test_a_killed_workers_tasks_are_run_by_another_within_15_seconds(start_worke
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     heir = start_worker("-c", "2", name="heir")
-    wait_until(lambda: server.llen("begun") == 4, timeout=15)
+    wait_until(lambda: server.llen("begun") == 4, timeout=30)  # twelve seconds on a machine that is not loaded
     wait_until(lambda: sorted(server.lrange("done", 0, -1)) == ["a", "b"])
     heir.expect(r"Worker killed@\S+ is gone: gave back the 2 messages")
 
@@ -346,7 +360,7 @@ def test_a_task_acknowledged_early_is_not_run_twice(start_worker, app, server, w
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     start_worker("-c", "1", name="heir")
-    wait_until(lambda: server.lrange("done", 0, -1) == ["b"], timeout=15)
+    wait_until(lambda: server.lrange("done", 0, -1) == ["b"], timeout=30)
     assert server.lrange("begun", 0, -1) == ["a", "b"]
 
 
@@ -417,7 +431,7 @@ def test_no_task_waits_behind_a_long_one_while_a_process_is_free(start_worker, a
     for _ in range(100):
         pipeline.lmove("prepared", "celery", "RIGHT", "LEFT")
     pipeline.execute()
-    wait_until(lambda: server.llen("done") == 99, what="all but the long one to be done")
+    wait_until(lambda: server.llen("done") == 99, 30, "all but the long one to be done")
     assert server.llen("begun") == 100, "none was run twice"
     assert worker.end(signal.SIGQUIT) == 0
 
@@ -472,10 +486,10 @@ def test_an_app_starts_its_own_worker(project, redis_url, app, wait_until):
     script.write_text(script.read_text() + "\nif __name__ == '__main__':\n    app.worker_main()\n")
     process = subprocess.Popen([sys.executable, "proj.py"], cwd=project, stderr=subprocess.DEVNULL)
     try:
-        assert send(app, "add", 1, 2).get(timeout=15) == 3
+        assert send(app, "add", 1, 2).get(timeout=40) == 3
     finally:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
 
 def test_builtin_tasks_may_be_named_one_by_one(beatd):

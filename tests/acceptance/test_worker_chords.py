@@ -82,6 +82,7 @@ def test_a_header_always_ends(app):
         error = result.get(timeout=30, propagate=False)
         assert re.search(endings[name][1], repr(error)), name
     assert chord([call(app, "secret", 1), call(app, "echo", 2)], total)().get(timeout=30) == 3
+    app.worker.expect("Chord .*: Dependency", times=len(endings))
     assert len(app.worker.find("Chord .*: Dependency")) == len(endings)
 
 

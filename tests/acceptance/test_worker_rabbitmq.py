@@ -30,6 +30,12 @@ server = redis.Redis.from_url({store!r})
 def mark(name):
     server.hincrby("ran", name, 1)
 
+@app.task(acks_late=True, ignore_result=True)
+def mark_later(name):
+    while not server.exists("go"):
+        time.sleep(0.05)
+    server.hincrby("ran", name, 1)
+
 @app.task(acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def nap(name, seconds):
     server.rpush("begun", name)
@@ -102,11 +108,13 @@ def test_the_broker_is_killed_among_thousands_of_tasks(
 ):
     project()
     publish("nap", ("slow", 8))
-    publish("mark", *((str(number),) for number in range(count)))
+    publish("mark", *((str(number),) for number in range(count // 2)))
+    publish("mark_later", *((str(number),) for number in range(count // 2, count)))
     worker = start_beatd("worker", "-A", "proj", "-c", "2", "-l", "warning")
     wait_until(lambda: server.hlen("ran") > 200, 30, "some tasks")
     rabbitmq.kill()
     assert server.hlen("ran") < count
+    server.set("go", "on")
     rabbitmq.start()
     wait_until(lambda: server.hlen("ran") == count + 1, 60, "all tasks")
     assert worker.find("A server is away")
@@ -119,8 +127,9 @@ def test_messages_before_their_time_wait_in_the_store_and_survive_the_worker(
 ):
     project()
     first = start_beatd("worker", "-A", "proj", "-c", "1", "-l", "warning")
-    publish("mark", *((f"eta-{n}",) for n in range(20)), eta=in_seconds(8))
     publish("mark", ("far",), eta=in_seconds(3600))
+    wait_until(lambda: server.zcard("{beatd}:waiting") == 1, 30, "the worker to take messages")
+    publish("mark", *((f"eta-{n}",) for n in range(20)), eta=in_seconds(8))
     wait_until(lambda: server.zcard("{beatd}:waiting") == 21, 20, "the messages in the store")
     first.send(signal.SIGKILL)
     assert ran(server) == {}

@@ -171,14 +171,14 @@ def test_a_worker_leaves_within_its_grace(app, start_worker, server, wait_until,
 
 def test_a_soft_shutdown_waits_a_while(app, start_worker, server, wait_until, tmp_path):
     with (tmp_path / "proj.py").open("a") as file:
-        file.write("\napp.conf.worker_soft_shutdown_timeout = 2.5\n")
+        file.write("\napp.conf.worker_soft_shutdown_timeout = 6.5\n")
     worker = start_worker("-c", "3", REMAP_SIGTERM="SIGQUIT")
     send(app, "late", 1, "short")
     send(app, "late", 60, "long")
     lost = send(app, "early", 60, "early")
     wait_until(lambda: server.llen("begun") == 3)
-    assert worker.end(signal.SIGTERM, timeout=15) == 0
-    worker.expect("Initiating Soft Shutdown, terminating in 2.5 seconds")
+    assert worker.end(signal.SIGTERM, timeout=30) == 0
+    worker.expect("Initiating Soft Shutdown, terminating in 6.5 seconds")
     worker.expect(r"Task proj\.early\[\S+\] is lost")
     assert server.lrange("done", 0, -1) == ["short"]
     assert [json.loads(one)["headers"]["argsrepr"] for one in server.lrange("celery", 0, -1)] == ["(60, 'long')"]

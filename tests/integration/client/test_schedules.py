@@ -7,7 +7,11 @@ import pytest
 
 from beatd import crontab
 from beatd.client import Change, Pause, Schedules
-from beatd.exceptions import ConfigError, StoreUnavailable
+from beatd.client.runs import RunClient
+from beatd.exceptions import ConfigError, NobodyLeads, StoreUnavailable
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.lease import Leases
 
 
 @pytest.fixture
@@ -100,6 +104,17 @@ def test_watching_goes_on_after_the_store_was_away(start_server, wait_until):
         thread.join(20)
         assert [change.name for change in changes] == ["a"]
         seen.close()
+
+
+def test_a_daemon_that_leads_before_its_first_heartbeat_is_asked_for_runs(redis_url):
+    with connect(redis_url) as client:
+        runs, leases = RunClient(client, Keys()), Leases(client, Keys(), daemon_id="d", ttl_ms=60_000)
+        with pytest.raises(NobodyLeads, match="nothing was sent"):
+            runs.trigger("a", timeout=0.1)
+        tokens = leases.take([0])
+        with pytest.raises(NobodyLeads, match="the request was withdrawn"):
+            runs.trigger("a", timeout=0.1)
+        leases.release(tokens)
 
 
 def test_a_store_out_of_reach_is_said_without_its_password(free_port):
