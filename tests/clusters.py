@@ -9,11 +9,12 @@ from typing import Any
 import redis
 
 from tests.certificates import tls_arguments
-from tests.conftest import Server, _binary_or_skip, _free_port, wait_for
+from tests.conftest import Server, _binary_or_skip, wait_for
+from tests.ports import free_port
 
 SLOTS = 16_384
-NODE_TIMEOUT_MS = 800
-"""After this silence a node counts as failed."""
+NODE_TIMEOUT_MS = 2_000
+"""After this silence a node counts as failed: a process may wait for a second for a processor, or for a disk."""
 
 
 class Cluster:
@@ -40,9 +41,9 @@ class Cluster:
         self.servers: list[Server] = []
         self._tls_ports: dict[int, int] = {}
         for _ in range(masters * (1 + replicas)):
-            tls_port = _free_port()
+            tls_port = free_port()
             tls = ("--tls-cluster", "yes", *tls_arguments(certificates, tls_port)) if certificates else ()
-            own = ("--cluster-port", str(_free_port()), *tls, *self._own_arguments(len(self.servers)))
+            own = ("--cluster-port", str(free_port()), *tls, *self._own_arguments(len(self.servers)))
             self.servers.append(Server(binary, *settings, *own).start())
             self._tls_ports[self.servers[-1].port] = tls_port
         self.masters = self.servers[:masters]

@@ -14,10 +14,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +30,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+from tests import ports
 from tests.certificates import sign
 from tests.forked import close_servers
 from tests.rabbitmq import RabbitMQ, installed
@@ -61,7 +60,7 @@ class Server:
     def __init__(self, binary: str, *arguments: str) -> None:
         self.binary = binary
         self.directory = Path(tempfile.mkdtemp(prefix="beatd-test-"))
-        self.port = _free_port()
+        self.port = ports.free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.socket_url = f"unix://{self.directory}/redis.sock?db=0"
         self._command = [binary, *self._settings(), *arguments]
@@ -87,13 +86,13 @@ class Server:
         """Whether it runs and is not paused."""
         return self.running and not self._paused
 
-    def start(self) -> Server:
-        """Start it unless it runs, and wait until it answers."""
+    def start(self, within: float = 15) -> Server:
+        """Start it unless it runs, and wait until it answers, at most so many seconds."""
         if self.running:
             return self
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
-        wait_for(self._answers, 15, f"the server to answer (see {self.directory}/log)")
+        wait_for(self._answers, within, f"the server to answer (see {self.directory}/log)")
         return self
 
     def _answers(self) -> bool:
@@ -148,23 +147,24 @@ class Server:
         self._process, self._paused = None, False
 
 
+STALL_S = 1.0
+"""Seconds of a look that count at most: what takes longer may be that this process, with the threads that the look is
+about, was not given a processor."""
+
+
 def wait_for(predicate: Callable[[], T], timeout: float, what: str) -> T:
-    """Call ``predicate`` until it is true, and return what it returned; fail after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
+    """Call ``predicate`` until it is true, and return what it returned; fail after ``timeout`` seconds.
+
+    A second of each look counts at most (:data:`STALL_S`).
+    """
+    left, before = timeout, time.monotonic()
     while not (value := predicate()):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        left, before = left - min(now - before, STALL_S), now
+        if left < 0:
             pytest.fail(f"waited {timeout} s in vain for {what}")
         time.sleep(0.01)
     return value
-
-
-def _free_port() -> int:
-    """A port below those that connections get by themselves: a server that was killed finds it free again."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def server_binary(kind: str) -> str | None:
@@ -323,7 +323,7 @@ def wait_until() -> Callable[..., object]:
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """A TCP port of 127.0.0.1 that nobody uses now."""
-    return _free_port
+    return ports.free_port
 
 
 @pytest.fixture(scope="session")

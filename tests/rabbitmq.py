@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import amqp
+
+from tests.ports import free_port
 
 BIN = Path("/usr/lib/rabbitmq/bin")
 """Where Debian keeps the real scripts; the ones on PATH insist on the user ``rabbitmq``."""
@@ -32,7 +33,7 @@ class RabbitMQ:
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="beatd-rabbit-"))
-        self.port, dist_port, epmd_port = _free_ports(3)
+        self.port, dist_port, epmd_port = (free_port() for _ in range(3))
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         home = self.directory
         self._env = {
@@ -70,7 +71,7 @@ class RabbitMQ:
             if self._epmd is None:
                 self._epmd = self._spawn("epmd", "-address", "127.0.0.1")
             self._node = self._spawn(str(BIN / "rabbitmq-server"))
-            self._wait(self._answers, 30)
+            self._wait(self._answers, 90)  # several nodes may start at the same time, on few processors
         return self
 
     def kill(self) -> None:
@@ -85,7 +86,7 @@ class RabbitMQ:
         """End it in order."""
         if self._node is not None:
             self._node.send_signal(signal.SIGTERM)
-            self._node.wait(30)
+            self._node.wait(60)
             self.kill()
 
     def restart(self) -> None:
@@ -159,12 +160,3 @@ class RabbitMQ:
         while not predicate():
             assert time.monotonic() < deadline, f"RabbitMQ was not ready within {timeout} s: {self.log[-2000:]}"
             time.sleep(0.05)
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -46,7 +46,8 @@ class ChaosCluster(Cluster):
         self._ways: list[Ways] = []
         self._cut_off: set[Server] = set()
         self._without_replicas: set[Server] = set()
-        super().__init__(kind, MASTERS, self.replicas, arguments=("--appendfsync", "always"))
+        quick = ("--cluster-node-timeout", "800")  # a fault takes seconds
+        super().__init__(kind, MASTERS, self.replicas, arguments=("--appendfsync", "always", *quick))
 
     def _own_arguments(self, number: int) -> Sequence[str]:
         ways = Ways(*(self._stack.enter_context(Proxy()) for _ in Ways._fields))
