@@ -104,7 +104,7 @@ class Queue:
     def dues(self):
         """The due times (ms) of the messages, in the order in which they came; empty while the server is away."""
         try:
-            with redis.Redis.from_url(self._url, socket_timeout=2) as client:
+            with redis.Redis.from_url(self._url, socket_timeout=20) as client:
                 raws = client.lrange(self._name, 0, -1)
         except redis.RedisError:
             return []
