@@ -73,7 +73,14 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 class Make:
     """A make: its app on databases of its own, and the names that the program has defined."""
 
-    def __init__(self, program: Program, url: str, database: int, replaced: tuple[tuple[str, str], ...]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        url: str,
+        database: int,
+        replaced: tuple[tuple[str, str], ...],
+        moment: datetime,
+    ) -> None:
         self.program = program
         self.broker, self.backend = (f"{url.rpartition('/')[0]}/{database + number}" for number in range(2))
         self.store = redis.Redis.from_url(self.broker)
@@ -81,6 +88,7 @@ class Make:
         self.store.flushdb()
         self.results.flushdb()
         text = program.text.replace("BROKER", repr(self.broker)).replace("BACKEND", repr(self.backend))
+        text = text.replace("MOMENT", repr(moment.isoformat()))
         for theirs, ours in replaced:
             text = text.replace(theirs, ours)
         self.names: dict[str, Any] = {
@@ -207,12 +215,13 @@ def makes(program: Program, url: str) -> Iterator[tuple[Make, Make]]:
     finalizers, apps, factories = set(_state._on_app_finalizers), list(current._apps), list(current._factories)
     theirs_before = _state.default_app, getattr(_state._tls, "current_app", None)
     opened: list[Make] = []
+    moment = datetime.now(UTC)  # for both: a day or a minute may end between them
     builtins = {each for each in finalizers if each.__module__ == celery.app.builtins.__name__}
     _state._on_app_finalizers.intersection_update(builtins)
     current._factories.clear()
     try:
-        opened.append(Celerys(program, url, 0, ()))
-        opened.append(Beatds(program, url, 2, IMPORTS))
+        opened.append(Celerys(program, url, 0, (), moment))
+        opened.append(Beatds(program, url, 2, IMPORTS, moment))
         yield opened[0], opened[1]
     finally:
         for make in opened:
@@ -324,11 +333,11 @@ def plain(value: Any) -> Any:
 
 
 def normalised(outcome: Any) -> str:
-    """The outcome as text, with ids in the order in which they appear, and times as seconds from now, in tens."""
+    """The outcome as text, with ids in the order in which they appear, and times as seconds from now, in hundreds."""
     text = json.dumps(outcome, indent=1, sort_keys=True, ensure_ascii=False)
     names: dict[str, str] = {}
     text = _UUID.sub(lambda found: names.setdefault(found[0], f"id-{len(names)}"), text)
-    text = re.sub(r'"expiration": "(\d+)"', lambda found: f'"expiration": {round(int(found[1]), -4)}', text)
+    text = re.sub(r'"expiration": "(\d+)"', lambda found: f'"expiration": {round(int(found[1]), -5)}', text)
     text = re.sub(r"0x[0-9a-f]+", "0x", text)
     return re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d|Z)?", _from_now, text)
 
@@ -337,4 +346,5 @@ def _from_now(found: re.Match[str]) -> str:
     moment = datetime.fromisoformat(found[0])
     if moment.tzinfo is None:
         return found[0][:16]
-    return f"now{round((moment - datetime.now(UTC)).total_seconds(), -1):+.0f}"
+    seconds = round((moment - datetime.now(UTC)).total_seconds(), -2) + 0.0  # a rounded -3 has no sign of its own
+    return f"now{seconds:+.0f}"

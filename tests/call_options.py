@@ -15,7 +15,7 @@ from celery import Celery, Task, chain, chord, chunks, group, shared_task, signa
 from celery.canvas import StampingVisitor
 from celery.exceptions import Ignore, Reject, Retry
 
-NOW = datetime.now(UTC)
+NOW = datetime.fromisoformat(MOMENT)
 
 
 def by_function(name, args, kwargs, options, task=None, **more):
@@ -144,7 +144,7 @@ TASK_OPTIONS: dict[str, Sequence[str]] = {
     "soft_time_limit": ("10",),
     "rate_limit": ("'10/s'", "5", "None"),
     "max_retries": ("1", "0", "None", "5"),
-    "default_retry_delay": ("200", "0"),
+    "default_retry_delay": ("400", "0"),
     "acks_late": ("True", "False", "None"),
     "acks_on_failure_or_timeout": ("False",),
     "reject_on_worker_lost": ("True",),

@@ -85,13 +85,13 @@ class Server:
         """Whether it runs and is not paused."""
         return self.running and not self._paused
 
-    def start(self) -> Server:
-        """Start it unless it runs, and wait until it answers."""
+    def start(self, within: float = 15) -> Server:
+        """Start it unless it runs, and wait until it answers, at most so many seconds."""
         if self.running:
             return self
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
-        wait_for(self._answers, 15, f"the server to answer (see {self.directory}/log)")
+        wait_for(self._answers, within, f"the server to answer (see {self.directory}/log)")
         return self
 
     def _answers(self) -> bool:
@@ -146,11 +146,21 @@ class Server:
         self._process, self._paused = None, False
 
 
+STALL_S = 1.0
+"""Seconds of a look that count at most: what takes longer may be that this process, with the threads that the look is
+about, was not given a processor."""
+
+
 def wait_for(predicate: Callable[[], T], timeout: float, what: str) -> T:
-    """Call ``predicate`` until it is true, and return what it returned; fail after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
+    """Call ``predicate`` until it is true, and return what it returned; fail after ``timeout`` seconds.
+
+    A second of each look counts at most (:data:`STALL_S`).
+    """
+    left, before = timeout, time.monotonic()
     while not (value := predicate()):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        left, before = left - min(now - before, STALL_S), now
+        if left < 0:
             pytest.fail(f"waited {timeout} s in vain for {what}")
         time.sleep(0.01)
     return value

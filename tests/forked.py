@@ -30,7 +30,6 @@ from importlib import import_module
 MODULES
 
 def become(job, files):
-    os.setsid()
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
@@ -53,12 +52,17 @@ def become(job, files):
 def serve(connection):
     _, files, _, _ = socket.recv_fds(connection, 1, 2)
     job = json.loads(connection.makefile().readline())
+    begins, begun = os.pipe()
     if not (pid := os.fork()):
+        os.setsid()
+        os.close(begun)
         listener.detach()
         connection.detach()
         become(job, files)
     for file in files:
         os.close(file)
+    os.close(begun)
+    os.read(begins, 1)  # until it has its session, to which the client may send a signal
     connection.sendall(b"%d\\n" % pid)
     end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     connection.sendall(b"%d\\n" % (end.si_status if end.si_code == os.CLD_EXITED else -end.si_status))

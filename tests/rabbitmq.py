@@ -71,7 +71,7 @@ class RabbitMQ:
             if self._epmd is None:
                 self._epmd = self._spawn("epmd", "-address", "127.0.0.1")
             self._node = self._spawn(str(BIN / "rabbitmq-server"))
-            self._wait(self._answers, 60)
+            self._wait(self._answers, 90)  # several nodes may start at the same time, on few processors
         return self
 
     def kill(self) -> None:
@@ -86,7 +86,7 @@ class RabbitMQ:
         """End it in order."""
         if self._node is not None:
             self._node.send_signal(signal.SIGTERM)
-            self._node.wait(30)
+            self._node.wait(60)
             self.kill()
 
     def restart(self) -> None:

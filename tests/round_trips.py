@@ -4,7 +4,8 @@ A round trip begins with a request and ends when its reply is delivered; opening
 request is numbered: one more than the last reply that any connection had received when it was sent (a Lamport clock).
 So requests that are under way together share a number, and the highest number is how many round trips a client waited
 for. ``delay`` (s) is the time of a round trip; without one, requests that could be under way together may come one
-after the other, and the number is an upper bound.
+after the other, and the number is an upper bound. With ``at_once`` it is exact: the replies of a round trip wait until
+so many requests of it have come.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any
 class RoundTrips:
     """Listens on a ``port`` of its own and forwards to ``target`` on this host."""
 
-    def __init__(self, target: int, *, delay: float = 0.0) -> None:
+    def __init__(self, target: int, *, delay: float = 0.0, at_once: int = 1) -> None:
         self.port = 0
         self.requests: list[tuple[int, int, bytes]] = []
         """Requests in order: number of the round trip, number of the connection, bytes. Empty bytes: it was opened."""
         self._target = target
-        self._delay = delay
+        self._delay, self._at_once = delay, at_once
         self._finished = 0
         self._connections = 0
         self._loop = asyncio.new_event_loop()
@@ -86,6 +87,7 @@ class RoundTrips:
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
             opened_here.callback(to_server.transport.abort)
             await asyncio.sleep(self._delay)
+            await self._all_asked(opened)
             self._finish(opened)
             asked = [opened]
             replies: asyncio.Queue[tuple[float, int, bytes]] = asyncio.Queue()
@@ -117,10 +119,17 @@ class RoundTrips:
             deliver_at, number, data = reply
             await self._until_idle(deliver_at)
             await asyncio.sleep(max(deliver_at - time.monotonic(), 0.0))
+            await self._all_asked(number)
             self._finish(number)
             writer.write(data)
             await writer.drain()
         writer.close()
+
+    async def _all_asked(self, number: int) -> None:
+        """Wait until all requests of a round trip have come, ten seconds at most: fewer may be made."""
+        until = time.monotonic() + 10
+        while sum(asked == number for asked, _, _ in self.requests) < self._at_once and time.monotonic() < until:
+            await asyncio.sleep(0.002)
 
     def _ask(self, connection: int, data: bytes) -> int:
         number = self._finished + 1

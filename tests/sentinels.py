@@ -12,7 +12,8 @@ import redis
 from tests.conftest import missing, wait_for
 
 SERVICE = "beat-main"
-DOWN_AFTER_MS = 500
+DOWN_AFTER_MS = 2_000
+"""After this silence a server counts as down: a process may wait for a second for a processor, or for a disk."""
 
 _SETTINGS = """
 port {port}
@@ -100,7 +101,7 @@ def watched(start_server, folder, free_port) -> Iterator[Sentinels]:
     sentinels = Sentinels(primary.binary, [primary, replica], folder, free_port)
     try:
         wait_for(
-            lambda: sentinels.ready or sentinels.unsupported, 30, f"the sentinels to know each other (see {folder})"
+            lambda: sentinels.ready or sentinels.unsupported, 60, f"the sentinels to know each other (see {folder})"
         )
         if sentinels.unsupported:
             missing("a server that can be a sentinel")

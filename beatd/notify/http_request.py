@@ -85,9 +85,9 @@ def _named(url: str, deadline: Deadline, timeout_s: float) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if deadline.expired or isinstance(error, TimeoutError):
-            raise DeliveryFailed(f"{host_of(url)} did not answer within {timeout_s:g} s") from None
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if deadline.expired or isinstance(cause, TimeoutError):
+            raise DeliveryFailed(f"{host_of(url)} did not answer within {timeout_s:g} s") from None
         reason = getattr(cause, "strerror", None) or f"{type(cause).__name__} while it was asked"
         raise DeliveryFailed(f"{host_of(url)}: {reason}") from None
 

@@ -23,6 +23,8 @@ _KEEP_MS = 10_000
 """How long a trial key lives at most, should removing it fail."""
 _FULL = 0.9
 """From this share of maxmemory on the server is called nearly full."""
+_ANSWER_S = 10.0
+"""How long the answer to a subscription is waited for: without one, no right is known to be missing."""
 
 Command = tuple[Any, ...]
 
@@ -188,7 +190,7 @@ def _listening(client: redis.Redis, channel: str, *, own: bool = False) -> list[
     with subscription(client, channel) as listening:
         try:
             (listening.ssubscribe if sharded else listening.subscribe)(channel)
-            listening.get_message(timeout=1.0)
+            listening.get_message(timeout=_ANSWER_S)
         except ResponseError as error:
             found += _in_words(("SSUBSCRIBE" if sharded else "SUBSCRIBE", channel), error, None)
     return found

@@ -13,6 +13,7 @@ import pytest
 from beatd.cli import COMMANDS
 from beatd.web.operations import OPERATIONS
 
+pytestmark = pytest.mark.timeout(400)  # the first of them builds the site
 ROOT = Path(__file__).parents[2]
 
 

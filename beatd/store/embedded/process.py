@@ -85,11 +85,11 @@ class ServerProcess:
         return started
 
     def stop(self) -> None:
-        """End the server, its data on disk: by command, then SIGTERM, then SIGKILL; 12 s at most."""
+        """End the server, its data on disk: by command, then SIGTERM, then SIGKILL; 15 s at most."""
         pid = self.pid()
         steps: list[tuple[Callable[[], None], float]] = [
             (lambda: _send(pid, signal.SIGTERM), 2.0),
-            (lambda: _send(pid, signal.SIGKILL), 2.0),
+            (lambda: _send(pid, signal.SIGKILL), 5.0),  # it needs a processor to end
         ]
         if self.answer() == "ready":
             steps.insert(0, (self._ask_to_end, 3.0))

@@ -94,6 +94,8 @@ class Output:
         self._rest = b""
         self._wake_read, self._wake_write = os.pipe()
         self._ended = False
+        self._late = 0
+        """Bytes that were read after the end."""
         self._thread = threading.Thread(target=self._read, name="command-output", daemon=True)
         self._thread.start()
 
@@ -119,6 +121,7 @@ class Output:
             while self._readable() and (data := os.read(self._stream.fileno(), _CHUNK)):
                 self._keep(data)
                 self._log(data)
+                self._late += len(data) if self._ended else 0
         if self._rest:
             self._log(b"\n")
         if self._lines > LINES_MAX:
@@ -126,12 +129,16 @@ class Output:
         self._stream.close()
 
     def _readable(self) -> bool:
-        """Wait for output; false after the end of the reader."""
+        """Wait for output; false when there is none after the end of the reader.
+
+        What had come by then is read all the same, a pipe full of it: the thread may have had no time to read it.
+        """
         assert self._stream is not None  # noqa: S101 - the caller reads it
         poller = select.poll()
         poller.register(self._stream.fileno(), select.POLLIN)
         poller.register(self._wake_read, select.POLLIN)
-        return all(descriptor != self._wake_read for descriptor, _ in poller.poll())
+        ready = {descriptor for descriptor, _ in poller.poll()}
+        return self._stream.fileno() in ready and (self._wake_read not in ready or self._late < OUTPUT_MAX)
 
     def __enter__(self) -> Output:
         return self

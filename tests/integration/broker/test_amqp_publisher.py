@@ -207,7 +207,7 @@ def test_a_broker_that_does_not_answer_is_waited_for_so_long_and_no_longer(rabbi
         started = time.monotonic()
         with pytest.raises(BrokerError, match="no confirmation of 1 messages in time"):
             publisher.publish_many([parcel("b", queue)])
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 20  # the time-out is 5 s; without it a batch has 30 s
     finally:
         rabbitmq.resume()
     publisher.publish_many([parcel("b", queue)])
@@ -247,7 +247,7 @@ def test_a_blocked_connection_is_named_bounded_and_gets_nothing_twice(rabbitmq, 
             started = time.monotonic()
             with pytest.raises(BrokerError, match="takes no messages for now"):
                 publisher.publish_many(batch)
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 20  # the time-out is 5 s; without it a batch has 30 s
     finally:
         rabbitmq.ctl("set_vm_memory_high_watermark", "0.6")
     assert publisher.publish_many(batch) == []
@@ -280,7 +280,7 @@ def test_a_host_that_accepts_and_says_nothing_is_given_up(queue):
         started = time.monotonic()
         with pytest.raises(BrokerError, match="broker amqp"):
             publisher.publish_many([parcel("a", queue)])
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 20  # the time-out is 5 s; without it a batch has 30 s
 
 
 def test_of_several_hosts_the_first_that_answers_is_taken(rabbitmq, queues, queue):

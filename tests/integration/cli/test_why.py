@@ -111,7 +111,8 @@ def test_connect_asks_the_queue_and_the_run_before(ask, client, messages, unfini
     for number in range(messages):
         client.lpush("slow", f"{{{number}}}")
     if unfinished:
-        client.hset(KEYS.shard(0).running, "careful", f"{run_id('careful', DUE - HOUR)} {NOW + HOUR // 2}")
+        until = SystemClock().now_ms() + HOUR // 2  # not NOW: this file may have been read long ago
+        client.hset(KEYS.shard(0).running, "careful", f"{run_id('careful', DUE - HOUR)} {until}")
     answer = ask("careful", "+1h", "--connect")
     assert (answer["live"]["depth"], answer["live"]["is_unfinished"]) == (messages, unfinished)
     passes, text = answer["told"]["queue now"]
@@ -148,7 +149,7 @@ def test_terms_are_written_when_leases_are_taken_and_bounded(client):
 def test_a_run_that_waits_for_the_one_before(ask, client, policy, tmp_path):
     file = tmp_path / "beat.toml"
     file.write_text(file.read_text().replace('"skip"', f'"{policy}"'))
-    before, until = run_id("careful", DUE - HOUR), NOW + HOUR // 2
+    before, until = run_id("careful", DUE - HOUR), SystemClock().now_ms() + HOUR // 2
     client.hset(KEYS.shard(0).running, "careful", f"{before} {until}")
     answer = ask("careful", iso_ms(DUE))
     assert answer["verdict"] == "A run was due then and has not been sent: the run before has not ended."
@@ -174,7 +175,10 @@ def test_a_skipped_run_names_the_one_that_had_not_ended(ask, client):
 
 
 def test_a_time_of_today(ask, client):
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    assert ask("plain", "05:00")["due_at"] == ask("plain", f"{today} 05:00")["due_at"] == f"{today}T05:00:00.000+00:00"
+    days = [f"{datetime.now(UTC):%Y-%m-%d}"]
+    asked = ask("plain", "05:00")["due_at"]
+    days.append(f"{datetime.now(UTC):%Y-%m-%d}")  # another one, if a day has ended meanwhile
+    assert asked in [f"{day}T05:00:00.000+00:00" for day in days]
+    assert ask("plain", f"{days[0]} 05:00")["due_at"] == f"{days[0]}T05:00:00.000+00:00"
     assert ask("plain", "5:00")["due"], "any second of the minute"
     assert not ask("plain", "05:01")["due"]

@@ -94,7 +94,7 @@ def test_watching_ends_when_nothing_happens(schedules):
 
 def test_watching_goes_on_after_the_store_was_away(start_server, wait_until):
     server = start_server("--appendonly", "yes")
-    with Schedules(server.url, timeout=1) as schedules:
+    with Schedules(server.url) as schedules:
         seen, changes = schedules.watch(timeout=20), []
         thread = threading.Thread(target=lambda: changes.append(next(seen)))
         thread.start()

@@ -124,16 +124,16 @@ def test_a_command_gets_the_message(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "timeout_ms", "said"),
     [
-        (("sh", "-c", "echo no route; exit 3"), "the command ended with 3: no route"),
-        (("sh", "-c", "sleep 60 & wait"), "the command did not end within 0.3 s"),
-        (("/no/such/program",), "/no/such/program: No such file or directory"),
-        (("true",), None),
+        (("sh", "-c", "echo no route; exit 3"), 60_000, "the command ended with 3: no route"),
+        (("sh", "-c", "sleep 60 & wait"), 300, "the command did not end within 0.3 s"),
+        (("/no/such/program",), 60_000, "/no/such/program: No such file or directory"),
+        (("true",), 60_000, None),
     ],
 )
-def test_a_command_that_fails_or_hangs(words, said):
-    target = NotifyTarget(name="ops", command=words, timeout_ms=300)
+def test_a_command_that_fails_or_hangs(words, timeout_ms, said):
+    target = NotifyTarget(name="ops", command=words, timeout_ms=timeout_ms)
     if said is None:
         deliver(target, BODY, now_ms=NOW)  # it did not read its input
     else:

@@ -21,7 +21,7 @@ NAMES = [f"k{number}" for number in range(30)]
 
 @pytest.fixture
 def client(cluster):
-    with connect(cluster.url, timeout_ms=2_000) as client:
+    with connect(cluster.url) as client:
         yield client
 
 
@@ -118,8 +118,8 @@ def test_leases_of_many_nodes(client, cluster):
 
 
 def test_presence_is_seen_at_the_node_of_its_slot(client, cluster, moved, wait_until):
-    with connect(cluster.url, timeout_ms=2_000) as other:
-        one, two = (Leases(each, KEYS, daemon_id=name, ttl_ms=2_000) for each, name in ((client, "1"), (other, "2")))
+    with connect(cluster.url) as other:
+        one, two = (Leases(each, KEYS, daemon_id=name, ttl_ms=20_000) for each, name in ((client, "1"), (other, "2")))
         with one.listen() as heard:
             assert two.absent(["1", "gone"]) == {"gone"}
             assert two.take([0]) == {0: 1}
@@ -128,7 +128,7 @@ def test_presence_is_seen_at_the_node_of_its_slot(client, cluster, moved, wait_u
             slot, source, target = moved(KEYS.wake)
             cluster.move(slot, target)
             with pytest.raises(StoreUnavailable):
-                wait_until(lambda: heard(0.1), timeout=5)
+                wait_until(lambda: heard(0.1), timeout=20)
         for _ in range(2):
             try:
                 with one.listen():
@@ -136,7 +136,7 @@ def test_presence_is_seen_at_the_node_of_its_slot(client, cluster, moved, wait_u
                 break
             except StoreUnavailable:  # the first finds out where the slot is
                 pass
-        assert two.absent(["1"]) == {"1"}
+        wait_until(lambda: two.absent(["1"]) == {"1"}, what="the end of the connection to be seen")
         cluster.move(slot, source)
 
 
@@ -144,7 +144,7 @@ def test_the_map_of_another_cluster_is_not_taken(cluster, start_node):
     """The address of a node may go to somebody else's cluster."""
     other_node = start_node()
     with Proxy(cluster.servers[0].port) as way:
-        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=2_000) as client:
+        with connect(f"redis+cluster://127.0.0.1:{way.port}") as client:
             client.set("a", "x")
             owners = client.topology.owners()
             way.target = other_node.port
@@ -164,7 +164,7 @@ def test_a_cluster_that_was_made_anew_is_followed(start_node, wait_until):
         for server in servers:
             with redis.Redis(port=server.port) as node:
                 node.config_set("cluster-announce-port", way.port)
-        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=2_000) as client:
+        with connect(f"redis+cluster://127.0.0.1:{way.port}") as client:
             client.set("a", "old")
             way.target = servers[1].port
             way.bar(lambda _: True)
@@ -176,7 +176,7 @@ def test_a_cluster_that_was_made_anew_is_followed(start_node, wait_until):
                 except redis.RedisError:
                     return None
 
-            wait_until(written, 10, "the new cluster to be taken")
+            wait_until(written, 20, "the new cluster to be taken")
         with redis.Redis(port=servers[1].port) as node:
             assert node.get("a") == b"new"
 
@@ -187,7 +187,7 @@ def test_a_node_that_hung_and_is_slow_now_is_used_again(start_node, wait_until):
     node = start_node()
     with Proxy(node.port) as way, redis.Redis(port=node.port) as past:
         past.config_set("cluster-announce-port", way.port)
-        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=2_000) as client:
+        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=6_000) as client:
             client.set("a", "x")
             way.mode = "stall"
             with pytest.raises(redis.TimeoutError):
@@ -199,7 +199,7 @@ def test_a_node_that_hung_and_is_slow_now_is_used_again(start_node, wait_until):
                 try:
                     return client.get("a")
                 except redis.RedisError:
-                    assert time.monotonic() < begun + 1.9, "another shard would have waited for that"
+                    assert time.monotonic() < begun + 5.9, "another shard would have waited for that"
                     return None
 
-            assert wait_until(got, 20, "the node to be used again") == b"x"
+            assert wait_until(got, 40, "the node to be used again") == b"x"

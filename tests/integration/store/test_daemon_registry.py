@@ -44,17 +44,17 @@ def test_who_holds_what_is_part_of_it(registry, client):
     Leases(client, KEYS, daemon_id="d:1", ttl_ms=60_000).take([0, 2])
     leases = registry.look(shards=4).leases
     assert {shard: (one.daemon_id, one.token) for shard, one in leases.items()} == {0: ("d:1", 1), 2: ("d:1", 1)}
-    assert 59_000 < leases[0].left_ms <= 60_000
+    assert 0 < leases[0].left_ms <= 60_000
 
 
 def test_who_keeps_silent_is_not_alive_and_later_forgotten(registry, client):
-    registry.heartbeat(Status(id="d1", lapse_ms=5_000), shards=1)
-    aged(client, "d1", 4_000)
+    registry.heartbeat(Status(id="d1", lapse_ms=60_000), shards=1)
+    aged(client, "d1", 20_000)
     assert registry.look(shards=1).daemons["d1"].alive
-    aged(client, "d1", 2_000)
+    aged(client, "d1", 50_000)
     fleet = registry.look(shards=1)
     assert fleet.alive == {}
-    assert 6_000 <= fleet.daemons["d1"].age_ms < 7_000
+    assert 70_000 <= fleet.daemons["d1"].age_ms < FORGET_MS
     aged(client, "d1", FORGET_MS)
     assert set(registry.look(shards=1).daemons) == {"d1"}, "who looks changes nothing"
     assert set(registry.heartbeat(Status(id="d2"), shards=1).daemons) == {"d2"}

@@ -322,7 +322,7 @@ def test_a_program_that_is_no_server_is_not_taken(tmp_path: Path) -> None:
 
 def answers(store: EmbeddedStore) -> bool:
     try:
-        with redis.Redis.from_url(store.url, socket_timeout=2) as client:
+        with redis.Redis.from_url(store.url, socket_timeout=20) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False

@@ -13,7 +13,7 @@ from beatd.store.runtime_entries import Pause, Runtime
 @pytest.mark.parametrize(("until_ms", "over"), [(-1_000, True), (600_000, False), (None, False)])
 def test_only_a_pause_that_is_over_is_ended(redis_url, until_ms, over):
     now_ms = SystemClock().now_ms()
-    with connect(redis_url, timeout_ms=2_000) as client:
+    with connect(redis_url) as client:
         runtime = Runtime(client, Keys("beatd"))
         pause = Pause(since_ms=now_ms, by="anna", until_ms=None if until_ms is None else now_ms + until_ms)
         runtime.pause(["tick"], pause)
@@ -23,7 +23,7 @@ def test_only_a_pause_that_is_over_is_ended(redis_url, until_ms, over):
 
 
 def test_a_note_that_is_none_is_not_ended(redis_url):
-    with connect(redis_url, timeout_ms=2_000) as client:
+    with connect(redis_url) as client:
         runtime, keys = Runtime(client, Keys("beatd")), Keys("beatd").runtime()
         for number, note in enumerate(['{"until": "x"}', "[", "{}", '"until"', '{"until": null}']):
             client.hset(keys.paused, f"e{number}", note)

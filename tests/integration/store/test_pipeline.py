@@ -132,7 +132,7 @@ def test_a_server_that_is_away_fails_its_own_reads(client, free_port):
 
 
 def test_servers_are_asked_at_the_same_time(client, redis_server):
-    with RoundTrips(redis_server.port, delay=0.2) as link:
+    with RoundTrips(redis_server.port, at_once=2) as link:
         url = f"redis://127.0.0.1:{link.port}/0"
         with connect(url) as one, connect(url) as other, joint_reads() as read:
             found = [read(client.get, "nothing") for client in (one, other)]

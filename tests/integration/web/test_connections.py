@@ -71,7 +71,7 @@ def test_a_request_that_does_not_arrive_is_not_waited_for(page, begin):
     with connected(page) as connection:
         connection.sendall(begin)
         answer(connection)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 10, "which is the timeout of reading here"
 
 
 def test_a_request_that_is_too_large_is_refused(page):
@@ -123,6 +123,6 @@ def test_an_answer_that_is_not_taken_is_not_waited_for(page):
         connection.settimeout(30)
         connection.connect(("127.0.0.1", page.port))
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        wait_for(lambda: len(list(files.iterdir())) > before, 30, "the connection")
-        wait_for(lambda: len(list(files.iterdir())) == before, 30, "its end while nothing is read")
+        assert connection.recv(1)
+        wait_for(lambda: len(list(files.iterdir())) == before, 30, "its end while nothing more is read")
         assert len(answer(connection)) < 20_000_000

@@ -36,7 +36,11 @@ def test_faults_are_kept_until_they_are_mended(plan, wait_until, caplog):
     plan.path.write_text("[beat_schedule.one]\n")
     wait_until(lambda: plan.faults, what="the faults")
     assert names(plan) == ["one"]
-    assert [record.event for record in caplog.records if record.name == "beatd.web"] == ["config_broken"]
+
+    def said():
+        return {record.event for record in caplog.records if record.name == "beatd.web"}
+
+    assert wait_until(said, what="the faults to be said") == {"config_broken"}
     plan.path.write_text(ENTRY.format("one"))
     wait_until(lambda: not plan.faults, what="the end of the faults")
     assert names(plan) == ["one"]

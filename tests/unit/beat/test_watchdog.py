@@ -6,19 +6,15 @@ import threading
 from beatd.beat.watchdog import LOOKS, Watchdog
 
 
-def hang_here(release):
+def hang_here(watchdog, release):
+    watchdog.start()
     release.wait(30)
 
 
 def test_a_loop_that_hangs_is_found_and_said_once_with_its_stack(caplog):
     found, release = threading.Event(), threading.Event()
-    watchdog = Watchdog(found.set, every=0.005)
-
-    def loop():
-        watchdog.start()
-        hang_here(release)
-
-    thread = threading.Thread(target=loop)
+    watchdog = Watchdog(found.set, every=0.005, say_within=30)
+    thread = threading.Thread(target=hang_here, args=(watchdog, release))
     thread.start()
     assert found.wait(10)
     release.set()

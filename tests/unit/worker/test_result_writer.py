@@ -43,8 +43,14 @@ def clock():
 
 
 @pytest.fixture
-def writer(store, clock, monkeypatch):
+def impatient(monkeypatch):
+    """A loop that does not wait long; only where a store hangs."""
     monkeypatch.setattr(result_writer, "PATIENCE_S", 0.2)
+
+
+@pytest.fixture
+def writer(store, clock, monkeypatch):
+    monkeypatch.setattr(result_writer, "PATIENCE_S", 30.0)
     return ResultWriter(store, "db+sqlite", clock)
 
 
@@ -54,7 +60,7 @@ def test_results_are_stored_in_order(writer, store):
     assert store.stored == [A, B, C]
 
 
-def test_a_store_that_hangs_is_an_outage_and_goes_on(writer, store):
+def test_a_store_that_hangs_is_an_outage_and_goes_on(writer, store, impatient):
     store.hangs_at[A] = threading.Event()
     for results in ([A], [A, B], [A, B, C]):
         with pytest.raises(StoreUnavailable, match=r"db\+sqlite: 1 results are not stored"):
@@ -73,7 +79,7 @@ def test_errors_of_the_store_are_raised_and_the_results_offered_again(writer, st
     assert store.stored == [A, B]
 
 
-def test_a_call_that_hangs_for_long_is_left_alone(writer, store, clock):
+def test_a_call_that_hangs_for_long_is_left_alone(writer, store, clock, impatient):
     gates = [threading.Event() for _ in range(MOST_LEFT + 1)]
     for gate in gates:
         store.hangs_at[A] = gate
