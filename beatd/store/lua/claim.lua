@@ -143,6 +143,7 @@ for n, name in ipairs(names) do
   end
   last[n], count[n] = last_due, runs
 end
+
 -- TRY: the server undoes nothing of a script that fails half way. So whatever may be refused is tried before a message
 -- leaves (a key of a foreign type, a user without the right to write), and messages leave before they count as sent.
 
@@ -210,16 +211,23 @@ if taken > 0 then
 end
 local answer = {claimed, left_out, unpack(refusals)}
 
--- Fields of a hash as a flat list. A run whose entry has a later one in this call is written first, and then written over.
+-- Names and values of hashes. An entry with several runs in this call is there several times, its last run last.
 local dues, numbers_of_runs = {}, {}
+
+local function add(list, name, value)
+  local size = #list
+  list[size + 1] = name
+  list[size + 2] = value
+end
+
 for n, name in ipairs(names) do
   if is_taken[n] then
     local group = group_of[n]
     if last[n] == group.due_ms then
-      dues[#dues + 1], dues[#dues + 2] = name, group.due
+      add(dues, name, group.due)
     end
     if group.queue ~= '' then
-      numbers_of_runs[#numbers_of_runs + 1], numbers_of_runs[#numbers_of_runs + 2] = name, count[n]
+      add(numbers_of_runs, name, count[n])
     end
   end
 end
@@ -227,7 +235,7 @@ end
 local function flat(fields)
   local list = {}
   for name, value in pairs(fields) do
-    list[#list + 1], list[#list + 2] = name, value
+    add(list, name, value)
   end
   return list
 end
