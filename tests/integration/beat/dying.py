@@ -31,9 +31,10 @@ def die_at(point, number):  # noqa: C901 - four ways to die
         batches = [list(batch) for batch in batches]
         if any(batches) and reached("before the claim"):
             die()
-        yield from claim(self, batches, lease_value=lease_value)
-        if any(batches) and reached("heard, not advanced"):
-            die()
+        for claimed in claim(self, batches, lease_value=lease_value):
+            if any(batches) and reached("heard, not advanced"):
+                die()
+            yield claimed
 
     def dying_stream(self, calls, *rest):
         calls = list(calls)
