@@ -67,6 +67,10 @@ class Gap(NamedTuple):
     before_ms: int
 
 
+DROPPED = "dropped"
+"""In place of :attr:`Claim.running`, of a run that is not sent: it is left out if the one before it is."""
+
+
 class Claim(NamedTuple):
     """One run to claim. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
 
@@ -75,7 +79,7 @@ class Claim(NamedTuple):
     queue: str | None = None
     message: bytes = b""
     running: str = ""
-    """``<run id> <ms until which it may run>``, for entries that mind overlaps."""
+    """``<run id> <ms until which it may run>``, for entries that mind overlaps; or :data:`DROPPED`."""
     record: history.CountedCell = history.NO_CELL
     """Its record in the history and the tally, see :mod:`beatd.store.history`."""
 
@@ -198,14 +202,25 @@ class Claims:
         changes = [(name, "") for name in gone if name in names]
         changes += [(name, "forget") for name in forgotten]
         changes += [(name, "mark") for name in sorted(known) if name not in names and name not in gone]
+        self._mark(changes, lease_value, now_ms)
+        return forgotten
+
+    def note_absence(self, gone: Iterable[str], back: Iterable[str], *, lease_value: str, now_ms: int) -> None:
+        """Mark entries that have left the schedule as :meth:`sweep` does, and take the marks from those that are back.
+
+        One that comes back after it was marked goes on from then.
+        """
+        changes = [*((name, "mark") for name in gone), *((name, "") for name in back)]
+        self._mark([change for change in changes if _is_utf8(change[0])], lease_value, now_ms)  # others have no state
+
+    def _mark(self, changes: Sequence[tuple[str, str]], lease_value: str, now_ms: int) -> None:
         shard = self._keys
-        hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.missed, shard.tally]
+        hashes = [shard.fingerprints, shard.last_due, shard.runs, shard.running, shard.gaps, shard.missed, shard.tally]
         hashes += (shard.last_outcome, shard.ended)
         for start in range(0, len(changes), LOAD_BATCH):
             flat = [text for change in changes[start : start + LOAD_BATCH] for text in change]
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]
             self._sweep(keys, [lease_value, now_ms, *flat])
-        return forgotten
 
     @contextmanager
     def _rollback_noticed(self) -> Iterator[None]:
@@ -257,6 +272,13 @@ def _packed(due_ms: int, queue: str | None, record: history.CountedCell, group: 
         name, message, running = str(claim.name).encode(), claim.message, claim.running.encode()
         runs.append(_RUN % (len(name), name, len(message), message, len(running), running))
     return [common, BulkStrings(3 * len(group), b"".join(runs))]
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return name.isascii() or bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:

@@ -21,7 +21,8 @@
 --        then three for each run:
 --          entry name
 --          message
---          value for KEYS[4]; empty: the entry allows overlaps
+--          value for KEYS[4]; empty: the entry allows overlaps. Of a run that is not sent, any value says that it is
+--          dropped with the run before it of its entry in this call: it is left out if that one is
 --
 -- Returns {KEYS[6], left out, refused, refused, …}. "Left out": numbers (from 0) of runs that had been claimed before:
 -- their due is not after last due, and in no gap. "Refused": a reason, the key that it is about, and the numbers of
@@ -65,6 +66,7 @@ end
 local last_due, runs, running, gaps = {}, {}, {}, {} -- by entry name: new fields of KEYS[2] to KEYS[5]
 local pushes = {} -- queue -> numbers of runs, from 1
 local is_taken, left_out = {}, {}
+local was_left_out = {} -- entry name -> true: a run of it in this call
 local refused = {} -- entry name -> {reason, key}
 
 local function refuse(name, reason, key)
@@ -103,6 +105,8 @@ for n, name in ipairs(names) do
   local count = runs[name] or to_number(stored_runs[n] or '0')
   if not (last and count) then
     refuse(name, 'the field ' .. name .. ' does not hold a number', last and KEYS[3] or KEYS[2])
+  elseif queue == '' and value ~= '' and was_left_out[name] then
+    left_out[#left_out + 1] = n - 1
   elseif not refused[name] then
     local is_new = last < tonumber(due)
     if is_new then
@@ -123,7 +127,7 @@ for n, name in ipairs(names) do
         numbers[#numbers + 1] = n
       end
     elseif not refused[name] then
-      left_out[#left_out + 1] = n - 1
+      left_out[#left_out + 1], was_left_out[name] = n - 1, true
     end
   end
 end
