@@ -43,6 +43,8 @@ import builtins
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from beatd.redaction import encodable
+
 
 class BeatdError(Exception):
     """The root: ``except BeatdError`` catches whatever beatd means to tell its caller."""
@@ -59,7 +61,8 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        text = f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        return encodable(text)  # names of files may be no UTF-8
 
 
 class ConfigError(BeatdError):

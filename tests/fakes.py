@@ -13,6 +13,7 @@ import re
 from beatd.exceptions import StoreRolledBack, StoreUnavailable, TermLost
 from beatd.model import EntryState
 from beatd.store.claims import Claimed
+from beatd.store.entry_state import UnfinishedRun
 
 NOW = 1_790_000_000_000
 """2026-09-21T14:13:20Z"""
@@ -166,9 +167,14 @@ class MemoryClaims:
             if self.count < self._confirmed:
                 self._confirmed = 0
                 raise StoreRolledBack("ROLLBACK")
-            left_out = frozenset(number for number, claim in enumerate(batch) if not self._take(claim))
+            left_out, names = set[int](), set[str]()
+            for number, claim in enumerate(batch):
+                is_dropped = claim.queue is None and claim.running
+                if (is_dropped and claim.name in names) or not self._take(claim):
+                    left_out.add(number)
+                    names.add(claim.name)
             self._confirmed = self.count
-            yield Claimed(left_out)
+            yield Claimed(frozenset(left_out))
 
     def _take(self, claim):
         """Claim one run; False if it had been claimed."""
@@ -218,10 +224,23 @@ class MemoryClaims:
             for fields in (self.gone, self.states, self.gaps, self.running):
                 fields.pop(name, None)
         known = {name for name, (_, fingerprint) in self.states.items() if fingerprint is not None}
-        self.gone = {name: self.gone.get(name, now_ms) for name in known - present}
+        back = self.gone.keys() & present
+        self.note_absence(known - present, back, lease_value=lease_value, now_ms=now_ms)
         return forgotten
+
+    def note_absence(self, gone, back, *, lease_value, now_ms):
+        if gone or back:
+            self._check(lease_value)
+        for name in gone:
+            state, known = self.states.get(name, (None, None))
+            if known is not None:
+                self.gone.setdefault(name, now_ms)
+                self.states[name] = state, known if known.startswith("off ") else f"off {known}"
+        for name in back:
+            self.gone.pop(name, None)
 
     def unfinished(self, names, *, now_ms):
         """Runs that were claimed with a time until which they may run, and that nobody called over."""
-        left = {name: int(self.running[name].split()[1]) - now_ms for name in names if self.running.get(name)}
-        return frozenset(name for name, ms in left.items() if 0 < ms <= names[name])
+        runs = {name: UnfinishedRun(*self.running[name].split()) for name in names if self.running.get(name)}
+        runs = {name: run._replace(until_ms=int(run.until_ms)) for name, run in runs.items()}
+        return {name: run for name, run in runs.items() if 0 < run.until_ms - now_ms <= names[name]}

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
@@ -75,6 +76,9 @@ PUT_SLICE = 1_000
 SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
 """Time between two sweeps; time after which the state of a removed entry is deleted."""
 
+MARKED_AT_ONCE = 1_000
+"""Entries that are marked as gone in one turn."""
+
 VERIFY_EVERY_MS = 10_000
 """How often a leader verifies its term and the state that it claimed."""
 
@@ -105,6 +109,9 @@ class ActiveSchedule:
         self._held = dispatcher.held
         self._held_in = 0  # the token of the term in which entries were last held back
         self._without_state: set[str] = set()  # entries in force for which the store may have no state
+        self._left: dict[str, float] = {}
+        """Entries that have left the schedule, and are not marked in the store yet: since when (monotonic seconds)."""
+        self._decided_ms = 0  # when catch-up has decided about all entries for the last time
         self._verify_at_ms = 0
         self._sweep_at_ms = 0
         self._clock_offset_ms = self._offset_ms()
@@ -142,6 +149,13 @@ class ActiveSchedule:
                 self._entries = entries
                 self._changes = self._changes.then(ScheduleDiff(put, removed))
 
+    def load_again(self, names: Collection[str]) -> None:
+        """Load these entries again at the next turn: the store knows better where they stand."""
+        if names:
+            with self._handing_over:
+                put = {name: self._entries[name] for name in names if name in self._entries}
+                self._changes = self._changes.then(ScheduleDiff(put))
+
     def rebuild(self) -> None:
         """Build the heap anew at the next turn: what was read from the store may be wrong by now."""
         self._resumed_in = 0
@@ -169,7 +183,7 @@ class ActiveSchedule:
             log.warning("The clock stepped by %+d ms", step_ms, extra={"event": "clock_stepped", "step_ms": step_ms})
             return True
         oldest = self._heap.next_fire_ms()
-        if oldest is not None and now_ms - oldest > LATE_MS:
+        if oldest is not None and now_ms - max(oldest, self._decided_ms) > LATE_MS:
             late_ms = now_ms - oldest
             extra = {"event": "stalled", "lateness_ms": late_ms}
             log.warning("Runs are %s late; catching up", span_text(late_ms), extra=extra)
@@ -180,7 +194,10 @@ class ActiveSchedule:
         """Build the heap from what the store says was claimed, and let catch-up decide about the rest."""
         self._resumed_in = 0  # should the store fail half way, the next turn begins again
         with self._handing_over:
-            entries, self._changes = self._entries, ScheduleDiff()
+            entries, changes, self._changes = self._entries, self._changes, ScheduleDiff()
+        if changes or self._left:
+            self._left.clear()
+            self._sweep_at_ms = 0  # which finds who left and who is back
         self._heap.clear()
         if self._held_in != term.token:
             self._held_in = term.token
@@ -189,6 +206,7 @@ class ActiveSchedule:
         self._without_state.clear()
         self._put(entries, term, now_ms)
         self._verify_at_ms = now_ms + VERIFY_EVERY_MS
+        self._decided_ms = self._clock.now_ms()
         self._resumed_in = term.token
         give_back(len(entries))
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
@@ -201,12 +219,17 @@ class ActiveSchedule:
         if changes:
             self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
             self._held.forget(changes.gone)
+            self._dispatcher.forget(changes.gone)
             self._held.try_now(changes.put)
             self._without_state -= changes.gone
+            left_at = self._clock.monotonic()
             for name in changes.gone:
                 self._heap.remove(name)
+                self._left[name] = left_at
+            new = [name for name in changes.put if name not in self._heap and self._left.pop(name, None) is None]
             self._put(changes.put, term, now_ms)
             self._resumed_in = term.token
+            self._claims.note_absence((), new, lease_value=term.lease_value, now_ms=now_ms)
 
     def _put(self, named: Mapping[str, Entry], term: Term, now_ms: int) -> None:
         """Put entries into the heap at their resume points; hold back those for which that fails."""
@@ -286,7 +309,9 @@ class ActiveSchedule:
             self._claims.verify_term(lease_value=term.lease_value)
 
     def sweep(self, term: Term, now_ms: int) -> None:
-        """Delete, once an hour, the state of entries that left the schedule long ago."""
+        """Mark entries that left the schedule; delete, once an hour, the state of those that left it long ago."""
+        self._mark_left(term, now_ms)
+        self._sweep_at_ms = min(self._sweep_at_ms, now_ms + SWEEP_EVERY_MS)  # the clock may have been set back
         if now_ms < self._sweep_at_ms:
             return
         with self._handing_over:
@@ -298,6 +323,17 @@ class ActiveSchedule:
         if swept:
             extra = {"event": "state_swept", "entries": swept[:10], "count": len(swept)}
             log.info("Forgot %d entries that left the schedule long ago", len(swept), extra=extra)
+
+    def _mark_left(self, term: Term, now_ms: int) -> None:
+        """Mark some of the entries that have been away for so long that their runs are missed, and not only late."""
+        if not self._left:
+            return
+        until = self._clock.monotonic() - LATE_MS / 1000
+        names = [name for name, _ in takewhile(lambda one: one[1] < until, islice(self._left.items(), MARKED_AT_ONCE))]
+        for name in names:  # should the store refuse it, the next sweep marks them
+            del self._left[name]
+        if names:
+            self._claims.note_absence(names, (), lease_value=term.lease_value, now_ms=now_ms)
 
     def _offset_ms(self) -> int:
         return self._clock.now_ms() - int(self._clock.monotonic() * 1000)

@@ -147,6 +147,7 @@ class OutboxDelivery:
         self._empty_in = 0  # the token of the term in which the outbox was last seen empty
         self._empty_at = 0.0  # and when that was
         self._inherited_in = 0  # the token of the term in which the outboxes of former shards were taken over
+        self._inheriting_in, self._inherit_at = 0, 0.0  # that in which it was tried, and when it is tried again
         self._claimed: dict[str, Run] = {}
         """Runs of our own that are in the outbox, by id."""
         self._handed_over: tuple[list[bytes], list[Undeliverable]] = [], []
@@ -163,8 +164,7 @@ class OutboxDelivery:
         """Publish the oldest first, so that leftovers of a leader that died go before what is new."""
         if self._is_empty(term) or (more_comes and len(self._claimed) < self._publisher.batch):
             return True
-        if self._inherited_in != term.token:
-            self._inherited_in = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
+        self._inherit(term)
         until = self._clock.monotonic() + FLUSH_AT_MOST
         while envelopes := self._outbox.oldest(self._publisher.batch):
             if self._clock.monotonic() > until:
@@ -174,6 +174,15 @@ class OutboxDelivery:
         self.leave_alone(term)
         self._claimed.clear()
         return True
+
+    def _inherit(self, term: Term) -> None:
+        """Take over the outboxes of former shards, unless that is done, or some were left as they are a moment ago."""
+        if self._inherited_in == term.token:
+            return
+        now = self._clock.monotonic()
+        if self._inheriting_in != term.token or now >= self._inherit_at:
+            self._inheriting_in, self._inherit_at = term.token, now + LOOK_AGAIN
+            self._inherited_in = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
 
     def leave_alone(self, term: Term) -> None:
         """Do not read the outbox again before a while has passed."""
@@ -247,8 +256,9 @@ def _outgoing_message(raw: bytes, now_ms: int) -> OutgoingMessage | None:
     try:
         address = message.properties["delivery_info"]
         to = Address(str(address["routing_key"]), str(address.get("exchange") or ""))
+        f"{to.key}{to.exchange}".encode()
+        str.encode(message.headers["id"])
         left_ms = _left_ms(message, now_ms)
-        message.headers["id"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MessageError(f"an envelope without what sending needs: {error!r}") from None
     if left_ms is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import tee
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from beatd.metrics.counters import DaemonCounters
 from beatd.model import Entry, Run
 from beatd.planning.policies import HOLD, Decision, Facts, Skip, decide, expires_at_ms, runtime_ms
 from beatd.store import history
-from beatd.store.claims import Claim, Claimed, Claims, Gap, Refusal
+from beatd.store.claims import DROPPED, Claim, Claimed, Claims, Gap, Refusal
 from beatd.store.entry_state import Running
 
 log = logging.getLogger("beatd.beat.dispatcher")
@@ -93,6 +93,12 @@ class Dispatcher:
         with contextlib.suppress(Exception):  # logged when it is due
             self._messages.render_ahead(run, expires_at_ms(run))
 
+    def forget(self, names: Collection[str]) -> None:
+        """Forget what is kept of entries that have left the schedule."""
+        self._messages.forget(names)
+        for name in names:
+            self._passed_over.pop(name, None)
+
     def pass_over(self, gaps: Sequence[Gap], term: Term) -> None:
         """Record and log what catch-up leaves out, before the first run after it is claimed.
 
@@ -120,7 +126,7 @@ class Dispatcher:
         that are left; the same runs may then be dispatched again: what was claimed already is left out.
         """
         started = self._clock.monotonic()
-        facts = self._facts(runs.entries)
+        facts = self._facts(runs)
         to_claim, unsettled = tee(self._batches(runs, facts))  # `unsettled` keeps those that are claimed meanwhile
         results = self._claims.claim(map(_claims_of, to_claim), lease_value=term.lease_value)
         try:
@@ -198,7 +204,7 @@ class Dispatcher:
                 self.held.hold_for(name, refusal.reason, now_ms, cause=refusal.key)
         for number in claimed.left_out - refused:
             name = claims[number].run.entry.name
-            decisions[name] = decisions[name]._replace(claimed_before=True)
+            decisions[name] = decisions[name]._replace(claimed_before=True, passed_ms=None)
         self.report.claimed_before([claims[number].run for number in claimed.left_out - refused])
         if refused or claimed.left_out:
             left_out = claimed.left_out | refused
@@ -251,26 +257,29 @@ class Dispatcher:
         """
         return self._delivery.flush(term, self.report, more_comes=more_comes)
 
-    def _facts(self, entries: Iterable[Entry]) -> Facts:
+    def _facts(self, runs: DueRuns) -> Facts:
         """Fetch the facts that policies ask about, once for all of the runs; none for most schedules."""
         now_ms = self._clock.now_ms()
-        minding: dict[str, int] = {}
+        minding: dict[str, Run] = {}
+        runtimes: dict[str, int] = {}
         depths: dict[str, int] = {}
         failed: dict[str, Exception] = {}
         unfinished: Container[str] = ()
-        for entry in entries:
+        for number, entry in enumerate(runs.entries):
             try:
                 policies = entry.policies
                 if policies.overlap != "allow":
-                    minding[entry.name] = runtime_ms(entry)
+                    runtimes[entry.name], minding[entry.name] = runtime_ms(entry), runs[number]
                 if policies.max_queue_depth is not None:
                     self._ask_depth(entry, depths)
             except (BrokerRefused, AttributeError, TypeError, ValueError) as error:  # or an entry that is none
                 failed[entry.name] = error
         try:
-            unfinished = self._running.unfinished(minding, now_ms=now_ms) if minding else unfinished
+            found = self._running.unfinished(runtimes, now_ms=now_ms) if runtimes else {}
+            # a run that was claimed, and the answer lost, does not wait for itself
+            unfinished = {name for name, one in found.items() if one.run_id != minding[name].id}
         except StoreRefused as error:
-            failed.update(dict.fromkeys(minding, error))
+            failed.update(dict.fromkeys(runtimes, error))
         return Facts(now_ms, unfinished, depths, failed)
 
     def _ask_depth(self, entry: Entry, depths: dict[str, int]) -> None:
@@ -307,6 +316,10 @@ def _skip_claim(run: Run, skip: Skip, now_ms: int) -> Claim:
 
 
 def _dropped(run: Run, passed_ms: int, now_ms: int) -> PreparedRun:
-    """The last of the runs that are dropped with a run that had waited for long: its claim covers all of them."""
+    """The last of the runs that are dropped with a run that had waited for long: its claim covers all of them.
+
+    If that run was claimed before, they did not come due while it waited, and are not dropped.
+    """
     last = run._replace(due_ms=passed_ms, fire_ms=passed_ms)
-    return PreparedRun(last, Decision(skip=Skip.OVERLAP), _skip_claim(last, Skip.OVERLAP, now_ms))
+    claim = _skip_claim(last, Skip.OVERLAP, now_ms)._replace(running=DROPPED)
+    return PreparedRun(last, Decision(skip=Skip.OVERLAP), claim)

@@ -19,7 +19,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from msgspec import structs
 
@@ -46,12 +46,11 @@ LAPSE = 3
 
 SLICE = 0.1
 """Seconds of one wait for notifications: the longest time until :meth:`Elector.stop` is noticed."""
-
 _TOO_LATE = "the store could not be reached in time to renew the lease"
+_UNEXPECTED = "The elector met an unexpected error and goes on"
 
 SLOW_S = 1.0
 """Seconds that a heartbeat takes if the store is slow."""
-
 EXACT_MS = 500
 """A heartbeat that took longer says nothing about the clock."""
 
@@ -153,7 +152,7 @@ class Elector:
             except StoreError as error:
                 pause = self._back_off(error)
             except Exception:
-                log.exception("The elector met an unexpected error and goes on", extra={"event": "elector_error"})
+                log.exception(_UNEXPECTED, extra={"event": "elector_error"})
                 pause = RETRY_MAX
         self._shut_down()
 
@@ -335,7 +334,8 @@ class Elector:
 
     def _unsubscribe(self) -> None:
         self._released_within = None
-        self._subscription.close()
+        with suppress(Exception):  # the connection is given up
+            self._subscription.close()
 
     def _wait(self, seconds: float) -> bool:
         """Wait until the time is over, a leader steps down or is gone, or another thread wakes us; True: stop."""
@@ -346,7 +346,9 @@ class Elector:
             try:
                 news = left <= 0 or self._released_within(min(left, SLICE)) or self._look()
                 self._listen_again.succeeded()
-            except StoreError:  # the next turn finds out what is wrong
+            except Exception as error:  # the next turn finds out what is wrong
+                if not isinstance(error, StoreError):
+                    log.exception(_UNEXPECTED, extra={"event": "elector_error"})
                 self._unsubscribe()
                 self._presence.interrupted(self._clock.monotonic())
                 until = min(until, self._clock.monotonic() + self._listen_again.failed())

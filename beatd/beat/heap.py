@@ -60,6 +60,9 @@ class DueRuns:
     def __iter__(self) -> Iterator[Run]:
         return map(_run_of, self._slots)
 
+    def __getitem__(self, number: int) -> Run:
+        return _run_of(self._slots[number])
+
     @property
     def entries(self) -> Iterator[Entry]:
         """The entries of the runs, in the same order."""

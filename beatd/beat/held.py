@@ -184,6 +184,8 @@ class Held:
             extra = {"event": "entries_failed", "count": self._said}
             log.error("%d entries were held back, or held back again, at once", self._said, extra=extra)
         self._said = 0
+        self._write_at_ms = min(self._write_at_ms, now_ms + WRITE_AGAIN_MS)  # the clock may have been set back
+        self._rewrite_at_ms = min(self._rewrite_at_ms, now_ms + REWRITE_MS)
         due = self._to_clear or self._changed or (self._held and now_ms >= self._rewrite_at_ms)
         if self._notes is not None and due and now_ms >= self._write_at_ms:
             self._write_at_ms = now_ms + (WRITE_MS if self._write(self._notes, term, now_ms) else WRITE_AGAIN_MS)

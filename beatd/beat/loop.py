@@ -6,7 +6,6 @@ sleep; everything that could cut the sleep short (a term that begins, a new sche
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 import threading
@@ -22,7 +21,9 @@ from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreRolledBack, TermLost
+from beatd.memory import without_collections
 from beatd.model import Entry, Run
+from beatd.planning.policies import Decision
 from beatd.redaction import redacted_text
 from beatd.store.claims import Claims
 from beatd.store.keys import shard_of
@@ -101,6 +102,8 @@ class ShardLoop:
         self._preparing_for = 0
         self._to_prepare: Iterator[Run] = iter(())
         self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
+        self._not_before = 0.0
+        self._term: Term | None = None  # that of the step under way, or of the last one
         self._owed_ms: int | None = None
 
     def look_for_run_requests(self) -> None:
@@ -109,7 +112,13 @@ class ShardLoop:
             self._manual.look_at_next_turn()
 
     def turn(self) -> float:
-        """Run a :meth:`step`; returns the seconds to sleep. Errors are logged and retried, they never end the loop."""
+        """Run a :meth:`step`; returns the seconds to sleep. Errors are logged and retried, they never end the loop.
+
+        After an error nothing is tried before its pause is over, however often other shards turn meanwhile. A new term
+        is tried at once.
+        """
+        if (rest := self._not_before - self._clock.monotonic()) > 0 and not self._is_new(self._leadership.term()):
+            return rest
         try:
             seconds = self.step()
         except TermLost as error:
@@ -127,7 +136,7 @@ class ShardLoop:
             self._owe()
             self.schedule.rebuild()  # nobody knows how far it got
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
-            return RETRY_MAX
+            return self._rest(RETRY_MAX)
         finally:
             self._on_turn()
         if self.problem is not None and self._leadership.term() is not None:  # without a term nothing was tried
@@ -137,6 +146,15 @@ class ShardLoop:
         self._backoff.succeeded()
         self.problem = None
         self._owed_ms = None
+        self._not_before = 0.0
+        return seconds
+
+    def _is_new(self, term: Term | None) -> bool:
+        """True if a term is another one than that of the last step."""
+        return term is None or self._term is None or term.token != self._term.token
+
+    def _rest(self, seconds: float) -> float:
+        self._not_before = self._clock.monotonic() + seconds
         return seconds
 
     @property
@@ -180,7 +198,7 @@ class ShardLoop:
 
     def step(self) -> float:
         """Dispatch what is due, once; returns the seconds to sleep."""
-        term = self._leadership.term()
+        term = self._term = self._leadership.term()
         if term is None:
             return SLEEP_MAX  # the elector wakes us when a term begins
         # First the leftovers of a leader before us, or of a broker that was down. Until they are gone nothing more is
@@ -198,12 +216,14 @@ class ShardLoop:
             if not runs:
                 break
             is_last = len(runs) < FEW and now_ms - runs.earliest_fire_ms < ON_TIME_MS
+            entries = runs.entries
             for decisions in self._dispatcher.dispatch(runs, term):  # claims and pushes batch by batch, or raises
                 for entry, error in self._heap.advance(decisions):  # memory moves after the store has
                     held.hold(entry.name, error, self._clock.now_ms())
+                self.schedule.load_again(_uncounted(entries, decisions))
             held.note(term, self._clock.now_ms())
             self._on_turn()
-            if (term := self._leadership.term()) is None:
+            if (later := self._leadership.term()) is None or later.token != term.token:
                 return 0.0
             if is_last:
                 break
@@ -238,9 +258,8 @@ class ShardLoop:
         return bool(runs)
 
     def _lose_term(self, error: TermLost) -> float:
-        term = self._leadership.term()
-        if term is not None:
-            self._leadership.lose(term)
+        if self._term is not None:  # the elector may have won another one meanwhile
+            self._leadership.lose(self._term)
         log.warning("%s", error, extra={"event": "fenced_off"})
         return 0.0
 
@@ -254,7 +273,15 @@ class ShardLoop:
         extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
         text = "%s%s; trying again in %.2f s"
         log.log(self._backoff.level, text, error, self._backoff.since_text, pause, extra=extra)
-        return pause
+        return self._rest(pause)
+
+
+def _uncounted(entries: Iterator[Entry], decisions: Sequence[Decision]) -> list[str]:
+    """Entries with ``max_runs`` of which a run was claimed before: only the store knows if it was sent."""
+    decided = zip(decisions, entries, strict=False)  # in this order: the next entry is of the next batch
+    return [
+        entry.name for decision, entry in decided if decision.claimed_before and entry.policies.max_runs is not None
+    ]
 
 
 class DaemonLoop:
@@ -308,13 +335,8 @@ class DaemonLoop:
     def _turn(self) -> float:
         """One turn of each shard. Garbage waits until it is over: to collect it in a herd delays all messages by tens
         of milliseconds."""
-        was_enabled = gc.isenabled()
-        gc.disable()
-        try:
+        with without_collections():
             return min([shard.turn() for shard in self._shards])
-        finally:
-            if was_enabled:
-                gc.enable()
 
     def stop(self) -> None:
         """End :meth:`run` after the current turn. May be called from a signal handler."""

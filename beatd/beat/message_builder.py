@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from beatd import tracing
 from beatd.broker import Address
@@ -68,6 +68,12 @@ class MessageBuilder:
         if options.exchange and (options.routing_key or not options.queue):
             return Address(options.routing_key or self._default_queue, options.exchange)
         return Address(self.queue_of(entry))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget the values of entries that have left the schedule."""
+        for name in names:
+            self._by_entry.pop(name, None)
+            self._ahead.pop(name, None)
 
     def render_ahead(self, run: Run, expires_ms: int | None) -> None:
         """Render the message of a coming run, for :meth:`render` to hand out when it is due: a herd waits for less.

@@ -38,8 +38,9 @@ log = logging.getLogger("beatd.beat.notifier")
 
 LOOK_S = 2.0
 """Seconds between two looks; more when a look takes long."""
-_SHARE = 20
-"""A look is followed by a rest that is at least so many times as long."""
+_SHARE, _REST_MAX_S = 20, 60.0
+"""A look is followed by a rest that is at least so many times as long, and at most so many seconds: a process that was
+stopped for an hour in the middle of a look is not to be silent for a day."""
 GROW_S = 30.0
 """Seconds for which changes that still grow are waited for."""
 _KEEP_EVERY_S = 3_600.0
@@ -135,18 +136,22 @@ class Notifier:
         while not self._stopping.wait(pause):
             started = self._clock.monotonic()
             try:
-                self.look()
-            except TermLost:
-                self._token = None
-            except StoreError as error:
-                self._store_is_away(error)
+                self._look_once()
             except Exception:
                 log.exception("Looking for news failed in an unexpected way", extra={"event": "notify_error"})
-            pause = max(LOOK_S, _SHARE * (self._clock.monotonic() - started))
+            pause = min(max(LOOK_S, _SHARE * (self._clock.monotonic() - started)), _REST_MAX_S)
         self._sender.stop()
         until = self._clock.monotonic() + _STOP_S / 2
         while self._sender.is_busy and self._clock.monotonic() < until:
             self._clock.wait(threading.Event(), 0.05)
+
+    def _look_once(self) -> None:
+        try:
+            self.look()
+        except TermLost:
+            self._token = None
+        except StoreError as error:
+            self._store_is_away(error)
 
     def look(self) -> None:
         """Look once, as the leader or in place of one. Raises a :class:`~beatd.exceptions.StoreError`."""

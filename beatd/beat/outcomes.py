@@ -12,9 +12,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from beatd.beat.overdue import OverdueWatch
+from beatd.beat.pending_runs import PendingRun, PendingRuns
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry
@@ -55,14 +56,6 @@ _RECENT = 20
 _PLAIN_MODULES = ("", "builtins", "__main__", "celery.exceptions", "billiard.exceptions")
 
 
-class Pending(NamedTuple):
-    """A run whose end is not known."""
-
-    record: Record
-    try_at_ms: int
-    pause_ms: int
-
-
 class OutcomeWatch:
     """Watches the entries that ``led`` returns, by name for each shard. ``ran`` tells, each time it is called, which of
     them have had runs since, or may have. ``on_look`` is called with each look of a daemon that leads."""
@@ -88,7 +81,8 @@ class OutcomeWatch:
         self._by_name: Mapping[str, Entry] = {}
         self._changed: dict[str, None] = {}
         """Entries with new runs, the one that waits longest first."""
-        self._pending: dict[str, Pending] = {}
+        self._pending = PendingRuns(_PENDING_MAX)
+        self._looked_ms = 0
         self._is_away = False
         self._stopping = threading.Event()
         self._overdue = OverdueWatch(outcomes, histories, states, self._batches)
@@ -123,10 +117,15 @@ class OutcomeWatch:
         if list(map(id, led)) != list(map(id, self._shards)):  # a changed schedule is another object
             self._shards, self._by_name = led, led[0] if len(led) == 1 else dict(chain(*(part.items() for part in led)))
         if not self._by_name:
-            self._changed, self._pending = {}, {}
+            self._changed = {}
+            self._pending.clear()
             self._overdue.forget()
             return
-        now_ms = self._clock.now_ms()
+        before_ms, self._looked_ms = self._looked_ms, self._clock.now_ms()
+        now_ms = self._looked_ms
+        if now_ms < before_ms:  # the clock was set back: no moment is waited for that was planned by the other time
+            self._pending.try_all(now_ms)
+            self._overdue.forget()
         self._changed |= dict.fromkeys(ran)
         for batch in self._batches([*islice(self._changed, _ENTRIES_A_LOOK)]):
             names = [name for name in batch if name in self._by_name]
@@ -136,8 +135,7 @@ class OutcomeWatch:
             self._overdue.ran(name for name, records in recent.items() if records)
             for name in batch:
                 del self._changed[name]
-        due = sorted((run for run in self._pending.values() if run.try_at_ms <= now_ms), key=_try_at)
-        self._try(due[:_RUNS_A_LOOK], now_ms)
+        self._try(self._pending.due(now_ms, _RUNS_A_LOOK), now_ms)
         self._overdue.look(self._by_name, now_ms)
         self._on_look()
 
@@ -148,45 +146,53 @@ class OutcomeWatch:
 
     def _expect(self, records: Sequence[Record], now_ms: int) -> None:
         """Look for the ends of these runs from now on, unless they are known."""
-        for record in records:
-            if record.is_open and now_ms - record.at_ms < _TRIED_FOR_MS:
-                self._pending.setdefault(str(record.run_id), Pending(record, now_ms, _FIRST_TRY_MS))
-        for run_id in list(islice(self._pending, max(len(self._pending) - _PENDING_MAX, 0))):
-            del self._pending[run_id]
+        pending = (one for one in records if one.is_open and now_ms - one.at_ms < _TRIED_FOR_MS)
+        self._pending.add(pending, try_at_ms=now_ms, pause_ms=_FIRST_TRY_MS)
 
-    def _try(self, runs: Sequence[Pending], now_ms: int) -> None:
+    def _try(self, runs: Sequence[PendingRun], now_ms: int) -> None:
         for batch in self._batches(runs):
-            ids = [str(run.record.run_id) for run in batch]
-            stretches = self._outcomes.ended_runs.stretches(list({run.record.entry for run in batch}))
+            ids = [run.run_id for run in batch]
+            stretches = self._outcomes.ended_runs.stretches(list({run.entry for run in batch}))
             endings, started = self._histories.endings(ids), self._outcomes.started(ids)
-            ended = []
+            ended, over = list[Ended](), list[PendingRun]()
             for run, ending in zip(batch, endings, strict=True):
-                end = self._end(run.record, ending, started.get(str(run.record.run_id)), now_ms)
-                is_over = end is not None or ending is not None or _is_noted(run.record, stretches)
-                if is_over or now_ms - run.record.at_ms > _TRIED_FOR_MS:
-                    del self._pending[str(run.record.run_id)]
-                else:
-                    is_at_work = str(run.record.run_id) in started  # its worker may die at any time
-                    pause_ms = _FIRST_TRY_MS if is_at_work else min(2 * run.pause_ms, _LONGEST_TRY_MS)
-                    self._pending[str(run.record.run_id)] = Pending(
-                        run.record, now_ms + min(run.pause_ms, pause_ms), pause_ms
-                    )
+                end = self._end_or_none(run, ending, started.get(run.run_id), now_ms)
                 if end is not None:
                     ended.append(end)
+                is_over = end is not None or ending is not None or _is_noted(run, stretches)
+                if is_over or now_ms - run.at_ms > _TRIED_FOR_MS:
+                    over.append(run)
+                else:
+                    is_at_work = run.run_id in started  # its worker may die at any time
+                    pause_ms = _FIRST_TRY_MS if is_at_work else min(2 * run.pause_ms, _LONGEST_TRY_MS)
+                    self._pending.put_off(run, now_ms + min(run.pause_ms, pause_ms), pause_ms)
             self._outcomes.note(ended)
+            for run in over:  # not before their ends are noted
+                self._pending.remove(run)
 
-    def _end(self, record: Record, ending: Ending | None, started: Started | None, now_ms: int) -> Ended | None:
+    def _end_or_none(
+        self, run: PendingRun, ending: Ending | None, started: Started | None, now_ms: int
+    ) -> Ended | None:
+        """:meth:`_end`; a result that breaks it concerns no other run."""
+        try:
+            return self._end(run, ending, started, now_ms)
+        except Exception:
+            extra = {"event": "outcomes_error", "entry": run.entry, "run_id": run.run_id}
+            log.exception("The end of run %s of %s cannot be noted", run.run_id, run.entry, extra=extra)
+            return None
+
+    def _end(self, run: PendingRun, ending: Ending | None, started: Started | None, now_ms: int) -> Ended | None:
         """The end of a run to be noted, if it is known here and nowhere else."""
         if ending is not None:
             is_celerys = ending.result is not None and ending.runtime_ms is None
-            return _end_of(record, record_of(record, ending.result or {}, now_ms)) if is_celerys else None
+            return _end_of(run, record_of(run, ending.result or {}, now_ms)) if is_celerys else None
         if started is None or not started.is_lost(now_ms):
             return None
         text = "Run %s of %s is lost: its worker %s has been silent since %s"
-        extra = {"event": "run_lost", "entry": record.entry, "run_id": record.run_id, "worker": started.worker}
-        log.warning(text, record.run_id, record.entry, started.worker, iso_ms(started.seen_ms), extra=extra)
+        extra = {"event": "run_lost", "entry": run.entry, "run_id": run.run_id, "worker": started.worker}
+        log.warning(text, run.run_id, run.entry, started.worker, iso_ms(started.seen_ms), extra=extra)
         lost = RunRecord(
-            run_id=str(record.run_id),
+            run_id=run.run_id,
             state=LOST,
             end_ms=started.seen_ms,
             start_ms=started.start_ms,
@@ -195,23 +201,19 @@ class OutcomeWatch:
             type="WorkerLostError",
             message="its worker stopped without reporting the end of the run",
         )
-        return _end_of(record, lost)
+        return _end_of(run, lost)
 
 
-def _try_at(run: Pending) -> int:
-    return run.try_at_ms
-
-
-def _is_noted(record: Record, stretches: Mapping[str, bytes | None]) -> bool:
+def _is_noted(run: PendingRun, stretches: Mapping[str, bytes | None]) -> bool:
     """True if a bundled worker has noted the end. Runs by hand are in no stretch, though their time may be."""
-    return record.kind == "scheduled" and covers(stretches[record.entry], record.due_ms)
+    return run.is_scheduled and covers(stretches[run.entry], run.due_ms)
 
 
-def _end_of(record: Record, attempt: RunRecord) -> Ended:
+def _end_of(run: PendingRun, attempt: RunRecord) -> Ended:
     return Ended(
         attempt.run_id,
-        record.entry,
-        iso_ms(record.due_ms),
+        run.entry,
+        iso_ms(run.due_ms),
         attempt.state,
         None,
         encoded(attempt),
@@ -221,7 +223,7 @@ def _end_of(record: Record, attempt: RunRecord) -> Ended:
     )
 
 
-def record_of(record: Record, meta: Meta, now_ms: int) -> RunRecord:
+def record_of(run: PendingRun, meta: Meta, now_ms: int) -> RunRecord:
     """The record of a run from the result document of a Celery worker."""
     error = meta.get("result") if meta.get("status") not in ("SUCCESS", "IGNORED") else None
     kind, message = "", ""
@@ -234,7 +236,7 @@ def record_of(record: Record, meta: Meta, now_ms: int) -> RunRecord:
         message = str(error)
     retries = meta.get("retries")
     return RunRecord(
-        run_id=str(record.run_id),
+        run_id=run.run_id,
         state=LOST if kind.endswith("WorkerLostError") else str(meta.get("status")),
         end_ms=_done_ms(meta.get("date_done"), now_ms),
         worker=str(meta.get("worker") or ""),

@@ -101,7 +101,8 @@ class PresenceWatch:
         return min(grace * (1 << min(count, 10)), self._ttl)
 
     def _came_back(self, name: str, now: float) -> None:
-        count = self._false_alarms.get(name, (0, now))[0] + 1
+        recent = {each: seen for each, seen in self._false_alarms.items() if now - seen[1] <= FORGIVEN_AFTER}
+        self._false_alarms, count = recent, recent.get(name, (0, now))[0] + 1
         self._false_alarms[name] = count, now
         grace = self._grace_of(name, self._grace, now)
         text = "%s is not gone, only its connection was interrupted; from now on it has %.1f s to connect again"

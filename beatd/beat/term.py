@@ -45,7 +45,8 @@ class Leadership:
 
     def begin(self, term: Term) -> None:
         """Begin a term that was just won."""
-        self._term = term
+        with self._lock:
+            self._term = term
         extra = {"event": "term_began", "term": term.token, "shard": self.shard}
         log.info("Leading shard %d, term %d", self.shard, term.token, extra=extra)
 

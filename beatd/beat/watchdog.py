@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 log = logging.getLogger("beatd.beat.watchdog")
 
@@ -65,8 +66,9 @@ class Watchdog:
         while not self._stopping.wait(self._every):
             if self.look():
                 report = threading.Thread(target=self._log_hang, name="watchdog-log", daemon=True)
-                report.start()
-                report.join(self._say_within)
+                with suppress(RuntimeError):  # no more threads: then without a word
+                    report.start()
+                    report.join(self._say_within)
                 self._on_hang()
                 return
 

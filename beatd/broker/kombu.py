@@ -104,7 +104,6 @@ class KombuPublisher:
             connection = kombu.Connection(url, **self._options)
             self._refusals = (KombuError, *connection.channel_errors)
             self._outages = tuple(connection.connection_errors)
-            self._errors = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
         except (KombuError, ImportError, LookupError, ValueError) as error:
             raise BrokerError(f"broker {self._place}: {' '.join(map(str, error.args))}") from error
 
@@ -118,7 +117,7 @@ class KombuPublisher:
                 with self._batch(len(messages)):
                     for outgoing in messages:
                         self._publish(outgoing, retry=False)
-            except self._refusals as error:
+            except Exception as error:
                 if self._is_outage(error):
                     raise
                 self._close()
@@ -131,7 +130,7 @@ class KombuPublisher:
         for number, outgoing in enumerate(messages):
             try:
                 self._publish(outgoing, retry=False)
-            except self._refusals as error:
+            except Exception as error:
                 if self._is_outage(error):
                     raise
                 self._close()
@@ -142,7 +141,9 @@ class KombuPublisher:
         """True if the broker may take it later: Redis behind kombu raises the errors of a refusal then."""
         if isinstance(error, RedisError):
             return not isinstance(store_error(error, self._place), StoreRefused)
-        return isinstance(error, (OSError, OperationalError, *self._outages))
+        if isinstance(error, self._refusals):
+            return isinstance(error, (OSError, OperationalError, *self._outages))
+        return not _is_refusal(error)
 
     def bound(self, address: Address) -> None:  # noqa: ARG002 - kombu has no such call
         return None
@@ -210,9 +211,26 @@ class KombuPublisher:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Raise beatd's errors in place of the transport's."""
+        """Raise beatd's errors in place of the transport's, also of those that it does not name, as SQS does."""
         try:
             yield
-        except self._errors as error:
+        except BrokerError:
+            raise
+        except Exception as error:
             self._close()
-            raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error
+            raise BrokerError(f"broker {self._place}: {str(error) or type(error).__name__}") from error
+
+
+_BAD_REQUEST, _TOO_LARGE = 400, 413
+_PASSING = ("throttl", "limit", "expired", "token", "credential", "slow")
+"""Parts of codes of services for requests that are refused whatever is in them."""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """True for the answer of a service that says no to one message or queue: boto's ``ClientError`` is no error of
+    kombu's SQS transport."""
+    answer = getattr(error, "response", None)
+    facts = answer if isinstance(answer, Mapping) else {}
+    status = facts.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = str(facts.get("Error", {}).get("Code", "")).lower()
+    return status in (_BAD_REQUEST, _TOO_LARGE) and not any(word in code for word in _PASSING)

@@ -119,8 +119,8 @@ class RedisPublisher:
         for address in {outgoing.to for outgoing in messages}:
             try:
                 queues[address] = self._bound(address)
-            except StoreRefused as error:
-                reason = str(_broker_error(error))
+            except (StoreRefused, BrokerRefused) as error:
+                reason = str(error)
                 refused |= {number: reason for number, outgoing in enumerate(messages) if outgoing.to == address}
         lists = self._lists(messages, queues)
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
@@ -149,7 +149,10 @@ class RedisPublisher:
 
 def _fits(routing_key: str, key: str, pattern: str) -> bool:
     """True if a binding takes the routing key: kombu stores a regular expression for topics, nothing for direct."""
-    return bool(re.match(pattern, routing_key)) if pattern else key == routing_key
+    try:
+        return bool(re.match(pattern, routing_key)) if pattern else key == routing_key
+    except re.error as error:
+        raise BrokerRefused(f"a binding has the pattern {pattern!r}, which is none: {error}") from None
 
 
 @contextmanager
@@ -167,4 +170,4 @@ def _broker_error(error: StoreError) -> BrokerError:
 
 
 def _text(member: bytes | str) -> str:
-    return member.decode() if isinstance(member, bytes) else member
+    return member.decode(errors="backslashreplace") if isinstance(member, bytes) else member

@@ -31,6 +31,7 @@ from beatd.config.toml import PARSED_AT_ONCE, SCHEDULE, Document, Piece, RawEntr
 from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
+from beatd.memory import without_collections
 from beatd.model import BrokerSettings, Entry, Settings
 from beatd.schedules.literals import quoted
 
@@ -383,15 +384,12 @@ def _no_collections(*, again: bool) -> Iterator[None]:
     are loaded ``again``, all of it: else it would add up. That walks over all that a daemon has in memory; a change of
     some entries does not ask for it.
     """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    gc.collect(1)
-    try:
-        yield
-    finally:
-        if gc.get_count()[0] > _MANY_OBJECTS:
-            if again:
-                gc.collect()
-            gc.freeze()
-        if was_enabled:
-            gc.enable()
+    with without_collections():
+        gc.collect(1)
+        try:
+            yield
+        finally:
+            if gc.get_count()[0] > _MANY_OBJECTS:
+                if again:
+                    gc.collect()
+                gc.freeze()

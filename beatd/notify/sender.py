@@ -80,7 +80,12 @@ class Sender:
             for taken in self._outbox.take(room, again_ms=AGAIN_MS, busy=busy):
                 with self._lock:
                     self._busy.add(taken.destination)
-                threading.Thread(target=self._send, args=(taken,), name="notice", daemon=True).start()
+                try:
+                    threading.Thread(target=self._send, args=(taken,), name="notice", daemon=True).start()
+                except RuntimeError:  # the process has no more threads; the notice comes again
+                    with self._lock:
+                        self._busy.discard(taken.destination)
+                    raise
 
     def begin(self) -> None:
         """Forget what is known of destinations: another daemon may have sent to them meanwhile."""

@@ -156,11 +156,22 @@ class EventCalendar:
         """When it was read last without an error."""
         self._expand: Expand | None = None
         self._years: dict[tuple[int, str], Sequence[Stretch]] = {}
+        self.zones: dict[str, Zone] = {}
+        """The zones of the blackouts that name it."""
 
     def fill(self, expand: Expand, read_ms: int) -> None:
-        """Take over what was read."""
-        self._years, self._expand = {}, expand  # in this order: a reader may fill the old one once more
-        self.read_ms, self.error = read_ms, ""
+        """Take over what was read. The years in use are expanded here: that may take seconds, and runs wait for it."""
+        self.error = ""
+        known = [(year, self.zones[name]) for year, name in list(self._years) if name in self.zones]
+        years = {(year, zone.name): self._expanded(expand, year, zone) for year, zone in known}
+        self._expand = expand  # first: who sees the new years is not to add one of the old events
+        self._years, self.read_ms = years, read_ms
+
+    def make_ready(self, now_ms: int) -> None:
+        """Expand the year of now, and that of two days later, so that no run waits for it."""
+        for moment_ms in (now_ms, now_ms + 2 * DAY * 1000):
+            for zone in list(self.zones.values()):
+                self.stretches(date.fromordinal(moment_ms // (DAY * 1000) + _EPOCH).year, zone)
 
     def stretches(self, year: int, zone: Zone) -> Sequence[Stretch]:
         """The events that touch a year, sorted and without overlaps."""
@@ -169,11 +180,15 @@ class EventCalendar:
             return ()
         key = (year, zone.name)
         if key not in years:
-            try:
-                years[key] = merged(expand(year, zone))
-            except Exception as error:  # noqa: BLE001 - a rule that breaks the library in this year only
-                self.error, years[key] = f"its events of {year}: {type(error).__name__}: {error}"[:300], ()
+            years[key] = self._expanded(expand, year, zone)
         return years[key]
+
+    def _expanded(self, expand: Expand, year: int, zone: Zone) -> Sequence[Stretch]:
+        try:
+            return merged(expand(year, zone))
+        except Exception as error:  # noqa: BLE001 - a rule that breaks the library in this year only
+            self.error = f"its events of {year}: {type(error).__name__}: {error}"[:300]
+            return ()
 
 
 def merged(stretches: Sequence[Stretch]) -> list[Stretch]:
@@ -230,6 +245,7 @@ def event_window(value: object, zone: Zone) -> EventWindow:
     calendar = _calendars.get(place)
     if calendar is None:
         calendar = _calendars[place] = EventCalendar(place)
+    calendar.zones[zone.name] = zone
     return EventWindow(calendar, zone)
 
 

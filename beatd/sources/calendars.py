@@ -17,8 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-from beatd.clock import SystemClock
+from beatd.clock import SystemClock, monotonic
 from beatd.exceptions import Fault, ScheduleError
+from beatd.http_deadline import BoundedHandler, Deadline
 from beatd.model import Settings
 from beatd.redaction import redacted_text
 from beatd.schedules.calendars import EventCalendar, Expand, Stretch, calendars_in_use
@@ -31,9 +32,10 @@ log = logging.getLogger("beatd.sources.calendars")
 
 SIZE_MAX = 8 << 20
 URL_TIMEOUT_S = 10.0
+"""Seconds that a server has for its whole answer."""
 LOOK_S = 10.0
 """Seconds between two looks at files."""
-URL_EVERY_MS = 900_000
+URL_EVERY_S = 900.0
 COPIES_MAX = 50
 """Copies that are kept; those that were written longest ago go first."""
 _MISSING = 'reading it needs an extra: pip install "beatd[calendars]"'
@@ -50,7 +52,7 @@ class Calendars:
         self._folder, self._copies, self._writes = Path(folder), copies, writes
         self._clock = SystemClock()
         self._marks: dict[str, Mark] = {}
-        self._tried_ms: dict[str, int] = {}
+        self._tried_at: dict[str, float] = {}
         self._said: dict[str, str] = {}
         self._stopping = threading.Event()
         self._on_look: Callable[[Sequence[str]], None] = lambda _faults: None
@@ -96,15 +98,16 @@ class Calendars:
         for calendar in calendars_in_use():
             if not unread or calendar.read_ms is None:
                 self._look_at(calendar)
+            calendar.make_ready(self._clock.now_ms())
         return calendar_faults(calendars_in_use())
 
     def _look_at(self, calendar: EventCalendar) -> None:
         place, now_ms = calendar.place, self._clock.now_ms()
         mark: Mark = None
         if is_url(place):
-            if now_ms - self._tried_ms.get(place, -URL_EVERY_MS) < URL_EVERY_MS:
+            if monotonic() - self._tried_at.get(place, -URL_EVERY_S) < URL_EVERY_S:
                 return
-            self._tried_ms[place] = now_ms
+            self._tried_at[place] = monotonic()
         else:
             mark = self._mark(place)
             if place in self._marks and self._marks[place] == mark and not calendar.error:
@@ -163,15 +166,26 @@ class Calendars:
 
     def _read(self, place: str) -> bytes:
         if is_url(place):
-            request = urllib.request.Request(place, headers={"User-Agent": "beatd"})  # noqa: S310 - http and https only
-            with urllib.request.urlopen(request, timeout=URL_TIMEOUT_S) as answer:  # noqa: S310
-                raw: bytes = answer.read(SIZE_MAX + 1)
+            raw = _fetched(place)
         else:
             with (self._folder / place).open("rb") as file:
                 raw = file.read(SIZE_MAX + 1)
         if len(raw) > SIZE_MAX:
             raise ValueError(f"it is larger than {SIZE_MAX >> 20} MiB")
         return raw
+
+
+def _fetched(place: str) -> bytes:
+    """The first bytes behind a URL, enough to see if they are too many. Raises OSError, or what http.client raises."""
+    request = urllib.request.Request(place, headers={"User-Agent": "beatd"})  # noqa: S310 - http and https only
+    with Deadline(URL_TIMEOUT_S) as deadline:
+        try:
+            with urllib.request.build_opener(BoundedHandler(deadline)).open(request) as answer:
+                raw: bytes = answer.read(SIZE_MAX + 1)
+        finally:
+            if deadline.expired:  # what was read may be a part, and an error the consequence
+                raise TimeoutError(f"no whole answer within {URL_TIMEOUT_S:g} s")
+    return raw
 
 
 def is_url(place: str) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 import redis
 
 from beatd.exceptions import StoreError
-from beatd.redaction import redacted, redacted_text
+from beatd.redaction import encodable, redacted, redacted_text
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 
@@ -65,7 +65,7 @@ def audit_record(
     return AuditRecord(
         at_ms=at_ms,
         action=action,
-        subjects=[name[:TEXT_MAX] for name in subjects[:NAMES_MAX]],
+        subjects=[encodable(name[:TEXT_MAX]) for name in subjects[:NAMES_MAX]],
         count=len(subjects) if count is None else count,
         by=by[:TEXT_MAX],
         via=via,

@@ -66,6 +66,10 @@ class Gap(NamedTuple):
     before_ms: int
 
 
+DROPPED = "dropped"
+"""In place of :attr:`Claim.running`, of a run that is not sent: it is left out if the one before it is."""
+
+
 class Claim(NamedTuple):
     """One run to claim. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
 
@@ -74,7 +78,7 @@ class Claim(NamedTuple):
     queue: str | None = None
     message: bytes = b""
     running: str = ""
-    """``<run id> <ms until which it may run>``, for entries that mind overlaps."""
+    """``<run id> <ms until which it may run>``, for entries that mind overlaps; or :data:`DROPPED`."""
     record: history.CountedCell = history.NO_CELL
     """Its record in the history and the tally, see :mod:`beatd.store.history`."""
 
@@ -197,14 +201,25 @@ class Claims:
         changes = [(name, "") for name in gone if name in names]
         changes += [(name, "forget") for name in forgotten]
         changes += [(name, "mark") for name in sorted(known) if name not in names and name not in gone]
+        self._mark(changes, lease_value, now_ms)
+        return forgotten
+
+    def note_absence(self, gone: Iterable[str], back: Iterable[str], *, lease_value: str, now_ms: int) -> None:
+        """Mark entries that have left the schedule as :meth:`sweep` does, and take the marks from those that are back.
+
+        One that comes back after it was marked goes on from then.
+        """
+        changes = [*((name, "mark") for name in gone), *((name, "") for name in back)]
+        self._mark([change for change in changes if _is_utf8(change[0])], lease_value, now_ms)  # others have no state
+
+    def _mark(self, changes: Sequence[tuple[str, str]], lease_value: str, now_ms: int) -> None:
         shard = self._keys
-        hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.missed, shard.tally]
+        hashes = [shard.fingerprints, shard.last_due, shard.runs, shard.running, shard.gaps, shard.missed, shard.tally]
         hashes += (shard.last_outcome, shard.ended)
         for start in range(0, len(changes), LOAD_BATCH):
             flat = [text for change in changes[start : start + LOAD_BATCH] for text in change]
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]
             self._sweep(keys, [lease_value, now_ms, *flat])
-        return forgotten
 
     @contextmanager
     def _rollback_noticed(self) -> Iterator[None]:
@@ -248,24 +263,31 @@ def _in_common(claim: Claim) -> tuple[int, str | None, history.CountedCell, bool
 
 
 _RUN = b"$%d\r\n%b\r\n" * 2
-_RUN_THAT_MINDS_OVERLAP = b"$%d\r\n%b\r\n" * 3
+_RUN_WITH_VALUE = b"$%d\r\n%b\r\n" * 3
 
 
 def _packed(
-    due_ms: int, queue: str | None, record: history.CountedCell, minds_overlap: bool, group: Sequence[Claim]
+    due_ms: int, queue: str | None, record: history.CountedCell, has_value: bool, group: Sequence[Claim]
 ) -> list[BulkStrings]:
     """The arguments for a group of runs. All formatted at once: a herd waits for ten thousand of them."""
-    size = 3 if minds_overlap else 2
+    size = 3 if has_value else 2
     common = bulk_strings(len(group), due_ms, queue or "", record.cell, record.word, size)
     runs = []
     for claim in group:
         name, message = str(claim.name).encode(), claim.message
-        if minds_overlap:
+        if has_value:
             running = claim.running.encode()
-            runs.append(_RUN_THAT_MINDS_OVERLAP % (len(name), name, len(message), message, len(running), running))
+            runs.append(_RUN_WITH_VALUE % (len(name), name, len(message), message, len(running), running))
         else:
             runs.append(_RUN % (len(name), name, len(message), message))
     return [common, BulkStrings(size * len(group), b"".join(runs))]
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return name.isascii() or bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:

@@ -198,6 +198,9 @@ class Registry:
         return FleetView(int(now_ms), found, dict(_holders(raw)), away, slowest_place(self._client))
 
 
+_DIGITS = 16
+"""Most digits of a token or an instant."""
+
 _ENDED = -2
 """Time left of a key that is not there: it ended between the two questions."""
 
@@ -210,7 +213,7 @@ def _presences(raw: Sequence[bytes], now_ms: int) -> Iterator[tuple[str, Member]
             status = msgspec.json.decode(text, type=Status)
         except msgspec.MsgspecError:
             continue
-        if seen.isdigit() and status.id.encode() == name:
+        if seen.isdigit() and len(seen) <= _DIGITS and status.id.encode() == name:
             yield status.id, Member(status, max(now_ms - int(seen), 0))
 
 
@@ -218,4 +221,5 @@ def _holders(raw: Sequence[Any]) -> Iterator[tuple[int, LeaseOwner]]:
     for shard, (value, left_ms) in enumerate(zip(raw[::2], raw[1::2], strict=True)):
         if value:
             daemon_id, _, token = value.decode(errors="replace").rpartition(":")
-            yield shard, LeaseOwner(daemon_id, int(token) if token.isascii() and token.isdigit() else 0, int(left_ms))
+            is_number = token.isascii() and token.isdigit() and len(token) <= _DIGITS
+            yield shard, LeaseOwner(daemon_id, int(token) if is_number else 0, int(left_ms))

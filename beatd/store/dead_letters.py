@@ -24,6 +24,7 @@ import redis
 
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import StoreUnavailable
+from beatd.redaction import encodable
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
@@ -97,8 +98,8 @@ _ENCODER = msgspec.json.Encoder()
 def encode(message: bytes, *, reason: str, queue: str, at: str, worker: str = "", bounds: Bounds = BOUNDS) -> bytes:
     """Return the dead letter as it is stored: a message that is no text as base64, a large one only in part."""
     facts: dict[str, Any] = {
-        "reason": reason[:REASON_MAX],
-        "queue": queue,
+        "reason": encodable(reason[:REASON_MAX]),
+        "queue": encodable(queue),
         "at": at,
         **({"worker": worker} if worker else {}),
     }

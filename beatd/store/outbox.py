@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import redis
 
 from beatd.exceptions import StoreRefused
-from beatd.redaction import redacted_text
+from beatd.redaction import encodable, redacted_text
 from beatd.store import history
 from beatd.store.client import translate_errors
 from beatd.store.dead_letters import BOUNDS, Bounds, DeadLetters, decode
@@ -59,6 +59,10 @@ def holds(client: redis.Redis, key: str, run_id: str) -> bool:
     except StoreRefused:  # no outbox of ours: where the store is the broker, none is needed
         return False
     return False
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value == encodable(value)
 
 
 class Outbox:
@@ -137,7 +141,7 @@ class Outbox:
         for message in messages:
             names = ("id", "beatd-entry", "beatd-due-at", "beatd-after")
             run_id, entry, due_at, after = (message.headers.get(name) for name in names)
-            if isinstance(run_id, str) and isinstance(entry, str):
+            if _is_text(run_id) and _is_text(entry):
                 reason = redacted_text(message.reason, at_most=REASON_MAX)
                 record = RunRecord(run_id=run_id, state=REFUSED, end_ms=0, type="Refused", message=reason)
                 due = due_at if isinstance(due_at, str) else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import zlib
 
 import msgspec
+from msgspec import structs
 
-from beatd.redaction import redacted, redacted_text, safe_repr
+from beatd.redaction import encodable, redacted, redacted_text, safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, SUCCESS
 
 MESSAGE_MAX, TRACEBACK_MAX, OUTPUT_MAX, ARGUMENTS_MAX, RESULT_MAX = 500, 8_000, 16 << 10, 500, 500
@@ -122,7 +123,11 @@ def error_texts(error: BaseException, traceback: str | None = None) -> dict[str,
 
 def encoded(record: RunRecord) -> bytes:
     """The record as it is stored: JSON, compressed when that makes it smaller."""
-    raw = msgspec.json.encode(record)
+    try:
+        raw = msgspec.json.encode(record)
+    except UnicodeEncodeError:  # lone surrogates, as of file names that are no UTF-8
+        texts = {name: encodable(text) for name, text in structs.asdict(record).items() if isinstance(text, str)}
+        raw = msgspec.json.encode(structs.replace(record, **texts))
     return raw if len(raw) < _COMPRESSED_FROM else zlib.compress(raw, 1)
 
 

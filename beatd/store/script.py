@@ -30,6 +30,10 @@ PATIENCE = 3
 RETRY_WAIT_S = 5.0
 """Seconds between two waits for replicas that do not confirm; the batches between wait a millisecond."""
 
+FORGOTTEN_AFTER_S = 60.0
+"""Seconds without a batch after which a server is no problem any more: a leader has one at least every ten seconds. A
+failover has made another one the primary, or another daemon leads."""
+
 
 class _Lag(NamedTuple):
     """Batches that replicas of one server have not confirmed."""
@@ -38,6 +42,8 @@ class _Lag(NamedTuple):
     """Batches since they last confirmed one."""
     wait_at: float
     """Monotonic time of the next wait in full."""
+    seen_at: float
+    """That of the last batch."""
 
 
 class Replicas:
@@ -56,7 +62,8 @@ class Replicas:
     @property
     def unreplicated(self) -> str:
         """The servers whose replicas do not confirm claims, as one line. May be read from any thread."""
-        behind = ", ".join(sorted(self._lags.copy()))
+        now = monotonic()
+        behind = ", ".join(sorted(server for server, lag in self._lags.copy().items() if not _is_past(lag, now)))
         return behind and f"replicas of {behind} do not confirm (wait_replicas = {self.wanted}, {self._timeout_ms} ms)"
 
     def command(self, server: str) -> tuple[str | int, ...]:
@@ -67,20 +74,26 @@ class Replicas:
 
     def confirmed(self, server: str, count: int) -> None:
         """Take note of how many replicas of a server had confirmed a batch when the waiting ended."""
+        now = monotonic()
+        for other in [other for other, lag in self._lags.items() if _is_past(lag, now)]:
+            del self._lags[other]
         lag = self._lags.pop(server, None)
         if count < self.wanted:
             if lag is None:
                 text = "Claims are at the primary %s only: %d of %d replicas confirmed within %d ms"
                 extra = {"event": "store_unreplicated", "server": server, "confirmed": count, "wanted": self.wanted}
                 log.warning(text, server, count, self.wanted, self._timeout_ms, extra=extra)
-                lag = _Lag(0, 0.0)
-            now = monotonic()
+                lag = _Lag(0, 0.0, now)
             wait_at = now + RETRY_WAIT_S if lag.wait_at <= now else lag.wait_at
-            self._lags[server] = _Lag(lag.batches + 1, wait_at)
+            self._lags[server] = _Lag(lag.batches + 1, wait_at, now)
         elif lag is not None:
             text = "Replicas of %s confirm claims again, after %d batches that they did not"
             extra = {"event": "store_unreplicated_over", "server": server, "batches": lag.batches}
             log.info(text, server, lag.batches, extra=extra)
+
+
+def _is_past(lag: _Lag, now: float) -> bool:
+    return now - lag.seen_at > FORGOTTEN_AFTER_S
 
 
 class BulkStrings(NamedTuple):
@@ -191,7 +204,8 @@ class Script:
     ) -> None:
         connection.send_packed_command([self.packed(call, known=known)])
         if replicas:
-            connection.send_command(*replicas.command(_address(connection)))
+            # no health check: the answer to the call would be taken for that to its PING
+            connection.send_command(*replicas.command(_address(connection)), check_health=False)
 
     def _answer(self, connection: Any, call: tuple[Sequence[str], BulkStrings], replicas: Replicas | None) -> Any:
         """The answer to the call under way, which is sent again with the script if the server has lost that."""

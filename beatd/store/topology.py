@@ -247,7 +247,11 @@ class Topology:
             if attempt is None:
                 attempt = threading.Thread(target=self._attempt, args=(address,), name="attempt", daemon=True)
                 self._attempts[address] = attempt
-                attempt.start()
+                try:
+                    attempt.start()
+                except RuntimeError as error:  # the process has no more threads
+                    del self._attempts[address]
+                    raise redis.ConnectionError(f"{address} is not tried again: {error}") from error
         attempt.join(ASK_S)
         if (found := self._away.get(address)) is not None:
             raise redis.ConnectionError(f"{found[-1]} (tried again)")
@@ -377,6 +381,10 @@ class Topology:
             owners[first : last + 1] = [found[0]] * (last + 1 - first)
         self._ids = ids
         self._owners = owners
+        for address in self._pools.keys() - {*self._seeds, *ids}:  # it has left the cluster
+            self._pools.pop(address).disconnect(inuse_connections=False)
+            self._away.pop(address, None)
+        self._took = {address: seconds for address, seconds in self._took.items() if address in ids}
         known = {*self._seeds, *owners}
         self._order = tuple(one for one in dict.fromkeys((*self._order, *owners)) if one is not None and one in known)
         self._put_last(asked)

@@ -26,11 +26,11 @@ NOUNS = """
     log logging loop management manual members memory merge message messages metrics migrate migration mingle model
     models moments monitors multi next node nodes notation notices notifications notifier notify openapi operations
     options outage outbox outcome outcomes outlet output overdue page pages panel parameters parking parse parser
-    parts pause phrase pickles pings pipeline places plan planning plugin poison policies poller pool pools prefork
-    presence preview problems process processes project protocol proxies publisher publishing pydantic queues rabbitmq
-    rate rates reader reason record recoveries redaction redbeat redis references registration registry reload remote
-    renames replacement replica report request requests result results retry revoked rights routing rows rpc run runs
-    runtime
+    parts pause pending phrase pickles pings pipeline places plan planning plugin poison policies poller pool pools
+    prefork presence preview problems process processes project protocol proxies publisher publishing pydantic queues
+    rabbitmq rate rates reader reason record recoveries redaction redbeat redis references registration registry reload
+    remote renames replacement replica report request requests result results retry revoked rights routing rows rpc run
+    runs runtime
     schedule schedules schema schemas script sdnotify seams search secret security selection sender sent sentinels
     serialization server service session settings settlement shard shared shutdown signals signature simulate
     simulation site snapshot solar solo source sources spec stamps state states status step stop store strategy stream

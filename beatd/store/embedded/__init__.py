@@ -17,7 +17,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -171,12 +171,12 @@ class EmbeddedStore:
             pause = 0.0 if lasted else min(max(pause * 2, 0.1), _BACKOFF_LIMIT)
 
     def _wait_for_break(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            try:
-                connection.connect(str(self._server.socket))
-            except OSError:
-                return
-            select.select([connection, self._wake_read], [], [])
+        poll = select.poll()
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(str(self._server.socket))
+            for each in (connection, self._wake_read):
+                poll.register(each, select.POLLIN)
+            poll.poll()
 
     def _say_ready(self, started: Binary | None) -> None:
         if started is None:

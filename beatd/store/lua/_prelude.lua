@@ -103,6 +103,17 @@ local function store_gaps(key, name, gaps)
   redis.call('HSET', key, name, table.concat(gaps, ' '))
 end
 
+-- KNOWN: entry name -> "<first seen ms> <fingerprint>", with "off " before the fingerprint of one that is not in force.
+
+-- Mark an entry as not in force: if its schedule is in force again, it goes on from then, as after a pause.
+local function mark_off(key, name)
+  local known = redis.pcall('HGET', key, name)
+  local first_seen, fingerprint = string.match(type(known) == 'string' and known or '', '^(%d+) (.*)$')
+  if fingerprint and string.sub(fingerprint, 1, 4) ~= 'off ' then
+    redis.call('HSET', key, name, first_seen .. ' off ' .. fingerprint)
+  end
+end
+
 -- CHANGES of runtime entries and pauses, each with a revision number.
 
 -- Next revision. The first has an instant, too: numbers begin anew when the store was flushed.

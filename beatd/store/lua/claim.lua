@@ -22,7 +22,8 @@
 --        then for each run:
 --          entry name
 --          message
---          value for KEYS[4]; left out: the entries allow overlaps
+--          value for KEYS[4]; left out: the entries allow overlaps. Of runs that are not sent, any value says that each
+--          is dropped with the run before it of its entry in this call: it is left out if that one is
 --
 -- Returns {KEYS[6], left out, refused, refused, …}. "Left out": numbers (from 0) of runs that had been claimed before:
 -- their due is not after last due, and in no gap. "Refused": a reason, the key that it is about, and the numbers of
@@ -54,7 +55,7 @@ local at = 4
 while at <= #ARGV do
   local group = {due = ARGV[at + 1], queue = ARGV[at + 2], cell = ARGV[at + 3], word = ARGV[at + 4]}
   local size, first = tonumber(ARGV[at + 5]), at + 6
-  group.due_ms, group.minds_overlap = tonumber(group.due), size == 3
+  group.due_ms, group.has_value = tonumber(group.due), size == 3
   at = first + size * tonumber(ARGV[at])
   for run = first, at - 1, size do
     local n = #names + 1
@@ -69,6 +70,7 @@ local newest = {} -- entry name -> number of its newest run in this call
 local running, gaps = {}, {} -- entry name -> new field of KEYS[4], KEYS[5]
 local pushes = {} -- queue -> numbers of runs, from 1
 local is_taken, taken, left_out = {}, 0, {} -- is_taken: by number of the run
+local was_left_out = {} -- entry name -> true: a run of it in this call
 local refused = {} -- entry name -> {reason, key}
 
 local function refuse(name, reason, key)
@@ -119,6 +121,8 @@ for n, name in ipairs(names) do
   newest[name] = n
   if not (last_due and runs) then
     refuse(name, 'the field ' .. name .. ' does not hold a number', last_due and KEYS[3] or KEYS[2])
+  elseif group.queue == '' and group.has_value and was_left_out[name] then
+    left_out[#left_out + 1] = n - 1
   elseif not refused[name] then
     local is_new = last_due < group.due_ms
     if is_new or take_from_gap(name, group.due) then
@@ -127,7 +131,7 @@ for n, name in ipairs(names) do
       local queue = group.queue
       if queue ~= '' then
         runs = runs + 1
-        if group.minds_overlap then
+        if group.has_value then
           running[name] = ARGV[place[n] + 2]
         end
         local numbers = pushes[queue]
@@ -138,7 +142,7 @@ for n, name in ipairs(names) do
         numbers[#numbers + 1] = n
       end
     elseif not refused[name] then
-      left_out[#left_out + 1] = n - 1
+      left_out[#left_out + 1], was_left_out[name] = n - 1, true
     end
   end
   last[n], count[n] = last_due, runs

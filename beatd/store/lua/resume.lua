@@ -22,10 +22,7 @@ end
 local resumed = {}
 for i = 4, #ARGV do
   if (ARGV[3] == 'all' or is_over(ARGV[i])) and redis.call('HDEL', KEYS[1], ARGV[i]) == 1 then
-    local first_seen, fingerprint = string.match(redis.call('HGET', KEYS[4], ARGV[i]) or '', '^(%d+) (.*)$')
-    if fingerprint and string.sub(fingerprint, 1, 4) ~= 'off ' then
-      redis.call('HSET', KEYS[4], ARGV[i], first_seen .. ' off ' .. fingerprint)
-    end
+    mark_off(KEYS[4], ARGV[i])
     redis.call('ZADD', KEYS[3], next_revision(KEYS[2]), ARGV[i])
     resumed[#resumed + 1] = i - 4
   end

@@ -3,6 +3,7 @@
 import pytest
 
 from beatd.beat.outcomes import OutcomeWatch
+from beatd.exceptions import StoreUnavailable
 from beatd.message import json_codec
 from beatd.model import Entry, manual_run_id, run_id
 from beatd.schedules import parse
@@ -115,3 +116,63 @@ def test_the_histories_of_entries_that_have_had_runs_are_read_and_no_others(clie
         watch.look()
         clock.advance(60)
     assert outcomes.records("b")
+
+
+def sent(client, entry, due_ms=NOW, **result):
+    """A run was sent, and a worker of Celery's has stored its result; return its id."""
+    one = run_id(entry, due_ms)
+    client.append(KEYS.history(entry), run_cell(SENT, due_ms, due_ms, due_ms))
+    document = {"status": "SUCCESS", "result": None, "task_id": one, "traceback": None, "children": [], **result}
+    client.set(result_key(one), json_codec.dumps(document))
+    return one
+
+
+ODD_RESULTS = [
+    {"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["caf\udce9"], "exc_module": "builtins"}},
+    {"status": "FAILURE", "result": "caf\udce9", "traceback": "caf\udce9" * 1_000, "worker": "\ud800"},
+    {"result": {"\udce9": "\udce9"}, "name": "\udce9", "args": "\udce9"},
+    {"retries": 10**30},
+    {"retries": -5, "date_done": "0001-01-01T00:00:00+14:00"},
+    {"date_done": 5, "result": 10**400},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_RESULTS)
+def test_a_result_that_is_odd_keeps_no_other_end_from_being_noted(client, clock, odd):
+    entries = {name: Entry(name=name, task="t", schedule=parse("1h")) for name in ("a", "b", "c")}
+    watch = watch_of(client, clock, lambda: [entries], [*entries])
+    for name in entries:
+        sent(client, name, **(odd if name == "b" else {}))
+    look(watch, clock)
+    outcomes = Outcomes(client, KEYS)
+    assert [one.state for name in "ac" for one in outcomes.records(name)] == ["SUCCESS", "SUCCESS"]
+    if "retries" not in odd:
+        assert outcomes.records("b"), "what can be shown is"
+
+
+def test_an_end_that_could_not_be_noted_is_noted_by_a_later_look(client, clock, watch, monkeypatch):
+    """Its entry may have no other run for a year, after which its history would be read again."""
+    one, note = sent(client, "a"), watch._outcomes.note
+
+    def away(_ended):
+        monkeypatch.setattr(watch._outcomes, "note", note)
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(watch._outcomes, "note", away)
+    with pytest.raises(StoreUnavailable):
+        watch.look()
+    clock.advance(60)
+    look(watch, clock)
+    assert [record.run_id for record in Outcomes(client, KEYS).records("a")] == [one]
+
+
+def test_a_clock_that_is_set_back_delays_no_end(client, clock, watch):
+    one = run_id("a", NOW)
+    client.append(KEYS.history("a"), run_cell(SENT, NOW, NOW, NOW))
+    for _ in range(4):
+        watch.look()
+        clock.advance(60)
+    clock.step(-4 * 3600)
+    client.set(result_key(one), json_codec.dumps({"status": "SUCCESS", "result": None, "task_id": one}))
+    watch.look()
+    assert [record.run_id for record in Outcomes(client, KEYS).records("a")] == [one]

@@ -232,6 +232,9 @@ def test_what_expired_in_the_outbox_is_not_sent_and_what_is_left_is_told_to_the_
         b'{"body": "", "headers": {"id": "x"}, "properties": {"delivery_info": 5}}',
         b'{"body": "", "headers": {"id": "x"}, "properties": {"delivery_info": {}}}',
         b'{"body": "", "headers": {}, "properties": {"delivery_info": {"routing_key": "q"}}}',
+        b'{"body": "", "headers": {"id": []}, "properties": {"delivery_info": {"routing_key": "q"}}}',
+        b'{"body": "", "headers": {"id": "\\udcff"}, "properties": {"delivery_info": {"routing_key": "q"}}}',
+        b'{"body": "", "headers": {"id": "x"}, "properties": {"delivery_info": {"routing_key": "\\udcff"}}}',
         b'{"body": "", "headers": {"id": "x", "expires": ""}, "properties": {"delivery_info": {"exchange": "x"}}}',
         b'{"body": "", "headers": {"id": "x", "expires": "no"}, "properties": {"delivery_info": {"routing_key": "q"}}}',
         b'{"body": "", "headers": {"id": "x", "expires": 7}, "properties": {"delivery_info": {"routing_key": "q"}}}',
@@ -426,3 +429,32 @@ def test_a_long_outbox_is_looked_through(rig):
     rig.client.delete(rig.outbox.key)
     rig.client.set(rig.outbox.key, "no list")
     assert not holds(rig.client, rig.outbox.key, "id-0000")
+
+
+def test_a_refused_message_of_an_entry_that_the_store_cannot_name_stands_in_nobodys_way(rig):
+    odd = json.loads(raw("bad"))
+    odd["headers"] |= {"beatd-entry": "\udcff", "beatd-due-at": "\udcff"}
+    rig.put(json.dumps(odd).encode(), raw("a"))
+    rig.broker.refuses = {"bad"}
+    rig.flush()
+    assert rig.left == 0
+    assert rig.broker.ids == ["bad", "a"]
+    assert len(rig.dead) == 1
+
+
+def test_former_shards_that_are_still_led_are_looked_at_now_and_then(rig, monkeypatch):
+    """There may be a thousand, and a flush after each turn."""
+    looks = []
+    monkeypatch.setattr(rig.outbox, "inherit", lambda **_: looks.append(1))
+
+    def flush_some():
+        for _ in range(5):
+            rig.delivery.list_key(parcel("x", "q").to, None)
+            rig.flush()
+        return len(looks)
+
+    assert flush_some() == 1
+    rig.clock.advance(LOOK_AGAIN)
+    assert flush_some() == 2
+    rig.win(2)
+    assert flush_some() == 3

@@ -120,3 +120,63 @@ def test_an_exchange_that_cannot_be_looked_up_costs_its_own_messages_only(redis_
     publisher.close()
     assert refused.number == 1
     assert take("q") == ["a"]
+
+
+@pytest.mark.parametrize("binding", [b"k\x1f\x1fk", b"k\x06\x16(\x06\x16k", b"\xff\x06\x16\x06\x16\xff"])
+def test_an_exchange_with_odd_bindings_costs_its_own_messages_only(redis_url, take, binding):
+    """The messages of an outbox: one that no attempt can place must not keep the others in there for ever."""
+    with redis.Redis.from_url(redis_url) as admin:
+        admin.sadd("_kombu.binding.odd", binding)
+    publisher = RedisPublisher(redis_url)
+    batch = [parcel("a", "q"), parcel("b", exchange="odd", key="k"), parcel("c", "q")]
+    refused = publisher.publish_many(batch)
+    publisher.close()
+    assert take("q") == ["a", "c"]
+    assert [one.number for one in refused] == ([] if binding[0] == 0xFF else [1])
+
+
+class ServiceError(Exception):
+    """An answer of a cloud service as boto raises it; its classes of errors are none of kombu's transport."""
+
+    def __init__(self, status, code):
+        super().__init__(f"An error occurred ({code})")
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def raising(publisher, error):
+    """Let a publisher raise for the message ``bad``."""
+    publish = publisher._publish
+
+    def publish_or_raise(outgoing, *, retry):
+        if outgoing.message.id == "bad":
+            raise error
+        publish(outgoing, retry=retry)
+
+    publisher._publish = publish_or_raise
+    return publisher
+
+
+@pytest.mark.parametrize("code", ["InvalidParameterValue", "AWS.SimpleQueueService.NonExistentQueue"])
+def test_a_message_that_a_service_refuses_costs_itself_only(code):
+    publisher = raising(KombuPublisher("memory://"), ServiceError(400, code))
+    batch = [parcel("a", "service-q"), parcel("bad", "service-q"), parcel("b", "service-q")]
+    [refused] = publisher.publish_many(batch)
+    assert (refused.number, code in refused.reason) == (1, True)
+    assert publisher.depth("service-q") >= 2
+    publisher.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServiceError(403, "AccessDenied"),
+        ServiceError(400, "ThrottlingException"),
+        ServiceError(503, "x"),
+        KeyError("x"),
+    ],
+)
+def test_an_error_that_no_transport_names_is_one_of_the_broker(error):
+    publisher = raising(KombuPublisher("memory://"), error)
+    with pytest.raises(BrokerError, match="broker memory://"):
+        publisher.publish_many([parcel("bad", "named-q")])
+    publisher.close()

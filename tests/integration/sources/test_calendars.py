@@ -1,5 +1,6 @@
 """Calendars of files and servers: read again, the last good one kept, and shared blackouts by name."""
 
+import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -139,3 +140,38 @@ def test_copies_are_bounded_and_a_directory_that_cannot_be_written_is_told(tmp_p
     (tmp_path / "file").write_text("")
     Calendars(str(tmp_path), tmp_path / "file" / "copies", writes=True)._keep("http://x/", b"x")
     assert caplog.records[-1].event == "calendar_not_kept"
+
+
+@pytest.mark.parametrize("says_length", [False, True])
+def test_a_server_that_answers_for_ever_is_waited_for_a_while_only(tmp_path, monkeypatch, says_length):
+    """A byte now and then exceeds no timeout of a socket. A reload waits for this."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            if says_length:
+                self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            text = EVENT.format("20260101").encode()
+            with contextlib.suppress(OSError):
+                self.wfile.write(text)
+                while not ended.wait(0.1):
+                    self.wfile.write(b"\n")
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr("beatd.sources.calendars.URL_TIMEOUT_S", 1.0)
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        calendar = EventCalendar(f"http://127.0.0.1:{server.server_port}/slow.ics")
+        looking = threading.Thread(target=Calendars(str(tmp_path))._look_at, args=(calendar,), daemon=True)
+        looking.start()
+        looking.join(10)
+        is_over = not looking.is_alive()
+        ended.set()
+        server.shutdown()
+    assert is_over
+    assert "no whole answer within 1 s" in calendar.error
+    assert calendar.read_ms is None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from beatd import config, sources
@@ -16,6 +17,7 @@ from beatd.config import Config
 from beatd.exceptions import ConfigError
 from beatd.sources import FileSource
 from beatd.sources.emptied import emptied
+from beatd.store.daemon_registry import Status
 
 WaitUntil = Callable[..., Any]
 
@@ -422,3 +424,16 @@ def test_other_targets_of_notifications_are_taken_without_a_restart(
     assert events(caplog).count("targets_changed") == 2
     assert not {"config_reloaded", "restart_needed"} & set(events(caplog))
     assert "example.com" not in caplog.text
+
+
+def test_a_file_whose_name_is_no_utf8_is_named_in_words_that_can_be_stored(tmp_path: Path) -> None:
+    """The errors of files are in a daemon's heartbeat, and in the answer to ``beatd reload``."""
+    folder = tmp_path / "conf.d"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.toml")).write_text('[beat_schedule.a]\ntask = ""\n')
+    (tmp_path / "beat.toml").write_text('include = ["conf.d/*.toml"]\n')
+    with pytest.raises(ConfigError) as caught:
+        config.load(tmp_path / "beat.toml", env={})
+    texts = [*map(str, caught.value.faults), str(caught.value)]
+    assert all("caf\\udce9.toml" in text for text in texts)
+    assert msgspec.json.encode(Status(id="d", file_faults=texts))

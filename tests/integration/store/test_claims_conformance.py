@@ -9,7 +9,7 @@ import pytest
 
 from beatd.exceptions import StoreRolledBack, TermLost
 from beatd.model import EntryState
-from beatd.store.claims import Claim, Claims, Gap
+from beatd.store.claims import DROPPED, Claim, Claims, Gap
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from tests.fakes import NOW, MemoryClaims
@@ -327,3 +327,33 @@ def test_both_give_the_same_answers(lua, seed):
         assert answer(memory, *call) == answer(lua, *call), calls[: number + 1]
         assert memory.state() == lua.state(), calls[: number + 1]
     assert memory.sent == lua.sent
+
+
+def note_absence(store, *, gone=(), back=(), now=NOW):
+    store.claims.note_absence(gone, back, lease_value=LEASE, now_ms=now)
+
+
+@pytest.mark.parametrize("by_sweep", [False, True])
+def test_an_entry_that_comes_back_after_it_was_marked_goes_on_from_then_and_keeps_its_phase(store, by_sweep):
+    load_entries(store, ("a", "x"), ("b", "x"))
+    claim(store, run("a", NOW + 1_000))
+    if by_sweep:
+        store.claims.sweep(["b"], lease_value=LEASE, now_ms=NOW + 2_000, keep_ms=DAY)
+    else:
+        note_absence(store, gone=["a", "never there", "odd \udcff"], now=NOW + 2_000)
+    back = load_entries(store, ("a", "x"), ("b", "x"), now=NOW + 9_000)
+    assert back == {"a": EntryState(NOW + 9_000, NOW, 1), "b": EntryState(NOW, NOW, 0)}
+    note_absence(store, back=["a"])
+    assert store.claims.sweep(["a", "b"], lease_value=LEASE, now_ms=NOW + 2 * DAY, keep_ms=DAY) == []
+
+
+def test_a_run_is_dropped_only_with_one_that_was_taken(store):
+    """Its caller says of a run that came due while the one before it waited that it is dropped with that one."""
+    drop = Claim("a", NOW + 3, running=DROPPED)
+    assert claim(store, run("a", NOW + 1), drop, run("b", NOW + 1)) == frozenset()
+    assert claim(store, run("a", NOW + 1), drop._replace(due_ms=NOW + 5), run("b", NOW + 2)) == {0, 1}
+    assert store.state()[0] == {"a": str(NOW + 3), "b": str(NOW + 2)}
+    assert claim(store, run("a", NOW + 4), drop._replace(due_ms=NOW + 5)) == frozenset()
+    assert store.state()[0]["a"] == str(NOW + 5)
+    assert [name for name, _ in store.sent] == ["a", "b", "b", "a"]
+    assert "dropped" not in str(store.state())

@@ -10,6 +10,7 @@ from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 
 KEYS = Keys("beatd")
+MANY_DIGITS = b"9" * 5_000 + b' {"id": "foreign"}'
 
 
 @pytest.fixture
@@ -66,7 +67,9 @@ def test_who_leaves_is_struck_off(registry):
     assert registry.look(shards=1).daemons == {}
 
 
-@pytest.mark.parametrize("value", [b"", b"nonsense", b"17 {", b'17 {"id": 3}', b'17 {"id": "another"}', b"\xff \xff"])
+@pytest.mark.parametrize(
+    "value", [b"", b"nonsense", b"17 {", b'17 {"id": 3}', b'17 {"id": "another"}', b"\xff \xff", MANY_DIGITS]
+)
 def test_what_is_not_a_daemons_is_left_alone(registry, client, value):
     client.hset(KEYS.daemons, "foreign", value)
     assert set(registry.heartbeat(Status(id="d1"), shards=1).daemons) == {"d1"}
@@ -78,8 +81,9 @@ def test_a_status_of_a_newer_version_can_be_read(registry, client):
     assert registry.look(shards=1).alive["d9"].version == "9.0"
 
 
-def test_a_lease_that_is_none_is_shown_as_it_is(registry, client):
-    client.set(KEYS.shard(0).lease, b"\xffodd")
+@pytest.mark.parametrize("value", [b"\xffodd", b"d1:" + b"9" * 5_000])
+def test_a_lease_that_is_none_is_shown_as_it_is(registry, client, value):
+    client.set(KEYS.shard(0).lease, value)
     holder = registry.look(shards=1).leases[0]
     assert holder.left_ms == -1
     assert holder.token == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -326,3 +329,24 @@ def answers(store: EmbeddedStore) -> bool:
             return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def test_a_process_that_is_out_of_files_goes_on_watching_its_server(
+    state: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refusals = socket.socket, [OSError(errno.EMFILE, "Too many open files")] * 2
+
+    def limited(*given: Any) -> socket.socket:
+        if refusals:
+            raise refusals.pop()
+        return real(*given)
+
+    names = ("AF_UNIX", "SOCK_STREAM", "socketpair")
+    limits = SimpleNamespace(socket=limited, **{name: getattr(socket, name) for name in names})
+    with open_embedded(state) as store:
+        monkeypatch.setattr("beatd.store.embedded.socket", limits)
+        for _ in range(2):
+            os.kill(pid := server_pid(store), signal.SIGKILL)
+            wait_until(lambda pid=pid: answers(store) and server_pid(store) != pid, 20, "the restart")
+        assert refusals == []
+        assert store._supervisor.is_alive()

@@ -7,13 +7,14 @@ import time
 
 import pytest
 import redis
+from redis.connection import Connection
 
 from beatd.exceptions import StoreRefused, TermLost
 from beatd.store.claims import Claim, Claims
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.script import PATIENCE, RETRY_WAIT_S, Replicas
+from beatd.store.script import FORGOTTEN_AFTER_S, PATIENCE, RETRY_WAIT_S, Replicas
 from beatd.store.server_check import check_wait
 
 KEYS = Keys("beatd")
@@ -193,3 +194,32 @@ def test_a_daemon_goes_on_while_its_replica_is_away(primary, replica, client, tm
         assert daemon.wait(15) == 0
     assert set(said()[::2]) == {"store_unreplicated"}, "each time it is said once"
     assert set(said()[1::2]) == {"store_unreplicated_over"}
+
+
+def test_a_server_that_is_no_primary_any_more_is_no_problem(monkeypatch):
+    """It died while its replica was behind. Nobody asks it again, so that it would confirm."""
+    now, replicas = [1_000.0], Replicas(1, WAIT_MS)
+    monkeypatch.setattr("beatd.store.script.monotonic", lambda: now[0])
+    replicas.confirmed("old:6379", 0)
+    assert "old:6379" in replicas.unreplicated
+    for _ in range(7):
+        now[0] += 10
+        replicas.confirmed("new:6379", 1)
+    assert replicas.unreplicated == ""
+    replicas.confirmed("new:6379", 0)
+    now[0] += FORGOTTEN_AFTER_S + 1
+    assert replicas.unreplicated == "", "another daemon leads"
+
+
+def test_a_claim_is_not_taken_for_the_answer_to_a_health_check(client, replica, lease_value, monkeypatch):
+    """A connection is checked when it was not used for a while: that may be over between a claim and its WAIT."""
+    claims = Claims(client, KEYS, replicas=Replicas(1, 5_000))
+    claim(claims, lease_value, 1_000)
+    send = Connection.send_packed_command
+
+    def send_slowly(connection, command, check_health=True):
+        send(connection, command, check_health)
+        connection.next_health_check = 1.0  # long ago
+
+    monkeypatch.setattr(Connection, "send_packed_command", send_slowly)
+    assert claim(claims, lease_value, 2_000, 3_000) == [frozenset(), frozenset()]

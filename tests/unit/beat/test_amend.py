@@ -45,3 +45,40 @@ def test_an_entry_that_is_put_as_it_was_is_looked_at_anew_and_keeps_its_phase(ri
     rig.run_for(20)
     assert rig.claims.states["a"][1] == fingerprint
     assert times(rig, "a") == [10.0, 20.0, 30.0]
+
+
+def test_an_entry_that_comes_back_catches_up_nothing_of_the_time_between(rig, entry):
+    """It was not in force then, as after a pause. It keeps its phase."""
+    both = [entry("a", 10.0, catch_up="all"), entry("b", 10.0)]
+    rig.beat.schedule.replace(both)
+    rig.run_for(14)
+    rig.beat.schedule.replace(both[1:])
+    rig.run_for(60)
+    rig.beat.schedule.replace(both)
+    rig.run_for(17)
+    assert times(rig, "a") == [10.0, 80.0, 90.0]
+    assert times(rig, "b") == [float(due) for due in range(10, 91, 10)]
+    assert rig.claims.gone == {}
+
+
+def test_an_entry_that_was_away_for_moments_loses_no_run(rig, entry):
+    """A schedule in several files is written in several steps. Runs of so short a time are late, not missed."""
+    rig.beat.schedule.replace([entry("a", 10.0), entry("b", 10.0)])
+    rig.run_for(14)
+    rig.beat.schedule.replace([entry("b", 10.0)])
+    rig.run_for(15)
+    rig.beat.schedule.replace([entry("a", 10.0), entry("b", 10.0)])
+    rig.run_for(16)
+    assert times(rig, "a") == [10.0, 20.0, 30.0, 40.0]
+
+
+def test_an_entry_that_left_while_nobody_led_is_marked_by_the_next_leader(rig, entry):
+    rig.beat.schedule.replace([entry("a", 10.0), entry("b", 10.0)])
+    rig.run_for(14)
+    rig.start()
+    rig.beat.schedule.replace([entry("b", 10.0)])
+    rig.run_for(1)
+    rig.beat.schedule.replace([entry("a", 10.0), entry("b", 10.0)])
+    rig.run_for(30)
+    assert times(rig, "a") == [10.0, 20.0, 30.0, 40.0]
+    assert rig.claims.gone == {}

@@ -477,3 +477,33 @@ def test_the_thread_starts_and_ends(a, store):
     a.elector.stop()
     assert not a.elector._thread.is_alive()
     assert store.leases == {}
+
+
+def test_an_unexpected_error_while_it_waits_does_not_end_the_campaign(a, store, clock, caplog):
+    """Its thread has no other reader: a daemon without one would lead nothing until it is restarted."""
+    a.turn()
+    a.turn()
+    failing = ["no more threads", "connection lost in the client"]
+
+    def heard(seconds):
+        if failing:
+            raise RuntimeError(failing.pop())
+        clock.advance(seconds)
+
+    a.elector._released_within = heard
+    assert a.elector._wait(1.0) is False
+    assert a.elector._released_within is None, "the next turn listens anew"
+    a.run_for(2 * RENEW)
+    assert a.led == [0]
+    assert sum(getattr(record, "event", "") == "elector_error" for record in caplog.records) == 1
+
+
+def test_a_subscription_that_cannot_be_closed_is_given_up(a, store):
+    a.turn()
+    a.turn()
+    a.elector._subscription.callback(lambda: 1 / 0)
+    store.down = True
+    a.turn()
+    store.down = False
+    a.run_for(RENEW)
+    assert a.led == [0]

@@ -7,12 +7,14 @@ from datetime import timedelta
 import pytest
 
 from beatd.beat.dispatcher import FIRST_BATCH
-from beatd.beat.loop import DaemonLoop
+from beatd.beat.loop import RETRY_MAX, DaemonLoop
+from beatd.beat.term import Leadership, Term
 from beatd.exceptions import StoreUnavailable
 from beatd.model import Options
 from beatd.schedules import parse_blackout
 from beatd.timestamps import from_ms
 from tests.fakes import NOW, FakeClock
+from tests.unit.beat.conftest import Rig
 
 
 def names_at(rig):
@@ -129,13 +131,13 @@ def test_a_long_failure_is_down_time_and_catch_up_decides(rig, entry):
     rig.claims.down = True
     rig.run_for(30)
     rig.claims.down = False
-    rig.run_for(1.2)
+    rig.run_for(3.2)
     sent = rig.sent
-    assert [when for name, when in sent if name == "all"] == [float(n) for n in range(1, 33)]
+    assert [when for name, when in sent if name == "all"] == [float(n) for n in range(1, 35)]
     latest = [when for name, when in sent if name == "latest"]
     assert latest[0] == 1.0
     assert latest[1] >= 31.0
-    assert len([when for name, when in sent if name == "none"]) <= 3
+    assert len([when for name, when in sent if name == "none"]) <= 5
 
 
 def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry):
@@ -428,3 +430,153 @@ def test_a_step_behind_a_slow_store_ends_although_more_is_due(rig, entry):
     assert names_at(rig) == [1.0, 2.0]
     assert rig.turn() == 0.0
     assert names_at(rig) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_shard_whose_turn_failed_rests_however_often_the_others_turn(rig, entry, caplog):
+    """One shard's keys may be wrong for hours, while other shards have runs every millisecond."""
+    bad = Rig()
+    bad.clock = rig.clock
+    bad.start()
+    bad.claims.down, attempts = True, []
+    check = bad.claims._check
+    bad.claims._check = lambda lease_value: (attempts.append(rig.clock.mono), check(lease_value))
+    loop = DaemonLoop([rig.beat, bad.beat], rig.clock, threading.Event())
+    rig.beat.schedule.replace([entry("good", 0.01)])
+    bad.beat.schedule.replace([entry("bad", 0.01)])
+    until = rig.clock.mono + 60
+    while rig.clock.mono < until:
+        rig.clock.advance(max(loop._turn(), 0.002))
+    assert len(rig.sent) > 5_000, "the other shard goes on"
+    assert len(attempts) < 60 / RETRY_MAX + 10
+    assert sum(getattr(record, "event", "") == "store_unavailable" for record in caplog.records) < 6
+    bad.claims.down = False
+    bad.elector.win()
+    loop._turn()
+    assert bad.beat.problem is None, "a new term is tried at once"
+
+
+def test_an_unexpected_error_is_not_met_at_every_turn_of_the_others(rig, entry, caplog):
+    rig.beat.schedule.replace([entry(schedule=1.0)])
+    rig.beat.schedule.follow = lambda *_: 1 / 0
+    for _ in range(1_000):
+        rig.turn()
+        rig.clock.advance(0.002)
+    assert sum(getattr(record, "event", "") == "beat_error" for record in caplog.records) == 1
+
+
+def test_a_write_that_an_old_term_refused_does_not_end_the_new_one(rig, entry):
+    """The lease was gone and is ours again, under a new term, while a write of the old one was under way."""
+    seat = Leadership(rig.clock, 0)
+    seat.begin(Term(1, "d:1", 1e18))
+    rig.claims.lease_value, rig.elector = "d:2", seat
+    rig.start()
+    rig.beat.schedule.replace([entry(schedule=1.0)])
+    load = rig.claims.load_entries
+
+    def load_under_another_term(*arguments, **more):
+        rig.claims.load_entries = load
+        seat.end(1, "the lease was gone when it was to be renewed")
+        seat.begin(Term(2, "d:2", 1e18))
+        return load(*arguments, **more)
+
+    rig.claims.load_entries = load_under_another_term
+    rig.run_for(1.5)
+    assert seat.token == 2
+    assert names_at(rig) == [1.0]
+
+
+def lose_the_answer(rig):
+    """Let the next claim be made, and its answer be lost; return the list of what it claimed."""
+    real, lost = rig.claims.claim, []
+
+    def claim_and_lose_the_answer(batches, *, lease_value):
+        for batch in batches:
+            claimed = list(real([batch], lease_value=lease_value))
+            if batch:
+                lost.extend(batch)
+                rig.claims.claim = real
+                raise StoreUnavailable("the answer is lost")
+            yield from claimed  # the term was verified
+
+    rig.claims.claim = claim_and_lose_the_answer
+    return lost
+
+
+def test_queue_one_drops_no_run_for_one_whose_answer_was_lost(rig, entry):
+    """The run of 10 was sent. It is not the one that waits: that is the run of 20."""
+    rig.beat.schedule.replace([entry(schedule=10.0, overlap="queue_one", max_runtime_ms=100_000)])
+    rig.run_for(9)
+    lost = lose_the_answer(rig)
+    rig.run_for(26)
+    assert [claim.due_ms - NOW for claim in lost] == [10_000]
+    assert names_at(rig) == [10.0]
+    rig.claims.running.clear()
+    rig.run_for(1)
+    assert names_at(rig) == [10.0, 20.0], "30 is dropped"
+    assert rig.dispatcher.totals["claimed_before"] == 1
+
+
+def test_queue_one_drops_no_run_for_one_whose_answer_was_lost_and_that_has_ended(rig, entry):
+    rig.beat.schedule.replace([entry(schedule=2.0, overlap="queue_one", max_runtime_ms=100_000)])
+    rig.run_for(1)
+    lose_the_answer(rig)
+    rig.run_for(1.02)
+    rig.claims.down = True
+    rig.run_for(7)
+    rig.claims.down = False
+    rig.claims.running.clear()
+    rig.run_for(3)
+    assert names_at(rig) == [2.0, 4.0], "6 and 8 came due while 4 waited"
+
+
+@pytest.mark.parametrize("policies", [{"overlap": "skip", "max_runtime_ms": 1_000}, {"max_queue_depth": 5}])
+def test_a_run_whose_answer_was_lost_counts_for_max_runs(rig, entry, policies):
+    rig.beat.schedule.replace([entry(schedule=10.0, max_runs=2, **policies)])
+    rig.run_for(9)
+    lose_the_answer(rig)
+    rig.run_for(1.02)
+    rig.queues.depths["celery"] = 5
+    rig.run_for(5)
+    rig.queues.depths["celery"] = 0
+    rig.run_for(60)
+    assert names_at(rig) == [10.0, 20.0]
+
+
+def test_a_skip_whose_answer_was_lost_does_not_count_for_max_runs(rig, entry):
+    rig.queues.depths["celery"] = 5
+    rig.beat.schedule.replace([entry(schedule=10.0, max_runs=2, max_queue_depth=5)])
+    rig.run_for(9)
+    lose_the_answer(rig)
+    rig.run_for(1.02)
+    rig.queues.depths["celery"] = 0
+    rig.run_for(60)
+    assert names_at(rig) == [20.0, 30.0]
+
+
+def test_while_many_missed_runs_are_sent_catch_up_decides_about_them_once(rig, entry, monkeypatch):
+    """A step sends some of them. The others are as old at the next one, and nothing new is to be decided."""
+    monkeypatch.setattr("beatd.beat.loop.TURN", 10)
+    monkeypatch.setattr("beatd.beat.loop.TURNS", 2)
+    rig.beat.schedule.replace([entry(f"e{number}", 100.0) for number in range(300)])
+    rig.run_for(1)
+    loads, load = [], rig.claims.load_entries
+    rig.claims.load_entries = lambda *arguments, **more: (loads.append(1), load(*arguments, **more))[1]
+    rig.clock.advance(150)
+    for _ in range(20):
+        rig.turn()
+        rig.clock.advance(0.5)
+    assert len(rig.sent) == 300
+    assert len(loads) == 1
+    rig.clock.advance(100)
+    rig.turn()
+    assert len(loads) == 2, "what is missed after that is decided about"
+
+
+def test_values_of_entries_that_left_are_not_kept(rig, entry):
+    for number in range(5):
+        rig.beat.schedule.replace([entry(f"e{number}", 1.0), entry("kept", 1.0)])
+        rig.run_for(2.5)
+        rig.clock.advance(60)
+        rig.run_for(2.5)
+    assert rig.dispatcher._messages._by_entry.keys() == {"e4", "kept"}
+    assert rig.dispatcher._passed_over.keys() <= {"e4", "kept"}

@@ -60,3 +60,17 @@ def test_a_stopped_watchdog_finds_nothing():
     watchdog._thread.join(10)
     assert not watchdog._thread.is_alive()
     assert hangs == []
+
+
+def test_a_process_without_further_threads_is_ended_without_a_word(monkeypatch):
+    found = threading.Event()
+    watchdog, start = Watchdog(found.set, every=0.001), threading.Thread.start
+
+    def limited(thread):
+        if thread.name == "watchdog-log":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    watchdog.start()
+    assert found.wait(10)

@@ -9,6 +9,7 @@ from beatd.schedules import parse_blackout
 from beatd.schedules.calendars import event_window, merged
 from beatd.schedules.timezone import zone
 from beatd.sources.calendars import expander
+from beatd.timestamps import to_ms
 
 ZONE = "Europe/Berlin"
 
@@ -135,3 +136,22 @@ def test_events_are_covered_with_their_rules_and_zones():
 
 def test_overlaps_are_merged():
     assert merged([(5, 9), (1, 3), (2, 4), (9, 12), (7, 7)]) == [(1, 4), (5, 12)]
+
+
+def test_a_calendar_is_expanded_by_who_reads_it_and_not_by_who_sends_runs():
+    """A large one takes seconds: at the end of a year, and each time that it is read again."""
+    window, asked = event_window("ready.ics", zone("UTC")), []
+    calendar, new_year_ms = window.calendar, to_ms(datetime(2027, 1, 1, tzinfo=UTC))
+
+    def expand(year, _zone):
+        asked.append(year)
+        return [(to_ms(datetime(year, 1, 1, tzinfo=UTC)), to_ms(datetime(year, 1, 1, 1, tzinfo=UTC)))]
+
+    calendar.fill(expand, 1)
+    calendar.make_ready(new_year_ms - 86_400_000)
+    assert asked == [2026, 2027]
+    calendar.fill(expand, 2)
+    assert asked == [2026, 2027] * 2
+    assert window.covers_ms(new_year_ms)
+    assert not window.covers_ms(new_year_ms - 1)
+    assert asked == [2026, 2027] * 2

@@ -1,10 +1,15 @@
 """Slots of keys, and the spread of shards over them."""
 
+import threading
+
 import pytest
+import redis
 from redis.crc import key_slot
 
+from beatd.clock import Backoff
+from beatd.store.client import connect
 from beatd.store.keys import Keys, shard_of, type_of
-from beatd.store.topology import SLOTS, key_of, slot_of
+from beatd.store.topology import SLOTS, Address, key_of, slot_of
 
 
 @pytest.mark.parametrize("key", ["a", "{beatd}:0:lease", "{}x", "a{b}c{d}", "a{b", "é{ü}", "{beatd:3.14}:known"])
@@ -64,3 +69,33 @@ def test_parts_that_are_away_are_left_out():
     left = {name for _, own in without.by_part(names) for name in own}
     assert left == {name for name in names if shard_of(name, 3) != 1}
     assert without.of(next(name for name in names if name not in left)) == keys.shard(1)
+
+
+def test_nodes_that_have_left_the_cluster_leave_nothing_behind():
+    """Nodes in containers get other addresses each time: connections to the former ones would stay open."""
+    client = connect("redis+cluster://seed:7000")
+    topology, nodes = client.topology, [Address(f"10.0.0.{number}", 7000) for number in range(1, 6)]
+    for number, node in enumerate(nodes):
+        topology._take(nodes[0], [[0, SLOTS - 1, [node.host.encode(), node.port, b"%d" % number]]])
+        topology.pool(node)
+        topology.answered(node, 5.0 - number)
+    assert set(topology._pools) == {Address("seed", 7000), nodes[-1]}
+    assert topology.slowest() == nodes[-1]
+    client.close()
+
+
+def test_a_node_is_tried_again_after_the_process_was_out_of_threads(monkeypatch):
+    client = connect("redis+cluster://127.0.0.1:1")
+    topology, node = client.topology, Address("127.0.0.1", 1)
+    topology._away[node] = (0.0, Backoff(1.0, 1.0), "it did not answer")
+
+    def no_thread(_thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(redis.ConnectionError, match="can't start new thread"):
+            topology._attempt_again(node)
+    topology._attempt_again(node)
+    assert topology._away == {}, "it refuses connections, and so it answers"
+    client.close()
