@@ -214,7 +214,7 @@ def test_keys_that_all_runs_need(fleet):
             at_once.rename(key, "kept")
             at_once.lpush(key, "mine")
             at_once.execute()
-        fleet.wait(lambda: key in fleet.get("/readyz").text, 40, f"no readiness without {key}")
+        fleet.wait(lambda key=key: key in fleet.get("/readyz").text, 40, f"no readiness without {key}")
         assert fleet.get("/readyz").status_code == 503
         done = fleet.command("status")
         assert done.returncode == 1
