@@ -377,9 +377,7 @@ def test_monitors_hear_what_clients_send(scene: Scene) -> None:
 
 def test_monitors_see_the_worker(scene: Scene) -> None:
     def lines() -> list[str]:
-        return [
-            line for line in scene.events.read_text(errors="replace").splitlines() if line.startswith(f"{OURS} [")
-        ]
+        return [line for line in scene.events.read_text(errors="replace").splitlines() if line.startswith(f"{OURS} [")]
 
     def beats() -> int:
         return len(lines())
