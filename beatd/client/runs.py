@@ -202,14 +202,19 @@ class RunClient:
             if answer is not None:
                 progress(answer.sent + sum(answer.left_out.values()), answer.total)
             if monotonic() > until:
-                if answer is None and self._requests.withdraw(request_id):
+                if answer is None and (answer := self._withdrawn(request_id)) is None:
                     raise NobodyLeads(f"{self._why(request.entry, timeout)}; the request was withdrawn")
-                if answer is not None and not self._alive():
+                if answer is not None and answer.state == "under_way" and not self._alive():
                     raise NobodyLeads("no daemon is alive any more; the next one goes on with what is left")
                 until = monotonic() + _LEFT_ALONE_S
             sleep(backoff.failed())
             answer = self._requests.answer(request_id) or answer
         return answer
+
+    def _withdrawn(self, request_id: str) -> RequestReply | None:
+        """Withdraw a request; the answer if a leader was quicker. One that is gone without an answer has expired."""
+        withdrawn = self._requests.withdraw(request_id)
+        return None if withdrawn else self._requests.answer(request_id)
 
     def _has_left_outbox(self, name: str, run_id: str, timeout: float) -> bool:
         """Wait until the broker has confirmed or refused a run; where the store is the broker, it has it already."""
