@@ -11,7 +11,6 @@ Neither has a deadline: a loaded machine is no fault.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import shutil

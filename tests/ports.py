@@ -8,7 +8,7 @@ import random
 import socket
 
 FIRST, END = 10_000, 32_000
-"""The range is below the ports that connections get by themselves: a server that was killed finds its own free again."""
+"""The range is below the ports of connections: a server that was killed finds its own free again."""
 
 _given: set[int] = set()
 
