@@ -300,7 +300,7 @@ class App(EntryPoints, Loader):
     @cached_property
     def outgoing(self) -> Outgoing:
         """The publishing pipeline: signals, compression, batches."""
-        return Outgoing(lambda: self.publisher, self._tell_monitors)
+        return Outgoing(lambda: self.publisher, self._tell_monitors, str(self.conf.task_default_queue))
 
     @cached_property
     def sent_events(self) -> SentEvents:

@@ -89,9 +89,12 @@ class Backlog:
 class Outgoing:
     """The publishing pipeline of an app. The publisher is opened for the first message."""
 
-    def __init__(self, publisher: Callable[[], Publisher], on_sent: Callable[[Sequence[Sent]], None]) -> None:
-        """``on_sent`` is called with the messages that the broker has accepted."""
+    def __init__(
+        self, publisher: Callable[[], Publisher], on_sent: Callable[[Sequence[Sent]], None], probed: str = "celery"
+    ) -> None:
+        """``on_sent`` is called with the messages that the broker has accepted. ``probed``: see :meth:`is_answered`."""
         self._publisher = publisher
+        self._probed = probed
         self._on_sent = on_sent
         self.backlog = Backlog()
         self._together: ContextVar[list[Collected] | None] = ContextVar("beatd_publishing_together", default=None)
@@ -170,6 +173,16 @@ class Outgoing:
             _after_publish(message, route)
         self._on_sent(published)
         return refused
+
+    def is_answered(self) -> bool:
+        """True if the broker answers: where a message cannot be published all the same, the message is the reason."""
+        try:
+            self._publisher().depth(self._probed)
+        except BrokerRefused:
+            return True
+        except BrokerError:
+            return False
+        return True
 
     def _left_to_worker(self, batch: Sequence[Collected]) -> bool:
         """Leave messages of a coroutine to its worker, as the event loop must not wait for the broker; True if done."""

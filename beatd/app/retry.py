@@ -23,7 +23,8 @@ def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - o
     """Wrap ``task.run`` if ``options`` (or the task's class) set ``autoretry_for``.
 
     The back-off is ``retry_backoff * 2**retries`` seconds, at most ``retry_backoff_max``, with full jitter unless
-    ``retry_jitter`` is false; ``retry_kwargs`` are passed on to ``task.retry``. Source: ``celery/app/autoretry.py``.
+    ``retry_jitter`` is false; a ``retry_backoff`` below 1 counts as 1. ``task.retry`` gets ``retry_kwargs``.
+    Source: ``celery/app/autoretry.py``.
     """
 
     def option(name: str, default: Any) -> Any:
@@ -34,7 +35,8 @@ def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - o
         return
     excluded = tuple(option("dont_autoretry_for", ()))
     settings = dict(option("retry_kwargs", {}))
-    factor = int(option("retry_backoff", False))
+    backoff = float(option("retry_backoff", False))
+    factor = int(max(1.0, backoff)) if backoff else 0
     longest = int(option("retry_backoff_max", 600))
     jitter = bool(option("retry_jitter", True))
     run = task.run

@@ -229,7 +229,8 @@ def run_eagerly(
         outcome = run_task(task, context)
         if outcome.state != RETRY:
             break
-        again = outcome.value.signature
+        if (again := getattr(outcome.value, "signature", None)) is None:
+            break  # raised by hand: there is no next attempt
         args, kwargs, retries = again.args, again.kwargs, retries + 1
     _call_back(task, context, outcome)
     if throw if throw is not None else task.app.conf.task_eager_propagates:

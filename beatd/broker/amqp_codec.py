@@ -91,7 +91,7 @@ class Stream:
             self._parts, self._fault = [], ""
             try:
                 self._properties = _read_properties(data, at + 14, flags)
-            except (UnicodeDecodeError, LookupError, struct.error, ValueError, RecursionError) as error:
+            except (ArithmeticError, LookupError, struct.error, ValueError, RecursionError) as error:
                 self._properties, self._fault = {}, f"its properties cannot be read: {error}"
         elif kind == 3:
             self._parts.append(data[at:end])
@@ -156,6 +156,7 @@ def _read_table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
             at = after + 1
         else:
             found[name], at = _READERS[kind](data, after + 1)
+    _check_end(at, end)
     return found, end
 
 
@@ -166,7 +167,14 @@ def _read_array(data: bytes, at: int) -> tuple[list[Any], int]:
     while at < end:
         value, at = _READERS[data[at]](data, at + 1)
         found.append(value)
+    _check_end(at, end)
     return found, end
+
+
+def _check_end(at: int, end: int) -> None:
+    """Raise ValueError if what is in a table or an array goes on behind its end: it would be read again and again."""
+    if at != end:
+        raise ValueError("a table does not end where it says")
 
 
 def _read_text(data: bytes, at: int) -> tuple[str, int]:
@@ -193,9 +201,13 @@ def _read_decimal(data: bytes, at: int) -> tuple[float, int]:
     return value / 10 ** data[at], at + 5
 
 
-def _read_moment(data: bytes, at: int) -> tuple[str, int]:
+def _read_moment(data: bytes, at: int) -> tuple[str | int, int]:
+    """Return a time as text; a number that is none, such as that of a time before 1970, unchanged."""
     seconds, end = _read_stamp(data, at)
-    return datetime.fromtimestamp(seconds, UTC).isoformat(), end
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(), end
+    except (ValueError, OverflowError, OSError):
+        return seconds, end
 
 
 _READERS: dict[int, Callable[[bytes, int], tuple[Any, int]]] = {

@@ -18,7 +18,7 @@ from typing import Any
 import kombu as _kombu
 from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from beatd.clock import Backoff, monotonic, sleep
 from beatd.exceptions import MessageError, StoreUnavailable
@@ -75,16 +75,27 @@ class RpcResults:
         with self._sending, self._translate_errors(self._stop_sending):
             producer = self._open_producer()
             for result in wanted:
-                producer.publish(
-                    result.document,
-                    exchange="",
-                    routing_key=result.reply_to,
-                    correlation_id=result.task_id,
-                    content_type=JSON,
-                    content_encoding="utf-8",
-                    delivery_mode=1,
-                    retry=False,
-                )
+                try:
+                    self._send(producer, result)
+                except ResponseError as error:
+                    if "WRONGTYPE" not in str(error):
+                        raise
+                    extra = {"event": "result_refused", "task_id": result.task_id}
+                    text = "Result of task %s is not sent: %s is no queue: %s"
+                    log.warning(text, result.task_id, result.reply_to, error, extra=extra)
+
+    @staticmethod
+    def _send(producer: Any, result: Stored) -> None:
+        producer.publish(
+            result.document,
+            exchange="",
+            routing_key=result.reply_to,
+            correlation_id=result.task_id,
+            content_type=JSON,
+            content_encoding="utf-8",
+            delivery_mode=1,
+            retry=False,
+        )
 
     def get(self, task_id: str) -> Meta | None:
         self._receive_all()

@@ -15,7 +15,7 @@ from typing import Any
 from beatd.clock import sleep
 from beatd.exceptions import StoreError, StoreRefused, StoreUnavailable, WrongUrl
 from beatd.states import PENDING
-from beatd.store.groups import Complete, GroupStore, Part
+from beatd.store.groups import Ends, GroupStore, Part
 from beatd.store.results import Meta, Stored, Watch, decode
 
 _BUNDLES = {
@@ -172,9 +172,9 @@ class CeleryGroups:
     def grow(self, group: str) -> None:  # noqa: ARG002
         raise StoreRefused("add_to_chord needs a result backend that counts, for example redis://localhost/1")
 
-    def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:  # noqa: ARG002
+    def end(self, parts: Sequence[Part], owner: str) -> Ends:  # noqa: ARG002
         """Count nothing."""
-        return []
+        return Ends([], [])
 
     def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
         """Count nothing."""

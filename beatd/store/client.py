@@ -300,6 +300,11 @@ _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLU
 """Error codes of a server that is not ready for now."""
 
 
+def is_of_foreign_type(error: object) -> bool:
+    """True for the refusal of one key that is of another type: it says nothing about other keys, and stays."""
+    return isinstance(error, StoreRefused) and "WRONGTYPE" in str(error)
+
+
 def slowest_place(client: redis.Redis) -> str:
     """Return the place of the server that took longest to answer: in a cluster, of one of its nodes."""
     return str(client.topology.slowest()) if isinstance(client, ClusterClient) else place_of(client)

@@ -8,6 +8,7 @@ a task decides for all.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,9 +17,11 @@ import redis
 from beatd.exceptions import ChordError, MessageError, StoreRefused
 from beatd.message import json_codec
 from beatd.states import FAILURE
-from beatd.store.client import is_cluster, translate_errors
+from beatd.store.client import is_cluster, is_of_foreign_type, translate_errors
 from beatd.store.result_document import exception_payload
 from beatd.store.script import Call, Script
+
+log = logging.getLogger("beatd.store")
 
 _CLAIM_S = 60
 """Time for which one worker alone may send the body of a chord."""
@@ -52,6 +55,21 @@ class Complete(NamedTuple):
     """Task id, state and result of each task, in the header's order."""
 
 
+class Claimed(NamedTuple):
+    """A header whose tasks have all ended, and whose body another worker is sending."""
+
+    part: Part
+    seconds: float
+    """Time after which that worker has done so, or has ended before."""
+
+
+class Ends(NamedTuple):
+    """Headers that are complete: those whose body is to be sent, and those of which others send it."""
+
+    complete: list[Complete]
+    claimed: list[Claimed]
+
+
 class GroupStore(Protocol):
     """Group state of a result backend."""
 
@@ -67,7 +85,7 @@ class GroupStore(Protocol):
     def grow(self, group: str) -> None:
         """One more task was added to a header that is running."""
 
-    def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:
+    def end(self, parts: Sequence[Part], owner: str) -> Ends:
         """Note the ends of tasks; returns the headers that are complete, see :meth:`Groups.end`."""
 
     def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
@@ -124,13 +142,23 @@ class Groups:
         with translate_errors(self._client):
             self._client.incr(self._key(group, ".t"))
 
-    def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:
-        """Note the ends of tasks. For each header in the answer the body must be sent, and then :meth:`sent` be told.
+    def end(self, parts: Sequence[Part], owner: str) -> Ends:
+        """Note the ends of tasks. For each complete header the body must be sent, and then :meth:`sent` be told.
 
-        Nobody else gets it meanwhile; the same ``owner`` gets it again when it asks again.
+        Nobody else gets it meanwhile; the same ``owner`` gets it again when it asks again. A header that another one
+        has got is to be asked for again: that worker may end before it has sent the body.
         """
-        answers = self._part.all([self._call(part, owner) for part in parts])
-        return [_complete(part, answer) for part, answer in zip(parts, answers, strict=True) if answer]
+        answers = list(zip(parts, self._part.each([self._call(part, owner) for part in parts]), strict=True))
+        for part, answer in answers:
+            if is_of_foreign_type(answer):
+                extra = {"event": "result_refused", "task_id": part.task_id}
+                log.error("Chord %s cannot be counted: %s", part.group, answer, extra=extra)
+            elif isinstance(answer, Exception):
+                raise answer
+        return Ends(
+            [_complete(part, answer) for part, answer in answers if isinstance(answer, list)],
+            [Claimed(part, max(0, answer) / 1000) for part, answer in answers if isinstance(answer, int)],
+        )
 
     def _call(self, part: Part, owner: str) -> Call:
         place = "+inf" if part.place is None else str(part.place)
@@ -174,7 +202,7 @@ class NoGroups:
     def grow(self, group: str) -> None:  # noqa: ARG002
         raise StoreRefused(self.reason)
 
-    def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:  # noqa: ARG002
+    def end(self, parts: Sequence[Part], owner: str) -> Ends:  # noqa: ARG002
         raise StoreRefused(self.reason)
 
     def sent(self, group: str, owner: str, *, failed: bool = False) -> None:  # noqa: ARG002

@@ -24,7 +24,7 @@ from beatd.exceptions import (
 )
 from beatd.message import json_codec
 from beatd.states import READY_STATES
-from beatd.store.client import connect, is_cluster, server_of, translate_errors
+from beatd.store.client import connect, is_cluster, is_of_foreign_type, server_of, translate_errors
 from beatd.store.groups import Groups, GroupStore, NoGroups
 from beatd.store.script import Script
 from beatd.url_keyprefix import result_prefix
@@ -148,11 +148,25 @@ class RedisResults:
 
     def store(self, results: Sequence[Stored]) -> None:
         if is_cluster(self._client):
-            calls = [([self._key(result.task_id)], [self._keep_s, result.document]) for result in results]
-            self._store.all(calls)
+            self._store_each(results)
         elif results:
             keys = [self._key(result.task_id) for result in results]
-            self._store(keys, [self._keep_s, *(result.document for result in results)])
+            try:
+                self._store(keys, [self._keep_s, *(result.document for result in results)])
+            except StoreRefused as error:
+                if not is_of_foreign_type(error):
+                    raise
+                self._store_each(results)
+
+    def _store_each(self, results: Sequence[Stored]) -> None:
+        """Store each by a call of its own; one whose key is of another type is logged and left out."""
+        calls = [([self._key(result.task_id)], [self._keep_s, result.document]) for result in results]
+        for result, answer in zip(results, self._store.each(calls), strict=True):
+            if is_of_foreign_type(answer):
+                extra = {"event": "result_refused", "task_id": result.task_id}
+                log.error("Result of task %s is not stored: %s", result.task_id, answer, extra=extra)
+            elif isinstance(answer, Exception):
+                raise answer
 
     def get(self, task_id: str) -> Meta | None:
         with translate_errors(self._client):

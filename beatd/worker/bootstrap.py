@@ -67,6 +67,8 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
 
     def stop(number: int, _frame: object) -> None:
         nonlocal last, restarts
+        if number == signal.SIGHUP and worker.shutdown.begun:
+            return  # a service manager may send it right after the signal to stop
         restarts = number == signal.SIGHUP
         now = monotonic()
         if now - last < _SAME_SIGNAL_S:
@@ -74,12 +76,14 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
         last = now
         cold, was = number in quits, worker.shutdown.phase
         phase = worker.shutdown.next(cold=cold)
-        if phase is not was:
-            _log_shutdown(phase, worker.shutdown.soft_s, signal.Signals(number).name)
-            signals.worker_shutting_down.send(
-                sender=worker.hostname, sig=signal.Signals(number).name, how=phase.value, exitcode=0
-            )
-        worker.stop(cold=cold)
+        try:
+            if phase is not was:
+                _log_shutdown(phase, worker.shutdown.soft_s, signal.Signals(number).name)
+                signals.worker_shutting_down.send(
+                    sender=worker.hostname, sig=signal.Signals(number).name, how=phase.value, exitcode=0
+                )
+        finally:  # a log line that the signal has interrupted makes this one fail
+            worker.stop(cold=cold)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from beatd.app.app import App
+from beatd.clock import Backoff
 from beatd.exceptions import BrokerError, StoreUnavailable
 from beatd.message.protocol import TaskMessage
 from beatd.states import FAILURE
@@ -25,7 +26,8 @@ Pending = tuple[Request | None, FollowUpMessage]
 
 _BATCH = 64
 _ATTEMPTS = 30
-"""Attempts at one batch. The worker's loop pauses between them and gets here only while its consumer is connected."""
+"""Attempts at one batch before a message in it is taken for the reason, if the broker answers. The worker's loop pauses
+between them."""
 
 
 class CallbacksPublisher:
@@ -46,6 +48,8 @@ class CallbacksPublisher:
         self.of_coroutines: list[FollowUpMessage] = []
         """Those of the pending messages that running coroutines have sent."""
         self._attempts = 0
+        self._backoff = Backoff(1.0, 1.0)
+        """Of its failures, for the levels of their records."""
 
     def publish(self, pending: list[Pending]) -> None:
         """Publish and remove the messages; raises while the broker is away, and keeps what it does not have."""
@@ -64,8 +68,12 @@ class CallbacksPublisher:
             refused = self._app.outgoing.offer(messages)
         except (BrokerError, StoreUnavailable) as error:
             self._attempts += 1
-            if self._attempts < _ATTEMPTS:
-                log.warning(
+            self._backoff.failed()
+            is_away = self._attempts >= _ATTEMPTS and not self._app.outgoing.is_answered()
+            if is_away or self._attempts < _ATTEMPTS:
+                self._attempts %= _ATTEMPTS
+                log.log(
+                    self._backoff.level,
                     "%d callbacks cannot be sent yet: %s",
                     len(batch),
                     error,
@@ -75,6 +83,7 @@ class CallbacksPublisher:
             self._attempts = 0
             return self._offer_singly(batch)
         self._attempts = 0
+        self._backoff.succeeded()
         return [(batch[number], reason) for number, reason in refused]
 
     def _offer_singly(self, batch: Sequence[Pending]) -> list[tuple[Pending, str]]:

@@ -29,7 +29,10 @@ from beatd.worker.messages import Delivery, FollowUpMessage
 log = logging.getLogger("beatd.worker.chords")
 
 _ATTEMPTS = 20
-"""Attempts to publish a body before the chord fails."""
+"""Attempts to publish a body before the chord fails, unless the broker is away."""
+_ASK_AGAIN_S = 5.0
+"""Pause before the question if another worker has sent the body of a chord."""
+_CLAIMED_MAX = 10_000
 
 
 class Chords:
@@ -39,6 +42,23 @@ class Chords:
         self._app = app
         self._owner = str(uuid.uuid4())
         self._attempts: dict[str, int] = {}
+        self._claimed: dict[str, tuple[Part, float]] = {}
+        """By chord: an end, and when (monotonic) to ask again if the worker that had its body to send has sent it."""
+
+    @property
+    def waits(self) -> bool:
+        """True while other workers have bodies to send of which this one has noted the last end."""
+        return bool(self._claimed)
+
+    def due(self) -> list[Part]:
+        """Return the ends to be noted again, as the worker that had the body to send may be gone."""
+        if not self._claimed:
+            return []
+        now = self._app.clock.monotonic()
+        due = {group: part for group, (part, at) in self._claimed.items() if at <= now}
+        for group in due:
+            del self._claimed[group]
+        return list(due.values())
 
     def note(self, parts: Sequence[Part]) -> None:
         """Count these ends; publish the bodies of the headers that are complete. Idempotent."""
@@ -48,8 +68,12 @@ class Chords:
             log.error("Chord %s cannot be counted: %s", parts[0].group, groups.reason, extra=extra)
             return
         while waiting:
-            complete = groups.end(waiting, self._owner)
-            waiting = [part for each in complete for part in self.finish(each)]
+            ends = groups.end(waiting, self._owner)
+            for part, seconds in ends.claimed[-_CLAIMED_MAX:]:
+                self._claimed[part.group] = part, self._app.clock.monotonic() + min(seconds, _ASK_AGAIN_S)
+            waiting = [part for each in ends.complete for part in self.finish(each)]
+        while len(self._claimed) > _CLAIMED_MAX:
+            del self._claimed[next(iter(self._claimed))]
 
     def finish(self, complete: Complete) -> list[Part]:
         """Publish the body, or fail it; returns the ends for outer chords."""
@@ -81,8 +105,9 @@ class Chords:
             if refused := self._app.outgoing.offer(collected):
                 return ChordError(f"the broker does not take the body's message: {refused[0].reason}")
         except (BrokerError, StoreUnavailable):
-            self._attempts[part.group] = self._attempts.get(part.group, 0) + 1
-            if self._attempts[part.group] < _ATTEMPTS:
+            attempts = self._attempts.get(part.group, 0) + 1
+            self._attempts[part.group] = attempts % _ATTEMPTS
+            if attempts < _ATTEMPTS or not self._app.outgoing.is_answered():
                 raise
             return ChordError("the broker does not take the body's message")
         except Exception as error:  # noqa: BLE001 - a signature of somebody else's making may be wrong in any way

@@ -40,6 +40,10 @@ class Delivery(NamedTuple):
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+"""Numbers go on in messages and records, which carry 64 bits at most."""
+_Place = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_Millis = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Headers(msgspec.Struct, frozen=True):
@@ -49,21 +53,21 @@ class Headers(msgspec.Struct, frozen=True):
     task: _Name
     eta: str | None = None
     expires: str | None = None
-    retries: Annotated[int, msgspec.Meta(ge=0)] = 0
+    retries: _Count = 0
     timelimit: tuple[_Seconds | None, _Seconds | None] | None = None
     ignore_result: bool | None = None
     root_id: str | None = None
     parent_id: str | None = None
     group: str | None = None
-    group_index: int | None = None
+    group_index: _Place | None = None
     shadow: str | None = None
     redelivered: bool | None = None
     entry: str | None = msgspec.field(name="beatd-entry", default=None)
     due_at: str | None = msgspec.field(name="beatd-due-at", default=None)
-    after_ms: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-after", default=None)
+    after_ms: _Millis | None = msgspec.field(name="beatd-after", default=None)
     """Of a run that the schedule sent: see :attr:`beatd.model.Run.after_ms`."""
     keep_result: bool | None = msgspec.field(name="beatd-keep-result", default=None)
-    deaths: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-deaths", default=None)
+    deaths: _Count | None = msgspec.field(name="beatd-deaths", default=None)
     """How often a process or worker died while it ran the message; None if the broker does not count."""
     received: bool = msgspec.field(name="beatd-received", default=False)
     """True if a worker has announced it before it parked it."""
@@ -217,6 +221,8 @@ class JobReport(msgspec.Struct, frozen=True, array_like=True):
 MALFORMED = "MALFORMED"
 MEANWHILE = "MEANWHILE"
 """A report of a job that goes on: ``results`` and ``follow_ups`` that leave before its end."""
+NO_JOB = 0
+"""The tag in a report of messages that code has sent which a job left running when it ended."""
 LOST = "LOST"
 KILLED = "KILLED"
 SKIPPED = "SKIPPED"

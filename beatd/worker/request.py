@@ -59,16 +59,16 @@ class Request:
 
     def job(self, *, watched: bool) -> Job:
         """Make the job for the pool. ``watched``: events need its start and its outcome."""
-        task = self.task
+        task, is_scheduled = self.task, self.headers.entry is not None
         return Job(
             self.delivery.tag,
             self.delivery.raw,
             self.delivery.queue,
-            announce=not task.acks_late or task.Request is not None or watched,
+            announce=not task.acks_late or task.Request is not None or watched or is_scheduled,
             soft_limit=self.soft_limit,
             hard_limit=self.hard_limit,
             describe=watched,
-            record=self.headers.entry is not None,
+            record=is_scheduled,
             document=self.keeps_result,
         )
 

@@ -69,12 +69,13 @@ class Settlement:
         self._reject: list[Delivery] = []
         self._ack: list[Delivery] = []
         self._publisher = CallbacksPublisher(app, self.fail, self._results.append)
+        self._chords = Chords(app)
         store = store_of(app)
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
             (self._results, store),
             (self._follow_ups, self._publisher.publish),
             (self._results, store),  # of tasks whose callbacks were refused
-            (self._parts, Chords(app).note),
+            (self._parts, self._chords.note),
             (self._outcomes.long_runs, lambda runs: finished.began(self._outcomes.marks(runs))),
             (self._outcomes.ended, finished.remember),
             (self._park, consumer.park),
@@ -87,11 +88,12 @@ class Settlement:
     @property
     def pending(self) -> bool:
         """True while something has not been sent."""
-        return any(items for items, _ in self._steps)
+        return self._chords.waits or any(items for items, _ in self._steps)
 
     def flush(self) -> None:
         """Take all steps. Raises while a server is away; the next call goes on with the step that failed."""
         self._outcomes.collect_long_runs()
+        self._parts += self._chords.due()
         for items, step in self._steps:
             if items:
                 try:
@@ -185,8 +187,7 @@ class Settlement:
         for reported, request in pairs:
             if reported.state == MEANWHILE:
                 self._results += reported.results
-                self._follow_ups += [(None, message) for message in reported.follow_ups]
-                self._publisher.of_coroutines += reported.follow_ups
+                self.send(reported.follow_ups)
                 continue
             if reported.state == STARTED:
                 self._settle_start(request)
@@ -198,6 +199,20 @@ class Settlement:
             effects.append(Ended(request, report))
             notify(request, report)
         return effects
+
+    def send(self, messages: Sequence[FollowUpMessage]) -> None:
+        """Publish messages of coroutines."""
+        self._follow_ups += [(None, message) for message in messages]
+        self._publisher.of_coroutines += messages
+
+    def drop_messages(self, messages: Sequence[FollowUpMessage]) -> None:
+        """Drop messages of a coroutine that was given up at its time limit."""
+        self._app.outgoing.backlog.leave(len(messages))
+        for message in messages:
+            lost = message.unpack().message
+            name = str(lost.headers["task"])
+            text = "A message for task %s[%s] is dropped: the task that has sent it was ended before"
+            log.warning(text, name, lost.id, extra={"event": "message_dropped", "task": name, "task_id": lost.id})
 
     def _settle_start(self, request: Request) -> None:
         self._outcomes.begin(request)

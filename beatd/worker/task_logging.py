@@ -45,6 +45,10 @@ class CeleryFormatter(logging.Formatter):
         return "\n  ".join([line, *map(_indented, trace)])
 
 
+_LINE_MAX = 8_192
+"""Characters of a line without an end after which it is logged: a task may write points for days."""
+
+
 def _indented(text: str) -> str:
     """Return the text with escaped control characters, further lines indented."""
     return text if text.isprintable() else "\n  ".join(map(printable, text.split("\n")))
@@ -141,6 +145,8 @@ class Redirected:
         self._mine.begun = rest
         for line in lines:
             self._log(line)
+        if len(rest) > _LINE_MAX:
+            self.flush()
         return len(text)
 
     def flush(self) -> None:

@@ -6,6 +6,7 @@ event. All network calls of the worker are made here, in batches.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from beatd.worker.consumers import Consumer
 from beatd.worker.control.panel import WorkerHandles
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.effects import Effect, Ended, Revoked, Started
-from beatd.worker.messages import JobReport, is_end
+from beatd.worker.messages import NO_JOB, JobReport, is_end
 from beatd.worker.metrics import WorkerMetrics, WorkerState
 from beatd.worker.poller import Poller
 from beatd.worker.pools.autoscale import Autoscaled
@@ -77,6 +78,8 @@ class Worker:
             soft_on_idle=settings.soft_shutdown_on_idle,
         )
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        self._tended = False
+        """True if the broker answered in this turn."""
         self._remote = remote
         self._metrics = metrics or WorkerMetrics()
         self._metrics.attach(WorkerState(pool, consumer, self._requests, self.shutdown))
@@ -133,7 +136,9 @@ class Worker:
         reports = self._pool.collect()
         self._settle(reports)
         limit_in = self._hard_limits.enforce(self._app.clock.monotonic())
+        self._tended = False
         self._consumer.tend()
+        self._tended = True
         self._withdraw(self._consumer.lost())
         self._settlement.flush()
         room = 0 if self.shutdown.begun else self._pool.room()
@@ -172,10 +177,17 @@ class Worker:
                     "since": self._backoff.since,
                 },
             )
+            self._beat()
             self._back_off(pause)
             return
         files = [*self._consumer.files(), *self._pool.files(), *self._remote.files(), *self._metrics.files()]
         self._poller.until(pause, files, self._pool.unsent())
+
+    def _beat(self) -> None:
+        """Send the heartbeat after a turn in which another server than the broker has kept the worker waiting."""
+        if self._tended and self._consumer.idle_for() <= 0:
+            with contextlib.suppress(StoreError, BrokerError):  # the next turn finds it away
+                self._consumer.beat()
 
     def _back_off(self, seconds: float) -> None:
         """Pause, but answer remote control; a shutdown ends the pause."""
@@ -201,6 +213,8 @@ class Worker:
             return math.inf
         if due := self._admission.due():
             self._start(self._without_revoked(due))
+            if not self._pool.files():
+                return 0.0  # the pool runs them in the next turn
         return self._admission.due_in()
 
     def _without_revoked(self, requests: list[Request]) -> list[Request]:
@@ -221,12 +235,15 @@ class Worker:
     def _settle(self, reports: Iterable[JobReport]) -> None:
         pairs = []
         for report in reports:
+            if report.tag == NO_JOB:
+                self._settlement.send(report.follow_ups)
+                continue
             ended = is_end(report)
             request = self._requests.pop(report.tag, None) if ended else self._requests.get(report.tag)
             if request is not None:
                 pairs.append((report, request))
-            elif not ended:  # what a coroutine has sent that was given up
-                self._app.outgoing.backlog.leave(len(report.follow_ups))
+            elif report.follow_ups and not ended:
+                self._settlement.drop_messages(report.follow_ups)
         if pairs:
             self._apply(self._settlement.settle_reports(pairs))
 
@@ -291,22 +308,26 @@ class Worker:
         self._metrics.works()
         signals.worker_ready.send(sender=self)
 
+    def _settle_last(self) -> None:
+        """Settle what has ended, and give back what has not."""
+        self._settle(self._pool.collect())
+        unfinished = list(self._requests.values())
+        self._admission.leave(unfinished)
+        self._settlement.leave(unfinished)
+        self._settlement.flush()
+
     def _shut_down(self) -> None:
         signals.worker_shutdown.send(sender=self)
         self._pool.stop(_POOL_STOP_S if self.shutdown.phase is not Phase.COLD else 0.0)
-        try:
-            self._settle(self._pool.collect())
-            unfinished = list(self._requests.values())
-            self._admission.leave(unfinished)
-            self._settlement.leave(unfinished)
-            self._settlement.flush()
-            self._consumer.stop()
-        except (StoreError, BrokerError) as error:
-            log.warning(
-                "The last results and acknowledgements were not sent, other workers run their messages again: %s",
-                error,
-                extra={"event": "worker_stop_failed"},
-            )
+        for step in (self._settle_last, self._consumer.stop):  # messages go back although results cannot be stored
+            try:
+                step()
+            except (StoreError, BrokerError) as error:
+                log.warning(
+                    "The last results and acknowledgements were not sent, other workers run their messages again: %s",
+                    error,
+                    extra={"event": "worker_stop_failed"},
+                )
         self._remote.stop()
         self._metrics.stop()
         self._app.close()

@@ -16,8 +16,9 @@
 -- ARGV[7]  size of the header in the message; empty if it is not there. Clients of Celery 4 write no KEYS[3]
 -- ARGV[8]  type of a KEYS[1] that is begun here: zset, list, or empty: a list for chords of Celery 4's clients
 --
--- Returns false while tasks are missing, and when the body was sent or another worker sends it; else the shape (or
--- false), the members of KEYS[4] if KEYS[1] is a list, and the return values of all tasks, in the order of KEYS[1].
+-- Returns false while tasks are missing, and when the body was sent; the ms for which another worker has it to send,
+-- and after which it is to be asked for again; else the shape (or false), the members of KEYS[4] if KEYS[1] is a list,
+-- and the return values of all tasks, in the order of KEYS[1].
 -- After the body was sent, this is a repeated report, or the first part of another run under the same ids: Celery's
 -- client announces that run just before it sends its last task. So it is kept for a while, and completes nothing.
 local is_done = redis.call('GET', KEYS[6]) == 'done'
@@ -49,7 +50,7 @@ if redis.call(kind == 'list' and 'LLEN' or 'ZCARD', KEYS[1]) ~= wanted then
 end
 local owner = redis.call('GET', KEYS[6])
 if owner and owner ~= ARGV[5] then
-  return false
+  return redis.call('PTTL', KEYS[6])
 end
 redis.call('SET', KEYS[6], ARGV[5], 'EX', ARGV[6])
 local answer = redis.call(kind == 'list' and 'LRANGE' or 'ZRANGE', KEYS[1], 0, -1)

@@ -34,18 +34,21 @@ class DeathCounter:
         self._keys = keys
         self._own: dict[str, int] = {}
 
-    def add(self, name: str, by: int) -> int:
-        """Add to the count of a message; returns the count."""
+    def add(self, names: Sequence[str], by: int) -> list[int]:
+        """Add to the counts of messages, in one call of the store; returns the counts. Raises StoreError."""
         if self._client is None:
-            if len(self._own) >= _REMEMBERED:
-                del self._own[next(iter(self._own))]
-            self._own[name] = self._own.get(name, 0) + by
-            return self._own[name]
-        key = self._keys.deaths(name)
+            return [self._add_own(name, by) for name in names]
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.incrby(key, by)
-            pipeline.expire(key, _KEPT_S)
-            return int(pipeline.execute()[0])
+            for name in names:
+                pipeline.incrby(self._keys.deaths(name), by)
+                pipeline.expire(self._keys.deaths(name), _KEPT_S)
+            return [int(count) for count in pipeline.execute()[::2]]
+
+    def _add_own(self, name: str, by: int) -> int:
+        if len(self._own) >= _REMEMBERED and name not in self._own:
+            del self._own[next(iter(self._own))]
+        self._own[name] = self._own.get(name, 0) + by
+        return self._own[name]
 
 
 class PoisonDetector:
@@ -60,12 +63,14 @@ class PoisonDetector:
 
     def sift(self, requests: Sequence[Request]) -> tuple[list[Request], list[Request], list[Request]]:
         """Split requests into those to run, to park for :data:`QUARANTINE_MS`, and to bury. Raises StoreError."""
+        counts, alone = self._count(requests), self._alone
         run: list[Request] = []
         later: list[Request] = []
         killers: list[Request] = []
         for request in requests:
-            deaths = self._deaths_of(request) if request.headers.redelivered else 0
+            deaths = counts.get(request.delivery.tag, 0)
             if deaths >= MAX_DEATHS:
+                self._counted.pop(request.delivery.tag, None)
                 killers.append(request)
             elif deaths < _ALONE_FROM:
                 run.append(request)
@@ -80,8 +85,14 @@ class PoisonDetector:
                 )
                 run.append(request)
             else:
-                self.forgive(request)
                 later.append(request)
+        try:
+            self._forgive(later)
+        except StoreError:  # the caller returns all of them: none runs alone
+            self._alone = alone
+            for request in requests:
+                self._counted.pop(request.delivery.tag, None)
+            raise
         return run, later, killers
 
     def ended(self, tag: int) -> None:
@@ -92,17 +103,28 @@ class PoisonDetector:
 
     def forgive(self, request: Request) -> None:
         """Take back the count of a request that a living worker returns."""
-        name = self._counted.pop(request.delivery.tag, None)
-        if name is not None:
-            self._deaths.add(name, -1)
+        self._forgive([request])
 
-    def _deaths_of(self, request: Request) -> int:
-        headers = request.headers
-        if headers.deaths is not None:
-            return headers.deaths
-        name = f"{headers.id}:{headers.retries}"
-        self._counted[request.delivery.tag] = name
-        return self._deaths.add(name, 1)
+    def _forgive(self, requests: Sequence[Request]) -> None:
+        names = [name for one in requests if (name := self._counted.pop(one.delivery.tag, None)) is not None]
+        if names:
+            self._deaths.add(names, -1)
+
+    def _count(self, requests: Sequence[Request]) -> dict[int, int]:
+        """Return the deaths of redelivered requests by tag; the broker's own deliveries are counted here."""
+        deaths: dict[int, int] = {}
+        names: dict[int, str] = {}
+        for one in requests:
+            if not one.headers.redelivered:
+                continue
+            if one.headers.deaths is not None:
+                deaths[one.delivery.tag] = one.headers.deaths
+            else:
+                names[one.delivery.tag] = f"{one.headers.id}:{one.headers.retries}"
+        if names:
+            deaths |= zip(names, self._deaths.add(list(names.values()), 1), strict=True)
+            self._counted |= names
+        return deaths
 
 
 def try_forgive(poison: PoisonDetector, requests: Sequence[Request]) -> None:

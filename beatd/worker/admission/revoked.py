@@ -29,6 +29,11 @@ class Revoked:
             self._ids[task_id] = now_ms
         self.tidy(now_ms)
 
+    def load(self, revoked: Iterable[tuple[str, int]], now_ms: int) -> None:
+        """Add task ids, each with the time of its revocation (ms)."""
+        self._ids.update(revoked)
+        self.tidy(now_ms)
+
     def add_stamps(self, stamps: Mapping[str, Iterable[str]]) -> None:
         """Revoke all tasks with one of these stamps: header → values."""
         for header, values in stamps.items():
@@ -53,7 +58,8 @@ class Revoked:
         names, values = request.headers.stamped_headers, request.headers.stamps
         if not isinstance(names, list) or not isinstance(values, dict):
             return False
-        return any(_texts(values.get(name)) & set(stamps[name]) for name in names if name in stamps)
+        known = [name for name in names if isinstance(name, str) and name in stamps]
+        return any(_texts(values.get(name)) & set(stamps[name]) for name in known)
 
     def ids(self) -> list[str]:
         """Return the revoked ids, the oldest first."""
@@ -109,7 +115,10 @@ class RevokedSync:
         if not self._store.there:
             return
         self._unsaved.update(dict.fromkeys(ids[-LIMIT:]))
-        self._save()
+        while len(self._unsaved) > LIMIT:
+            del self._unsaved[next(iter(self._unsaved))]
+        if not self._backoff.attempts:  # else with the next refresh: the worker waits no more for a store that is away
+            self._save()
 
     def tend(self) -> float:
         """Refresh when it is time; returns the seconds until the next call."""
@@ -129,9 +138,7 @@ class RevokedSync:
         since = now - KEPT_MS if self._seen_ms is None else self._seen_ms - _OVERLAP_MS
         try:
             known = set(self._revoked.ids())
-            for task_id, revoked_ms in self._store.since(since):
-                if task_id not in known:
-                    self._revoked.add((task_id,), revoked_ms)
+            self._revoked.load([one for one in self._store.since(since) if one[0] not in known], now)
             self._seen_ms = now
             self._due = self._clock.monotonic() + _REFRESH_S
             self._backoff.succeeded()

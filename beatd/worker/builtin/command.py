@@ -257,6 +257,9 @@ def command(
             except (SoftTimeLimitExceeded, SystemExit, KeyboardInterrupt):
                 _end_group(process, kill_after)
                 raise
+            except BaseException:  # the hard limit or a cold shutdown, in the solo pool: there is no time left
+                _kill_group(process)
+                raise
     if check and code not in accepted:
         raise CommandFailed(f"{words[0]} ended with {_code(code)}.{_quoted(output)}")
     text, truncated = output.end()
@@ -306,14 +309,19 @@ def _start(words: list[str], options: dict[str, Any]) -> subprocess.Popen[bytes]
         raise CommandFailed(f"cannot run {words[0]}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _end_group(process: subprocess.Popen[bytes], kill_after: float) -> None:
-    for number, wait in ((signal.SIGTERM, kill_after), (signal.SIGKILL, None)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(wait)
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # members of the group that outlived the program
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _end_group(process: subprocess.Popen[bytes], kill_after: float) -> None:
+    try:
+        with contextlib.suppress(ProcessLookupError, PermissionError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(kill_after)
+    finally:  # also members of the group that outlived the program, and when a hard limit ends the wait
+        _kill_group(process)
 
 
 def _code(code: int) -> str:

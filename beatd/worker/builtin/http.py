@@ -121,8 +121,8 @@ def http(
     are followed, or so many, or not; credentials stay with the host that they were for. Raises :class:`HttpFailed`.
     """
     _check(timeout=timeout, retries=retries, backoff=backoff)
-    pause = float(backoff)
-    for attempt in range(min(int(retries), RETRIES_MAX) + 1):
+    pause, retries = float(backoff), min(int(retries), RETRIES_MAX)
+    for attempt in range(retries + 1):
         request = _request(url, method, headers, body, json)
         found = _attempt(redirects, request, timeout)
         failure = found if isinstance(found, _Failure) else _unexpected(found, request, expect, expect_json)
@@ -235,7 +235,7 @@ def _difference(wanted: Any, found: Any, path: str) -> str | None:
 
 def _retry_after(answer: Answer) -> float | None:
     text = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
 def _name(request: urllib.request.Request) -> str:

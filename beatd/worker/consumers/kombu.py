@@ -76,6 +76,8 @@ _POLL_S = 0.02
 """Time for which the thread reads before it sends acknowledgements."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _PREFETCH = 256
+"""Messages ahead of those that wait here for their time."""
+_UNSETTLED_MAX = 65_000
 _MISSED_MAX = 10_000
 _CONNECT_S = 5.0
 _START_WITHIN_S = 10.0
@@ -111,6 +113,7 @@ class KombuConsumer:
         self._missed: dict[Identity, str] = {}
         """Commands for messages of earlier connections."""
         self._tag = 0
+        self._prefetch = _PREFETCH
         self._generation = 0
         self._connected = threading.Event()
         self._is_serving = False
@@ -205,23 +208,29 @@ class KombuConsumer:
         while not self._stopping.is_set():
             try:
                 self._serve()
-            except self._errors as error:
+            except Exception as error:  # transports raise anything for what they cannot read
                 self._error = error
                 pause = self._backoff.failed()
-                log.log(
-                    self._backoff.level,
-                    "Broker %s away%s, trying again in %ss: %s",
-                    self.place,
-                    self._backoff.since_text,
-                    pause,
-                    error,
-                    extra={
-                        "event": "worker_reconnecting",
-                        "attempt": self._backoff.attempts,
-                        "since": self._backoff.since,
-                    },
-                )
+                if isinstance(error, self._errors):
+                    self._say_away(error, pause)
+                else:
+                    log.exception("Broker %s: consuming failed", self.place, extra={"event": "consumer_failed"})
                 self._stopping.wait(pause)
+
+    def _say_away(self, error: Exception, pause: float) -> None:
+        log.log(
+            self._backoff.level,
+            "Broker %s away%s, trying again in %ss: %s",
+            self.place,
+            self._backoff.since_text,
+            pause,
+            error,
+            extra={
+                "event": "worker_reconnecting",
+                "attempt": self._backoff.attempts,
+                "since": self._backoff.since,
+            },
+        )
 
     def _serve(self) -> None:
         """Serve one connection until it breaks; its unsettled messages come again with the next one."""
@@ -235,7 +244,7 @@ class KombuConsumer:
                 queues,
                 on_message=self._on_message,
                 on_decode_error=lambda message, _error: self._on_message(message),
-                prefetch_count=_PREFETCH,
+                prefetch_count=self._prefetch,
             )
             with consumer:
                 self._connected.set()
@@ -251,9 +260,17 @@ class KombuConsumer:
         while not self._stopping.is_set():
             self._drain(connection)
             self._run_commands(consumer)
+            self._make_room(consumer)
             if connection.transport.supports_heartbeats:
                 connection.heartbeat_check()
         self._finish(consumer)
+
+    def _make_room(self, consumer: Any) -> None:
+        """Take more messages ahead by those that wait here for their time: they must not keep others from coming."""
+        wanted = min(_UNSETTLED_MAX, self._aside.unsettled() + _PREFETCH)
+        if wanted >= self._prefetch + _PREFETCH // 2:
+            consumer.qos(prefetch_count=wanted)
+            self._prefetch = wanted
 
     def _queue(self, name: str) -> Any:
         return task_queue(name, self._arguments(name))
@@ -265,7 +282,7 @@ class KombuConsumer:
                 connection.drain_events(timeout=_POLL_S)
 
     def _on_message(self, message: Any) -> None:
-        if message.delivery_info.get("redelivered") and self._reunite(message):
+        if (message.delivery_info or {}).get("redelivered") and self._reunite(message):
             return
         self._tag += 1
         self._held[self._tag] = (self._generation, message)
@@ -339,5 +356,5 @@ def _transport_errors(url: str) -> tuple[type[BaseException], ...]:
 
 def _identity(message: Any) -> Identity:
     """Return the identity of a message, equal for its redelivery."""
-    headers = message.headers or {}
+    headers = message.headers if isinstance(message.headers, dict) else {}
     return str(headers.get("id")), str(headers.get("retries"))

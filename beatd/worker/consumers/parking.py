@@ -48,6 +48,9 @@ class Parking(Protocol):
     def tend(self) -> list[Delivery]:
         """Release the messages that are due; returns those that this worker holds."""
 
+    def unsettled(self) -> int:
+        """Return the number of parked messages that the broker has not been told of."""
+
     def idle_for(self) -> float:
         """Return the seconds until :meth:`tend` is due."""
 
@@ -80,6 +83,9 @@ class MemoryParking:
         while self._parked and self._parked[0][0] <= self._clock.now_ms():
             due.append(heapq.heappop(self._parked)[2])
         return due
+
+    def unsettled(self) -> int:
+        return len(self._parked)
 
     def idle_for(self) -> float:
         return max(0.0, (self._parked[0][0] - self._clock.now_ms()) / 1000) if self._parked else math.inf
@@ -129,6 +135,9 @@ class StoreParking:
                 self._publish(found)
             self._due = now if len(found) == _BATCH else min(next_due or self._due, self._due)
         return []
+
+    def unsettled(self) -> int:
+        return 0
 
     def idle_for(self) -> float:
         return max(0.0, (self._due - self._clock.now_ms()) / 1000)

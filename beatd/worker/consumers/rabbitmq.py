@@ -32,11 +32,12 @@ Identity = tuple[str, str, str]
 
 
 class _Message(NamedTuple):
-    """The connection of a message, its delivery tag there, and its identity."""
+    """The connection of a message, its delivery tag there, its identity, and the number of the consumers it came to."""
 
     line: ConsumerConnection | None
     number: int
     identity: Identity
+    consumers: int
 
 
 class UnackedMessages:
@@ -52,6 +53,9 @@ class UnackedMessages:
         """Acknowledged on the connection before, or between two connections."""
         self._believed_until = math.inf
         self._tag = 0
+        self._consumers = 0
+        self.recent = 0
+        """Number of messages that count in the prefetch of the present consumers."""
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -63,8 +67,17 @@ class UnackedMessages:
         if content.redelivered and identity[0] and self._reunite(line, content, identity):
             return None
         self._tag += 1
-        self._messages[self._tag] = _Message(line, content.tag, identity)
+        self._add(self._tag, line, content, identity)
         return self._tag
+
+    def renew(self) -> None:
+        """Handle new consumers: the messages that came before do not count in their prefetch."""
+        self._consumers += 1
+        self.recent = 0
+
+    def _add(self, tag: int, line: ConsumerConnection, content: Content, identity: Identity) -> None:
+        self._messages[tag] = _Message(line, content.tag, identity, self._consumers)
+        self.recent += 1
 
     def note_done(self, deliveries: Sequence[Delivery]) -> None:
         """Remember messages that have run or begun: their redelivery does not run."""
@@ -81,6 +94,7 @@ class UnackedMessages:
             message = self._messages.pop(one.tag, None)
             if message is None:
                 continue
+            self.recent -= message.consumers == self._consumers
             if line is not None and message.line is line:
                 numbers.append(message.number)
             elif message.identity in self._acked:
@@ -93,6 +107,7 @@ class UnackedMessages:
 
     def break_off(self, not_begun: Sequence[Delivery]) -> None:
         """Handle a broken connection: messages that have not begun come again as new ones."""
+        self.renew()
         for one in not_begun:
             self._messages.pop(one.tag, None)
         self._messages = {tag: message._replace(line=None) for tag, message in self._messages.items()}
@@ -112,13 +127,15 @@ class UnackedMessages:
         tag = self._orphans.pop(identity, None)
         if tag is None or self._messages.pop(tag, None) is None:
             return False
-        self._messages[tag] = _Message(line, content.tag, identity)  # at the end: the numbers in it only grow
+        self._add(tag, line, content, identity)  # at the end: the numbers in it only grow
         return True
 
 
 log = logging.getLogger("beatd.worker.consumers.amqp")
 
 _PREFETCH_MAX = 1_024
+_UNSETTLED_MAX = 65_000
+"""Messages that wait here for their time."""
 _UNWANTED_S = 2.0
 """Messages that the pool has not taken for this time are requeued, for idle workers."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
@@ -173,7 +190,7 @@ class AmqpConsumer:
         if name in self._queues:
             self._queues.remove(name)
             if self._line is not None and self._prefetch:
-                self._line.consume(self._queues, self._prefetch)
+                self._consume(self._line, self._prefetch)
             unwanted = [delivery for _, delivery in self._ready if delivery.queue == name]
             self._ready = deque(one for one in self._ready if one[1].queue != name)
             self.give_back(unwanted)
@@ -281,7 +298,12 @@ class AmqpConsumer:
         self._backoff.succeeded()
         self._held.begin()
         if self._prefetch:
-            self._line.consume(self._queues, self._prefetch)
+            self._consume(self._line, self._prefetch)
+
+    def _consume(self, line: ConsumerConnection, prefetch: int) -> None:
+        self._prefetch = prefetch
+        self._held.renew()
+        line.consume(self._queues, prefetch)
 
     def _away(self, error: BrokerError, pause: float) -> None:
         extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts, "since": self._backoff.since}
@@ -336,18 +358,18 @@ class AmqpConsumer:
     def _adapt(self, line: ConsumerConnection, at_most: int) -> None:
         """Set the prefetch to the work of a moment: many short tasks, but only the running long ones."""
         self._least = self._least or at_most
-        wanted = at_most + len(self._held) - len(self._ready)
+        busy = max(0, self._held.recent - len(self._ready))
+        wanted = at_most + busy
         prefetch = wanted if wanted <= self._least else 1 << (2 * wanted - 1).bit_length()
         prefetch = max(1, min(_PREFETCH_MAX, prefetch))
-        if prefetch > self._prefetch:
-            self._prefetch = prefetch
-            line.consume(self._queues, prefetch)
+        is_used_up = busy >= self._prefetch and 0 < self._aside.unsettled() < _UNSETTLED_MAX
+        if prefetch > self._prefetch or is_used_up:  # by messages that wait here for their time: new consumers get more
+            self._consume(line, max(prefetch, self._prefetch))
             self._say()
 
     def _return_unwanted(self, line: ConsumerConnection) -> None:
         """Requeue messages that wait too long: other workers may be idle."""
-        self._prefetch = max(1, self._least)
-        line.consume(self._queues, self._prefetch)
+        self._consume(line, max(1, self._least))
         log.debug("Gave back %d messages", len(self._ready), extra={"event": "prefetched_returned"})
         unwanted = [delivery for _, delivery in self._ready]
         self._ready.clear()

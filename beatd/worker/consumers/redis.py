@@ -53,6 +53,8 @@ class QueueWatcher:
             if key not in keys:
                 del self._waiting[file]
                 self._drop(connection)
+        for key in [key for key in self._idle if key not in keys]:
+            self._drop(self._idle.pop(key))
 
     def listen(self) -> None:
         """Start a blocking call for each list without one."""
@@ -137,7 +139,10 @@ class RedisConsumer:
         self._id = f"{name}:{uuid.uuid4().hex[:8]}"
         self._unacked = keys.worker(self._id, "unacked")
         self._queues = list(queues)
-        self._sources: list[str] = []
+        self._sources: list[tuple[str, ...]] = []
+        """The lists of all queues, by priority."""
+        self._first = 0
+        """The place of the queue whose lists come first in their priority."""
         self._doorbell = QueueWatcher(self._client)
         self._listen_to_queues()
         self.place = place_of(self._client)
@@ -168,8 +173,14 @@ class RedisConsumer:
 
     def _listen_to_queues(self) -> None:
         """Order the lists of all queues by priority, as kombu does."""
-        self._sources = [key for step in zip(*map(self._names.queues, self._queues), strict=True) for key in step]
-        self._doorbell.change(self._sources)
+        self._sources = list(zip(*map(self._names.queues, self._queues), strict=True))
+        self._doorbell.change([key for step in self._sources for key in step])
+
+    def _lists(self) -> list[str]:
+        """Return all lists in the order in which they are asked. Queues take turns: none starves another."""
+        first = self._first % len(self._queues)
+        self._first = first + 1
+        return [key for step in self._sources for key in (*step[first:], *step[:first])]
 
     def start(self, stopping: Callable[[], bool] = never) -> None:  # noqa: ARG002 - bounded by its timeout
         bind(self._client, self._bindings, self._names)
@@ -181,7 +192,7 @@ class RedisConsumer:
             return self._recover()
         if not self._sources:
             return []
-        keys = [self._unacked, self._shared.workers, self._shared.tag, *self._sources]
+        keys = [self._unacked, self._shared.workers, self._shared.tag, *self._lists()]
         self._uncertain = True  # until there is an answer: the server may have moved messages anyway
         found = self._take(keys, [at_most, self._id, self._last_tag])
         self._uncertain = False

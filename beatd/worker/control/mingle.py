@@ -9,7 +9,7 @@ import logging
 import uuid
 from typing import Any
 
-from beatd.broker.bus import Bus, BusMessage, LamportClock, Names, addressed, command_body, wait_for
+from beatd.broker.bus import Bus, BusMessage, LamportClock, Names, addressed, command_body
 from beatd.clock import monotonic
 from beatd.exceptions import BrokerError
 from beatd.worker.admission.revoked import RevokedSync
@@ -19,7 +19,7 @@ log = logging.getLogger("beatd.worker.control.mingling")
 
 _LISTEN_S = 2.0
 """Time for which answers are accepted."""
-_WAIT_S = 0.5
+FIRST_ANSWER_S = 0.5
 """Time that the worker waits for the first answer if there is no state store with revoked ids."""
 
 
@@ -36,8 +36,8 @@ class Mingle:
         self._of_own_name = 0
         """Answers of workers with the name of this one; it gives one itself."""
 
-    def start(self, *, wait: bool) -> None:
-        """Send the request; with ``wait`` read answers for a moment."""
+    def start(self) -> None:
+        """Send the request."""
         self._over_at = monotonic() + _LISTEN_S
         oid = str(uuid.uuid4())
         hello = command_body("hello", {"from_node": self._hostname, "revoked": self._sharing.ids()})
@@ -50,10 +50,6 @@ class Mingle:
         except BrokerError as error:
             log.debug("No mingling: %s", error, extra={"event": "mingle_failed"})
             self.stop()
-            return
-        if wait:
-            wait_for(self.files(), _WAIT_S)
-            self.turn()
 
     def turn(self) -> bool:
         """Read answers; false after the last one."""

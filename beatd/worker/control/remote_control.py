@@ -8,18 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from beatd.app.app import App
-from beatd.broker.bus import Bus, LamportClock, Names
+from beatd.broker.bus import Bus, LamportClock, Names, wait_for
 from beatd.clock import Backoff
 from beatd.exceptions import BrokerError
 from beatd.store.worker_state import RevokedStore
 from beatd.worker.admission.revoked import Revoked, RevokedSync
-from beatd.worker.control.mingle import Mingle
+from beatd.worker.control.mingle import FIRST_ANSWER_S, Mingle
 from beatd.worker.control.node import Node
 from beatd.worker.control.panel import WorkerHandles, WorkerView
 from beatd.worker.control.revoked_states import RevokedStates
 from beatd.worker.effects import Effect, Ended, Started
 from beatd.worker.events import EventStream, Heartbeat, TaskEvents
 from beatd.worker.messages import MALFORMED
+from beatd.worker.request import Request
 from beatd.worker.settings import WorkerSettings
 
 log = logging.getLogger("beatd.worker.control.remote")
@@ -27,6 +28,8 @@ log = logging.getLogger("beatd.worker.control.remote")
 _COMMANDS_A_TURN = 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _TEND_S = 5.0
+_NAMES_MAX = 1_000
+"""Names under which runs are counted, before those of tasks alone are taken."""
 
 OpenBus = Callable[[], Bus | None]
 """Makes an unconnected bus; None for a broker that cannot broadcast."""
@@ -90,12 +93,15 @@ class RemoteControl:
         self.turn()
         if self._online and (bus := self._open_bus()) is not None:
             self._mingling = Mingle(bus, self._settings.hostname, self._lamport, self._sharing, self._names)
-            self._mingling.start(wait=not self._sharing.kept)
+            self._mingling.start()
+            if (files := self._mingling.files()) and not self._sharing.kept:
+                wait_for(files, FIRST_ANSWER_S)
+                self.turn()
 
     def turn(self) -> float:
         """Answer commands and send events; returns the seconds until the next call."""
         waits = [self._sharing.tend()]
-        if self._mingling is not None and not self._mingling.turn():
+        if self._mingling is not None and not self._mingles(self._mingling):
             self._mingling = None
         if self._bus is not None and self._node is not None and self._heart is not None:
             try:
@@ -106,6 +112,16 @@ class RemoteControl:
                 log.exception("Remote control failed", extra={"event": "control_failed"})
                 waits.append(self._lose(self._bus, error))
         return min(waits)
+
+    @staticmethod
+    def _mingles(mingling: Mingle) -> bool:
+        """Read answers of other workers; false after the last one."""
+        try:
+            return mingling.turn()
+        except Exception:  # an answer can be anything
+            log.exception("Mingling failed", extra={"event": "control_failed"})
+            mingling.stop()
+            return False
 
     def files(self) -> list[int]:
         """Return file descriptors that become readable when commands arrive."""
@@ -119,9 +135,14 @@ class RemoteControl:
                 request = effect.request
                 if not request.counted and effect.report.state != MALFORMED:
                     request.counted = True
-                    self._totals[request.name] += 1
+                    self._count(request)
         if self.events.on:
             self.events.tell(effects)
+
+    def _count(self, request: Request) -> None:
+        """Count a run under its name; senders may give each message a name of its own."""
+        is_known = request.name in self._totals or len(self._totals) < _NAMES_MAX
+        self._totals[request.name if is_known else request.headers.task] += 1
 
     def stop(self) -> None:
         """Send the offline event and disconnect."""

@@ -134,7 +134,7 @@ class _Alarms:
         while True:
             with self._changed:
                 while not self._due or self._due[0][0] > monotonic():
-                    self._changed.wait(self._due[0][0] - monotonic() if self._due else None)
+                    self._changed.wait(min(self._due[0][0] - monotonic(), threading.TIMEOUT_MAX) if self._due else None)
                 _, _, act = heapq.heappop(self._due)
             act()
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,21 +17,21 @@ from beatd.app.context import Context
 from beatd.app.task import Task
 from beatd.app.trace import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
 from beatd.clock import perf_counter
-from beatd.exceptions import MessageError, Reject, StoreError, TimeLimitExceeded
+from beatd.exceptions import MessageError, Reject, TimeLimitExceeded
 from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
-from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTED, SUCCESS
-from beatd.store.result_document import document, exception_payload, named_error
+from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
+from beatd.store.result_document import exception_payload, named_error
 from beatd.store.results import Stored
 from beatd.store.run_record import RunRecord, arguments_text, encoded, error_texts, result_text
-from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
 from beatd.worker.execution.decode import accepted_types, decode_body
+from beatd.worker.execution.documents import Documents
 from beatd.worker.execution.job_outlet import outlet_of
 from beatd.worker.execution.outcome_log import log_outcome, outcome_repr
 from beatd.worker.execution.output import UNCAPTURED, Output, captured
 from beatd.worker.execution.traces import task_traces
-from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
+from beatd.worker.messages import KILLED, LOST, MALFORMED, FollowUpMessage, Job, JobReport
 
 log = logging.getLogger("celery.app.trace")
 
@@ -58,8 +57,7 @@ class Executor:
         self._largest: int = app.conf.message_max_bytes
         self._accepted = accepted_types(app.conf.accept_content)
         self._largest_result: int = app.conf.result_max_bytes
-        self._is_extended: bool = app.conf.result_extended
-        self._zone: tzinfo = UTC if app.timezone.key == "UTC" else app.timezone
+        self._documents = Documents(app, hostname)
         self.traces = task_traces(app.clock)
         self.tidy: Callable[[], None] | None = None
         """Called after a task's function, to restore the state of the process; set by the pool."""
@@ -166,9 +164,9 @@ class Executor:
             return
         facts = {"pid": os.getpid(), "hostname": self._hostname}
         try:
-            stored = Stored(str(context.id), self._store(context, STARTED, facts, None), context.reply_to or "")
+            stored = Stored(str(context.id), self._documents.of(context, STARTED, facts), context.reply_to or "")
             self._app.store_results([stored])
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - the task runs all the same
             log.warning(
                 "Task %s[%s]: STARTED cannot be stored: %s",
                 task.name,
@@ -189,7 +187,7 @@ class Executor:
                 failed = Outcome(FAILURE, error, ExceptionInfo(error))
                 outcome, encoded = self._encoded(job, task, context, failed)
             elif context.children and encoded is not None:
-                encoded = self._document(context, outcome)  # its children are known only now
+                encoded = self._documents.of_outcome(context, outcome)  # its children are known only now
         log_outcome(log, task, context, outcome, runtime)
         after, errbacks = self._after(context, outcome)
         requeue = outcome.state == REJECTED and bool(outcome.value.requeue)
@@ -269,7 +267,13 @@ class Executor:
         return _NOTHING
 
     def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> JobReport:
-        """Make the report of an attempt that failed after the end of the task's function."""
+        """Make the report of an attempt that failed after the end of the task's function; never raises."""
+        try:
+            return self._defect_report(attempt, error, runtime)
+        except Exception as again:  # noqa: BLE001 - what nobody has thought of must not end a thread without a report
+            return JobReport(attempt.job.tag, LOST, runtime, text=f"its end could not be reported: {safe_repr(again)}")
+
+    def _defect_report(self, attempt: Attempt, error: BaseException, runtime: float) -> JobReport:
         job, task, context = attempt
         if self.tidy is not None:  # a hook may have closed what the log is written to
             self.tidy()
@@ -284,7 +288,7 @@ class Executor:
         signals.task_internal_error.send(sender=task, exception=error, traceback=error.__traceback__, **facts)
         payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
         wanted = _wants_document(job, task, context)
-        report = JobReport(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None) if wanted else None)
+        report = JobReport(job.tag, FAILURE, runtime, self._documents.of(context, FAILURE, payload) if wanted else None)
         if not job.record:
             return report
         return msgspec.structs.replace(report, record=self._record(attempt, report, error, None, ""))
@@ -296,7 +300,7 @@ class Executor:
         if not _is_stored(job, task, context, outcome):
             return outcome, None
         try:
-            encoded = self._document(context, outcome)
+            encoded = self._documents.of_outcome(context, outcome)
             if len(encoded) <= self._largest_result:
                 return outcome, encoded
             error = MessageError(f"{len(encoded)} bytes, more than result_max_bytes ({self._largest_result}) allows")
@@ -305,56 +309,12 @@ class Executor:
         if outcome.state in (SUCCESS, IGNORED):
             refused = EncodeError(f"the result cannot be stored: {error}")
             payload = named_error("EncodeError", *refused.args, module="kombu.exceptions")
-            return Outcome(FAILURE, refused), self._store(context, FAILURE, payload, None)
+            return Outcome(FAILURE, refused), self._documents.of(context, FAILURE, payload)
         kind = type(outcome.value)
         payload = named_error(kind.__qualname__, safe_repr(outcome.value), module=kind.__module__)
-        return outcome, self._store(context, outcome.state, payload, None)
-
-    def _document(self, context: Context, outcome: Outcome) -> bytes:
-        state, value = outcome.state, outcome.value
-        if state == SUCCESS:
-            return self._store(context, state, value, None)
-        if state == REJECTED:
-            state = FAILURE
-        error = value.exc if state == RETRY else value
-        payload = exception_payload(error) if error is not None else exception_payload(value)
-        return self._store(context, state, payload, outcome.traceback)
-
-    def _store(self, context: Context, state: str, result: Any, traceback: str | None) -> bytes:
-        return document(
-            str(context.id),
-            state,
-            result,
-            traceback=traceback,
-            date_done=self._now() if state in READY_STATES else None,
-            children=[child.as_tuple() for child in context.children],
-            parent_id=context.parent_id,
-            group_id=context.group,
-            **self._extended(context),
-        )
-
-    def _now(self) -> str:
-        """Return the time in the app's zone."""
-        return from_ms(self._app.clock.now_ms()).astimezone(self._zone).isoformat()
-
-    def _extended(self, context: Context) -> dict[str, Any]:
-        """Return the fields that ``result_extended`` adds to results."""
-        if not self._is_extended:
-            return {}
-        stamps = {name: value if isinstance(value, list) else [value] for name, value in (context.stamps or {}).items()}
-        stored = {name: value for name, value in stamps.items() if name not in _OWN_FIELDS}
-        return {
-            **stored,
-            "stamped_headers": context.stamped_headers,
-            **context.extended(),
-            "worker": self._hostname,
-        }
+        return outcome, self._documents.of(context, outcome.state, payload)
 
 
-_OWN_FIELDS = {
-    "task_id", "state", "status", "result", "traceback", "date_done", "children", "parent_id", "group_id",
-}  # fmt: skip
-"""Fields of every result; a stamp of such a name is not stored."""
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import os
 import signal
 import threading
@@ -22,6 +23,8 @@ from beatd.worker.execution.executor import Attempt, Executor, begun
 from beatd.worker.messages import KILLED, Job, JobReport, is_end
 from beatd.worker.pools.threads import InProcessPool, ThreadGroup
 
+log = logging.getLogger("celery.pool")
+
 _LAST_S = 0.5
 """Time for cancelled tasks to clean up when the pool stops."""
 
@@ -32,6 +35,7 @@ class AsyncioPool(InProcessPool):
     def __init__(self, size: int, execute: Executor) -> None:
         super().__init__(size, execute)
         self._loop = asyncio.new_event_loop()
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._live, name="AsyncioPoolWorker", daemon=True)
         # From here on: changed by the loop's thread only.
         self._threads = ThreadGroup(size, execute, self._report_from_thread)
@@ -51,6 +55,11 @@ class AsyncioPool(InProcessPool):
         self._held.update(tags)
         self._queued.update(zip(tags, jobs, strict=True))
         self._loop.call_soon_threadsafe(self._accept, tags)
+
+    def collect(self) -> list[JobReport]:
+        if self._threads.is_short:
+            self._loop.call_soon_threadsafe(self._threads.begin_missing)
+        return super().collect()
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - no signal reaches a coroutine
         since = self.running_since().get(tag)
@@ -86,6 +95,7 @@ class AsyncioPool(InProcessPool):
             sleep(0.005)
         with contextlib.suppress(Exception):  # a task may block the loop: the process ends anyway
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(2 * _LAST_S)
+        self._is_stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_LAST_S)
 
@@ -93,7 +103,14 @@ class AsyncioPool(InProcessPool):
 
     def _live(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while not self._is_stopped:
+            try:
+                self._loop.run_forever()
+            except BaseException as error:  # what sys.exit() in a task's own task or callback raises
+                log.exception(
+                    "The event loop was interrupted by a task's own code, and goes on",
+                    extra={"event": "event_loop_interrupted", "error": repr(error)},
+                )
 
     def _accept(self, tags: list[int]) -> None:
         self._waiting.extend(tags)

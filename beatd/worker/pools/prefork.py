@@ -133,15 +133,23 @@ class ChildProcess:
 
     def end(self, grace: float = _END_S) -> int:
         """Wait for its end, kill it after ``grace`` seconds; returns the exit code, -n for signal n."""
+        code = self.wait(grace)
+        self.close()
+        return code
+
+    def wait(self, grace: float) -> int:
+        """As :meth:`end`, but what it has reported can still be read."""
         deadline = monotonic() + grace
         while not self.has_ended() and monotonic() < deadline:
             sleep(0.005)
         if self._status is None:
             os.kill(self.pid, signal.SIGKILL)
             _, self._status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(self._status)
+
+    def close(self) -> None:
         self.link.close()
         self.board.close()
-        return os.waitstatus_to_exitcode(self._status)
 
 
 log = logging.getLogger(__name__)
@@ -171,6 +179,8 @@ class PreforkPool:
         self._limits = limits or ChildLimits()
         self._children: list[ChildProcess] = []
         self._waiting: list[Job] = []
+        self._last: list[JobReport] = []
+        """Reports that came while the pool stopped."""
         self._window = PrefetchWindow()
         self._check_at = 0.0
         self._fork_at = 0.0
@@ -213,7 +223,7 @@ class PreforkPool:
         check = now >= self._check_at
         if check:
             self._check_at = now + _CHECK_S
-        reports: list[JobReport] = []
+        reports, self._last = self._last, []
         for child in tuple(self._children):
             child.flush()
             linked = self._receive(child, reports)
@@ -270,10 +280,12 @@ class PreforkPool:
     def stop(self, grace: float) -> None:
         self.size = 0  # no more replacements
         for child in self._children:
-            child.link.close()
+            child.dismiss()
         deadline = monotonic() + grace
         for child in self._children:
-            child.end(deadline - monotonic())
+            child.wait(deadline - monotonic())
+            self._receive(child, self._last)  # what ended just before is neither lost nor run again
+            child.close()
         self._children.clear()
 
     def _receive(self, child: ChildProcess, reports: list[JobReport]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Sequence
 
 from beatd.app.trace import Abandoned
@@ -22,7 +23,8 @@ class SoloPool:
 
     def __init__(self, execute: Executor) -> None:
         self._execute = execute
-        self._job: Job | None = None
+        self._jobs: deque[Job] = deque()
+        """Jobs that have not begun: one, and those that a rate limit has held back meanwhile."""
         self._attempt: Attempt | None = None
         self._running = False
 
@@ -36,10 +38,10 @@ class SoloPool:
         self._execute.tidy = wholly
 
     def room(self) -> int:
-        return 0 if self._job or self._attempt else 1
+        return 0 if self._jobs or self._attempt else 1
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        (self._job,) = jobs
+        self._jobs.extend(jobs)
 
     def files(self) -> list[int]:
         return []
@@ -51,9 +53,9 @@ class SoloPool:
         if (attempt := self._attempt) is not None:
             self._attempt = None
             return self._run(attempt)
-        if (job := self._job) is None:
+        if not self._jobs:
             return []
-        self._job = None
+        job = self._jobs.popleft()
         prepared = self._execute.prepare(job)
         if isinstance(prepared, JobReport):
             return [prepared]
@@ -84,10 +86,9 @@ class SoloPool:
         return os.getpid() if self._attempt is not None and self._attempt.job.tag == tag else None
 
     def withdraw(self, tag: int) -> bool:
-        if self._job is None or self._job.tag != tag:
-            return False
-        self._job = None
-        return True
+        waiting = len(self._jobs)
+        self._jobs = deque(job for job in self._jobs if job.tag != tag)
+        return len(self._jobs) < waiting
 
     def grow(self, by: int = 1) -> None:
         raise ValueError(f"the solo pool runs one task at a time, it cannot grow by {by}")
@@ -99,5 +100,7 @@ class SoloPool:
         if self._running:
             raise Abandoned
 
-    def stop(self, grace: float) -> None:
-        """Do nothing."""
+    def stop(self, grace: float) -> None:  # noqa: ARG002 - nothing runs in another thread
+        """Forget what has not begun: it does not begin any more."""
+        self._jobs.clear()
+        self._attempt = None

@@ -6,18 +6,24 @@ A thread that is stuck in a job is abandoned and replaced.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import signal
 import threading
 from collections.abc import Callable, Sequence
 
-from beatd.clock import monotonic
+from beatd.clock import Backoff, monotonic
 from beatd.worker.execution.call import HardTimeLimit, raise_in
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import KILLED, Job, JobReport, is_end
 from beatd.worker.pools.base import PrefetchWindow, ReportQueue
 from beatd.worker.pools.prefork_child import Streams
+
+log = logging.getLogger("celery.pool")
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
+"""Pauses after threads that the system refuses."""
 
 
 class ThreadGroup:
@@ -35,16 +41,21 @@ class ThreadGroup:
         """By tag: queued jobs that were not withdrawn."""
         self._running: dict[int, tuple[float, threading.Thread]] = {}
         """By tag: start and thread. The thread that removes an item reports the job."""
-        self._idle = threading.Semaphore(0)
-        """Counts the idle threads without an assigned job."""
+        self._idle = 0
+        """Idle threads without an assigned job."""
+        self._assigning = threading.Lock()
+        """Held while a job is put into the queue or a thread finds none there, so that the count is exact."""
         self._threads: set[threading.Thread] = set()
         self._numbers = 0
+        self.is_short = False
+        """True if a thread could not be started."""
+        self._begin_at = 0.0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
     def submit(self, job: Job) -> None:
         """Run a job as soon as there is a thread for it."""
         self._queued[job.tag] = job
-        self._jobs.put(job.tag)  # first: a thread that finds nothing counts itself as idle
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
+        if not self._assign(job.tag) and len(self._threads) < self.size:
             self._begin()
 
     def withdraw(self, tag: int) -> bool:
@@ -61,17 +72,16 @@ class ThreadGroup:
             return False
         _, thread = found
         self._threads.discard(thread)
+        if thread.ident is not None:  # before another thread begins, which may get the same one
+            raise_in(thread.ident, HardTimeLimit)
         if self._jobs.qsize():  # jobs for this thread
             self._begin()
-        if thread.ident is not None:
-            raise_in(thread.ident, HardTimeLimit)
         return True
 
     def resize(self, size: int) -> None:
         """Change the maximal number of threads."""
         for _ in range(len(self._threads) - size):
-            self._idle.acquire(blocking=False)
-            self._jobs.put(None)
+            self._assign(None)
         self.size = size
 
     def stop(self, deadline: float) -> None:
@@ -82,11 +92,34 @@ class ThreadGroup:
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
 
+    def _assign(self, tag: int | None) -> bool:
+        """Queue a job, or the end of a thread; returns true if there is an idle thread for it."""
+        with self._assigning:
+            self._jobs.put(tag)
+            has_thread = self._idle > 0
+            self._idle -= has_thread
+        return has_thread
+
+    def begin_missing(self) -> None:
+        """Try again to start a thread that the system has refused, if jobs wait for one."""
+        if monotonic() >= self._begin_at and self._jobs.qsize() and len(self._threads) < self.size:
+            self._begin()
+
     def _begin(self) -> None:
         self._numbers += 1
         thread = threading.Thread(target=self._serve, name=f"ThreadPoolWorker-{self._numbers}", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more threads for this process
+            self._threads.discard(thread)
+            self.is_short, self._begin_at = True, monotonic() + self._backoff.failed()
+            extra = {"event": "pool_thread_failed", "threads": len(self._threads)}
+            text = "Cannot start a thread, %d are there: %s"
+            log.log(self._backoff.level, text, len(self._threads), error, extra=extra)
+        else:
+            self.is_short = False
+            self._backoff.succeeded()
 
     def _serve(self) -> None:
         this = threading.current_thread()
@@ -102,11 +135,12 @@ class ThreadGroup:
         self._threads.discard(this)
 
     def _next(self) -> int | None:
-        try:
-            return self._jobs.get_nowait()
-        except queue.Empty:
-            self._idle.release()
-            return self._jobs.get()
+        with self._assigning:
+            try:
+                return self._jobs.get_nowait()
+            except queue.Empty:
+                self._idle += 1
+        return self._jobs.get()
 
 
 _DEEPEST = 8
@@ -169,6 +203,11 @@ class ThreadPool(InProcessPool):
             return False
         self._reports.say(JobReport(tag, KILLED, monotonic() - since))
         return True
+
+    def collect(self) -> list[JobReport]:
+        if self._threads.is_short:
+            self._threads.begin_missing()
+        return super().collect()
 
     def running_since(self) -> dict[int, float]:
         return self._threads.running_since()

@@ -40,7 +40,7 @@ def client(redis_url):
 
 def end(groups, part, owner):
     """Note one end; what came of it."""
-    complete = groups.end([part], owner)
+    complete = groups.end([part], owner).complete
     return complete[0] if complete else None
 
 
@@ -74,6 +74,18 @@ def test_one_sends_the_body_and_may_ask_again_until_it_has(groups):
     groups.sent("g", "me")
     assert end(groups, part(0), "me") is None
     assert end(groups, part(1), "you") is None
+
+
+def test_a_body_that_another_one_sends_is_to_be_asked_for_again(groups, client):
+    groups.begin("g", 1)
+    assert end(groups, part(0), "me") is not None
+    (claimed,) = groups.end([part(0)], "you").claimed
+    assert claimed.part == part(0)
+    assert 50 < claimed.seconds <= 60
+    client.delete("celery-taskset-meta-g.c")  # as its time runs out
+    assert end(groups, part(0), "you") is not None
+    groups.sent("g", "you")
+    assert groups.end([part(0)], "me") == ([], [])
 
 
 def test_a_header_may_grow_while_it_runs(groups):
@@ -182,8 +194,8 @@ def test_ends_of_many_headers_at_once(groups):
     for number in range(3):
         groups.begin(f"g{number}", 2)
     ends = [part(n, n, group=f"g{g}") for n in range(2) for g in range(3)]
-    assert [each.part.group for each in groups.end(ends[:5], "me")] == ["g0", "g1"]
-    assert [each.part.group for each in groups.end(ends[5:], "me")] == ["g2"]
+    assert [each.part.group for each in groups.end(ends[:5], "me").complete] == ["g0", "g1"]
+    assert [each.part.group for each in groups.end(ends[5:], "me").complete] == ["g2"]
 
 
 def test_saved_groups(groups):
@@ -196,3 +208,12 @@ def test_saved_groups(groups):
 def test_without_a_backend_it_says_what_is_missing():
     with pytest.raises(StoreRefused, match="need a result backend"):
         NoResults().groups.begin("g", 1)
+
+
+def test_a_chord_whose_key_is_of_another_type_holds_up_no_other(groups, client, caplog):
+    client.hset("celery-taskset-meta-odd.j", "a", "b")
+    for group in ("odd", "g"):
+        groups.begin(group, 1)
+    ends = groups.end([part(0, group="odd"), part(0)], "me")
+    assert [each.part.group for each in ends.complete] == ["g"]
+    assert [record.event for record in caplog.records] == ["result_refused"]

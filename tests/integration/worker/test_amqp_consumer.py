@@ -122,6 +122,26 @@ def test_no_more_is_sent_ahead_than_is_run(make, publish, take, queue, rabbitmq,
     publisher.close()
 
 
+def test_messages_that_wait_for_their_time_keep_no_others_from_coming(make, publish, queue, wait_until):
+    consumer, waiting, parked = make(queue), 2_500, 0
+    due = SystemClock().now_ms() + 3_600_000
+    publish(queue, *map(str, range(waiting)))
+
+    def park():
+        nonlocal parked
+        found = consumer.take(4)
+        consumer.park([(one, due) for one in found])
+        parked += len(found)
+        return parked == waiting
+
+    wait_until(park, 60, "all that wait")
+    publish(queue, "now")
+    found = []
+    wait_until(lambda: found.extend(consumer.take(4)) or found, 15, "the one that may run")
+    assert ids(found) == ["now"]
+    assert consumer._line._number < 60, "the broker is not told of each of them"
+
+
 def test_queues_come_and_go(make, publish, take, queue):
     other = f"{queue}-other"
     consumer = make(queue)

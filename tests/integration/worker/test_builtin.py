@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from beatd import App
-from beatd.exceptions import ConfigError
+from beatd.exceptions import ConfigError, TimeLimitExceeded
 from beatd.message.protocol import build
 from beatd.worker.builtin import register
 from beatd.worker.builtin.command import OUTPUT_MAX, CommandFailed, command
-from beatd.worker.builtin.http import HttpFailed, http
+from beatd.worker.builtin.http import RETRIES_MAX, HttpFailed, http
+from beatd.worker.execution.call import Calling
 
 
 def python(code: str) -> list[str]:
@@ -244,6 +245,15 @@ def test_a_program_that_minds_no_sigterm_is_killed():
         command(python(code), timeout=1.5, kill_after=0.2)
 
 
+@pytest.mark.parametrize("ignores", [False, True])
+def test_a_program_does_not_outlive_a_hard_limit_in_the_solo_pool(tmp_path, wait_until, ignores):
+    pid_file = tmp_path / "pid"
+    line = f"{'trap : TERM; ' if ignores else ''}echo $$ > {pid_file}; while :; do sleep 1; done"
+    with pytest.raises(TimeLimitExceeded):
+        Calling(1.0 if ignores else None, 2.0).call(command, (line,), {"shell": True, "kill_after": 30})
+    wait_until(lambda: not _alive(int(pid_file.read_text())))
+
+
 def test_a_program_does_not_outlive_the_process_that_started_it(tmp_path, wait_until):
     pid_file = tmp_path / "pid"
     starter = f"""
@@ -334,6 +344,14 @@ def test_attempts_have_an_end(scripted):
     with pytest.raises(HttpFailed, match="answered 502"):
         http(url, retries=1, backoff=0.01)
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0.5, 1), (RETRIES_MAX + 10, RETRIES_MAX + 1)])
+def test_the_last_attempt_fails_as_any_other(scripted, retries, attempts):
+    url, asked = scripted(*[(503, {}, b"a")] * attempts)
+    with pytest.raises(HttpFailed, match="answered 503"):
+        http(url, retries=retries, backoff=0)
+    assert len(asked) == attempts
 
 
 def test_what_will_not_pass_is_not_tried_again(scripted):

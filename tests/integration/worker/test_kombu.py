@@ -158,3 +158,29 @@ def test_transport_options_lead_to_a_broker_in_a_folder(tmp_path, queue, wait_un
         publisher.close()
     assert ids([delivery]) == ["an-id"]
     assert list((tmp_path / "q").iterdir()) == []
+
+
+def test_messages_that_wait_for_their_time_keep_no_others_from_coming(publisher, consumer, queue, wait_until):
+    waiting = 600
+    for number in range(waiting):
+        publisher.publish(build("t", str(number)), queue=queue)
+    parked, due = 0, SystemClock().now_ms() + 3_600_000
+
+    def park():
+        nonlocal parked
+        found = consumer.take(100)
+        consumer.park([(one, due) for one in found])
+        parked += len(found)
+        return parked == waiting
+
+    wait_until(park, 30, "all that wait")
+    publisher.publish(build("t", "now"), queue=queue)
+    assert ids(taken(consumer, wait_until)) == ["now"]
+
+
+def test_a_message_that_the_transport_cannot_read_ends_nothing(publisher, consumer, queue, wait_until, caplog):
+    with kombu.Connection(URL) as connection:
+        connection.default_channel._put(queue, "no message at all")
+    publisher.publish(build("t", "1"), queue=queue)
+    assert ids(taken(consumer, wait_until)) == ["1"]
+    assert "consumer_failed" in {getattr(record, "event", None) for record in caplog.records}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beatd import App
-from beatd.clock import monotonic
+from beatd.clock import monotonic, sleep
 from beatd.message.protocol import build, envelope
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import Job
@@ -41,3 +41,21 @@ def test_a_large_job_is_written_as_fast_as_the_process_reads():
     assert [report.state for report in reports] == ["SUCCESS"]
     assert not pool.unsent()
     assert monotonic() - begun < 30, "no wait was longer than the process needed"
+
+
+def test_what_has_ended_when_the_pool_stops_is_reported():
+    app = App("proj", set_as_current=False)
+    app.task(len, name="size")
+    app.finalize()
+    pool = PreforkPool(1, Executor(app, "w@host"))
+    pool.start()
+    jobs = [Job(tag, envelope(build("size", f"id-{tag}", ("x",)), queue="q"), "q", announce=True) for tag in (1, 2)]
+    pool.submit(jobs[:1])
+    pool._children[0].send(jobs[1:])
+    Poller().until(10, pool.files())
+    sleep(0.5)  # both have ended, and nobody has read it
+    pool.stop(0.0)
+    assert [(report.tag, report.state) for report in pool.collect()] == [
+        (1, "STARTED"), (1, "SUCCESS"), (2, "STARTED"), (2, "SUCCESS"),
+    ]  # fmt: skip
+    assert pool.collect() == []

@@ -80,6 +80,15 @@ def test_priorities_come_before_queues(make_consumer, publish):
     assert ids(make_consumer(queues=("a", "b")).take(10)) == ["high-a", "high-b", "low"]
 
 
+def test_a_queue_that_is_never_empty_starves_no_other(make_consumer, publish):
+    publish(*map(str, range(10)), queue="a")
+    publish("b1", "b2", queue="b")
+    publish("c1", queue="c")
+    publish("low", queue="c", priority=9)
+    consumer = make_consumer(queues=("a", "b", "c"))
+    assert [ids(consumer.take(1)) for _ in range(6)] == [["0"], ["b1"], ["c1"], ["1"], ["b2"], ["2"]]
+
+
 def test_what_is_taken_is_held_until_it_is_acknowledged(make_consumer, publish, server):
     publish("1", "2")
     consumer = make_consumer()
@@ -209,6 +218,17 @@ def test_the_doorbell_rings_for_every_list_and_takes_nothing(make_consumer, publ
     consumer.tend()
     assert ids(consumer.take(5)) == ["1"]
     assert len(consumer.files()) == 8, "every list is watched again"
+
+
+def test_the_doorbell_of_a_cancelled_queue_is_hung_up(make_consumer, publish):
+    consumer = make_consumer(queues=("a", "b"))
+    assert consumer.take(5) == []
+    publish("1", queue="b")
+    assert select.select(consumer.files(), [], [], 5)[0]
+    consumer._doorbell.answer()
+    consumer.cancel_queue("b")
+    assert set(consumer._doorbell._idle) == set()
+    assert len(consumer.files()) == 4
 
 
 def test_a_server_that_is_away_is_beatds_error(make_consumer, start_server):

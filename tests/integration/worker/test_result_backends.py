@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import celery
 import pytest
+import redis
 
 from beatd import App, chord
 from beatd.exceptions import StoreRefused, WrongUrl
@@ -67,6 +68,18 @@ def test_a_result_comes_to_the_client_that_has_asked(app, worker):
     assert app.AsyncResult("2").get(timeout=10) == "x"
     assert app.AsyncResult("1").get(timeout=10) == 5
     assert app.results.get("3") is None
+
+
+def test_a_reply_to_what_is_no_queue_holds_up_no_other(redis_url, caplog):
+    with (
+        App("x", broker=redis_url, backend="rpc://", set_as_current=False) as app,
+        App("worker", broker=redis_url, backend="rpc://", set_as_current=False) as worker,
+        redis.Redis.from_url(redis_url) as client,
+    ):
+        client.hset("odd", "a", "b")
+        worker.results.store([stored("1", 5, reply_to="odd"), stored("2", "x", reply_to=app.results.expect())])
+        assert app.AsyncResult("2").get(timeout=10) == "x"
+    assert "result_refused" in {getattr(record, "event", None) for record in caplog.records}
 
 
 def test_states_come_in_order_and_none_after_the_last(app, worker):

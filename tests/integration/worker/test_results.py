@@ -307,3 +307,12 @@ def test_a_callback_of_a_set_waits_for_all(app):
     group.then(told.append, failed.append)
     assert group.ready()
     assert (told[-1], repr(failed)) == (group, "[ValueError('x')]")
+
+
+def test_a_result_whose_key_is_of_another_type_holds_up_no_other(app, redis_url, caplog):
+    with redis_py.Redis.from_url(redis_url) as client:
+        client.hset("celery-task-meta-2", "a", "b")
+        app.results.store([Stored(str(n), document(str(n), SUCCESS, n)) for n in (1, 2, 3)])
+        assert client.type("celery-task-meta-2") == b"hash"
+    assert [app.AsyncResult(task_id).get(timeout=5) for task_id in ("1", "3")] == [1, 3]
+    assert "result_refused" in {getattr(record, "event", None) for record in caplog.records}

@@ -139,6 +139,19 @@ def test_lines_of_threads_are_not_mixed():
     assert lines == ["theirs", "mine too"]
 
 
+def test_a_line_that_never_ends_is_logged_in_pieces():
+    pieces, logger = [], logging.getLogger("points")
+    logger.propagate = False
+    logger.handlers[:] = [handler := logging.Handler()]
+    handler.emit = lambda record: pieces.append(record.getMessage())
+    stream = Redirected(io.StringIO(), logger, logging.WARNING)
+    for _ in range(30_000):
+        stream.write(".")
+    assert [len(piece) for piece in pieces] == [8_193] * 3
+    stream.flush()
+    assert len("".join(pieces)) == 30_000
+
+
 def test_a_receiver_of_setup_logging_replaces_the_setup(root, app):
     seen = []
 

@@ -11,7 +11,7 @@ import pytest
 
 from beatd import App, Task, current_app, shared_task
 from beatd.app.context import Context, running
-from beatd.exceptions import Ignore, MaxRetriesExceededError, NotRegistered, Reject
+from beatd.exceptions import Ignore, MaxRetriesExceededError, NotRegistered, Reject, Retry
 
 
 @pytest.fixture
@@ -190,6 +190,28 @@ def test_autoretry_retries_for_the_named_errors_only(app):
     attempts.clear()
     assert isinstance(flaky.apply((FileNotFoundError("gone"),)).result, FileNotFoundError)
     assert attempts == [0]
+
+
+@pytest.mark.parametrize(("backoff", "first"), [(True, 1), (0.5, 1), (1.9, 1), (3, 3), (False, None)])
+def test_a_backoff_counts_from_one_second(app, backoff, first):
+    asked = []
+
+    @app.task(bind=True, autoretry_for=(OSError,), retry_backoff=backoff, retry_jitter=False, max_retries=1)
+    def flaky(self):
+        raise OSError
+
+    retry = flaky.retry
+    flaky.retry = lambda **options: asked.append(options.get("countdown")) or retry(**options)
+    flaky.apply()
+    assert asked[0] == first
+
+
+def test_a_retry_that_is_raised_by_hand_has_no_next_attempt(app):
+    @app.task
+    def flaky():
+        raise Retry("later")
+
+    assert flaky.apply().state == "RETRY"
 
 
 def test_a_retry_of_a_function_called_directly_raises_the_error_itself(app):

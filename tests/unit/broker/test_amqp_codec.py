@@ -70,6 +70,27 @@ def test_properties_that_cannot_be_read_are_a_fault_of_that_message_alone():
     assert (second.body, second.fault) == (b"good", "")
 
 
+@pytest.mark.parametrize("seconds", [2**64 - 62_135_596_800, 2**63, 10**17, 253_402_300_800])
+def test_a_moment_that_is_none_is_a_number(seconds):
+    """Clients in Go write the year 1, their empty time, as a negative number."""
+    table = b"\x01mT" + struct.pack(">Q", seconds) + b"\x02idS" + struct.pack(">I", 1) + b"a"
+    header = struct.pack(">HHQ", 60, 0, 0) + struct.pack(">HI", 0x2000, len(table)) + table
+    method = struct.pack(">HH", 60, 60) + dumps("sLbss", ["c1", 8, False, "", "celery"])
+    (found,) = Stream().feed(frame(1, method) + frame(2, header))
+    assert found.properties["headers"] == {"m": seconds, "id": "a"}
+    assert found.fault == ""
+
+
+def test_arrays_that_go_on_behind_their_end_are_a_fault_and_take_no_time():
+    levels = 60
+    array = b"".join(b"A" + struct.pack(">I", 5) + b"A" + struct.pack(">I", 10 * n) for n in range(levels, 0, -1))
+    table = b"\x01a" + array + b"V" * 10
+    header = struct.pack(">HHQ", 60, 0, 0) + struct.pack(">HI", 0x2000, len(table)) + table
+    method = struct.pack(">HH", 60, 60) + dumps("sLbss", ["c1", 8, False, "", "celery"])
+    (found,) = Stream().feed(frame(1, method) + frame(2, header))
+    assert "its properties cannot be read" in found.fault
+
+
 @pytest.mark.parametrize(
     ("method", "words"),
     [

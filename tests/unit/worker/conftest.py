@@ -24,6 +24,7 @@ from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.effects import Effect
 from beatd.worker.messages import Delivery, Job, JobReport
+from beatd.worker.pools.base import Pool
 from beatd.worker.settings import WorkerSettings
 from beatd.worker.worker import Worker
 from tests.fakes import FakeClock
@@ -48,6 +49,7 @@ class FakeConsumer:
         self.inbox: list[Delivery] = []
         self.away: set[str] = set()
         self.gone: list[int] = []
+        self.beats = 0
         self._journal = journal
 
     def _call(self, name: str, items: Iterable[Any]) -> None:
@@ -101,7 +103,8 @@ class FakeConsumer:
     def idle_for(self) -> float:
         return 1.0
 
-    def beat(self) -> None: ...
+    def beat(self) -> None:
+        self.beats += 1
 
     def stop(self) -> None:
         self._call("stop", [None])
@@ -229,6 +232,11 @@ class FakePublisher:
                 self._journal.append(("publish", (message.headers["task"], message.id)))
         return refused
 
+    def depth(self, queue: str) -> int:
+        if self.away:
+            raise BrokerError("publisher: away")
+        return 0
+
     def close(self) -> None: ...
 
 
@@ -285,7 +293,9 @@ class FakeRemote:
 class Bench:
     """A worker between its fakes."""
 
-    def __init__(self, rates: dict[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, rates: dict[str, Any] | None = None, make_pool: Callable[[App], Pool] | None = None, **settings: Any
+    ) -> None:
         self.clock = FakeClock()
         self.journal = Journal()
         self.app = App("x", clock=self.clock, set_as_current=False)
@@ -296,7 +306,7 @@ class Bench:
         self.results = self.app.__dict__["results"] = FakeResults(self.journal)
         self.publisher = self.app.__dict__["publisher"] = FakePublisher(self.journal)
         self.consumer = FakeConsumer(self.journal)
-        self.pool = FakePool(self.clock)
+        self.pool: Any = FakePool(self.clock) if make_pool is None else make_pool(self.app)
         self.finished = FakeFinished(self.journal)
         self.remote = FakeRemote()
         self.deaths = DeathCounter(None, Keys())

@@ -7,6 +7,8 @@ import json
 import logging
 import re
 
+import kombu.serialization
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from beatd.message import json_codec
 from beatd.message.protocol import TaskMessage, build, envelope
 from beatd.worker.builtin.command import command
 from beatd.worker.execution.executor import Executor
-from beatd.worker.messages import MEANWHILE, Job
+from beatd.worker.messages import LOST, MEANWHILE, NO_JOB, Job
 from beatd.worker.pools.base import PrefetchWindow
 from beatd.worker.pools.prefork_child import Frames, frame
 
@@ -298,3 +300,112 @@ def test_a_coroutine_leaves_its_messages_to_the_worker(app):
     assert [message.id for message in messages] == ["child", "second"]
     assert messages[0].headers["parent_id"] == "the-id"
     assert json.loads(report.document)["children"] == [[["child", None], None], [["second", None], None]]
+
+
+class Opaque:
+    """A value that a pickle carries and JSON does not."""
+
+    def __repr__(self):
+        return "<opaque>"
+
+
+def pickled(task, *args, **headers):
+    content_type, encoding, body = kombu.serialization.dumps((args, {}, {}), serializer="pickle")
+    message = build(task.name, "the-id", (), headers=headers)
+    return msgspec.structs.replace(message, body=body, content_type=content_type, content_encoding=encoding)
+
+
+@pytest.fixture
+def extended(app):
+    app.conf.update(result_extended=True, accept_content=["json", "pickle"])
+    return app
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_extended_results_carry_arguments_that_json_cannot_as_text(extended, fails):
+    @extended.task(name="t", track_started=True)
+    def takes(value):
+        if fails:
+            raise ValueError("no")
+        return 7
+
+    extended.finalize()
+    executor, reports = Executor(extended, "me@here"), []
+    executor.say = reports.append
+    report = executor(Job(1, envelope(pickled(takes, Opaque()), queue="q"), "q"), print)
+    stored = json.loads(report.document)
+    assert (stored["status"], stored["args"]) == ("FAILURE" if fails else "SUCCESS", ["<opaque>"])
+    (started,) = [json.loads(each.document) for one in reports for each in one.results]
+    assert (started["status"], started["args"]) == ("STARTED", ["<opaque>"])
+
+
+def test_a_result_that_json_cannot_carry_beside_such_arguments_is_a_failure(extended):
+    @extended.task(name="t")
+    def returns(value):
+        return value
+
+    extended.finalize()
+    report = Executor(extended, "me@here")(Job(1, envelope(pickled(returns, Opaque()), queue="q"), "q"), print)
+    stored = json.loads(report.document)
+    assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "EncodeError")
+
+
+@pytest.mark.parametrize("stamps", ["text", [1], 7])
+def test_stamps_that_are_none_hurt_no_extended_result(extended, stamps):
+    @extended.task(name="t", track_started=True)
+    def add(x, y):
+        return x + y
+
+    assert run(extended, add, 2, 3, headers={"stamps": stamps}).state == "SUCCESS"
+
+
+def test_a_child_that_is_no_result_is_left_out(app):
+    @app.task(name="t", bind=True)
+    def trails(self):
+        self.add_trail("text")
+
+    assert json.loads(run(app, trails).document)["children"] == []
+
+
+def test_an_end_that_cannot_be_reported_is_that_of_a_lost_process(app, monkeypatch):
+    @app.task(name="t")
+    def add(x, y):
+        return x + y
+
+    app.finalize()
+    executor = Executor(app, "me@here")
+
+    def broken(*_args):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(executor._documents, "of", broken)
+    report = executor(Job(1, envelope(build("t", "the-id", (1, 2)), queue="q"), "q"), print)
+    assert (report.tag, report.state) == (1, LOST)
+    assert "a defect" in report.text
+
+
+def test_what_a_coroutine_leaves_running_can_send_messages_when_its_job_is_over(app):
+    later = []
+
+    @app.task(name="t")
+    async def leaves():
+        async def send():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            app.send_task("other", (1,), task_id="late")
+
+        later.append(asyncio.ensure_future(send()))
+
+    app.finalize()
+    executor, reports = Executor(app, "me@here"), []
+    executor.say = reports.append
+    attempt = executor.prepare(Job(1, envelope(build("t", "the-id", ()), queue="q"), "q"))
+
+    async def run_all():
+        await executor.run_async(attempt)
+        await asyncio.gather(*later)
+
+    asyncio.run(run_all())
+    (report,) = reports
+    assert (report.tag, report.state) == (NO_JOB, MEANWHILE)
+    assert [message.unpack().message.id for message in report.follow_ups] == ["late"]

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from beatd import App
+from beatd.exceptions import StoreUnavailable
 from beatd.message.protocol import build, envelope
 from beatd.store.keys import Keys
 from beatd.worker.admission.poison import DeathCounter, PoisonDetector
@@ -77,3 +78,52 @@ def test_the_count_travels_with_the_message():
     assert headers_of(again).deaths == 2
     assert json.loads(again)["body"] == json.loads(raw)["body"]
     assert count_death(b"hello") == b"hello"
+
+
+class FlappingCounter(DeathCounter):
+    """A counter whose store is away for the calls with one of these numbers."""
+
+    def __init__(self, *away):
+        super().__init__(None, Keys())
+        self._away = set(away)
+        self._calls = 0
+
+    def add(self, names, by):
+        self._calls += 1
+        if self._calls in self._away:
+            raise StoreUnavailable("deaths: away")
+        return super().add(names, by)
+
+
+def test_a_store_that_is_away_while_deaths_are_counted_leaves_the_place_of_the_last_chance_free(request_with):
+    suspects = PoisonDetector(FlappingCounter(1))
+    suspect, uncounted = request_with(1, redelivered=True, deaths=2), request_with(2, redelivered=True)
+    with pytest.raises(StoreUnavailable):
+        suspects.sift([suspect, uncounted])  # both go back to the broker
+    assert suspects.sift([request_with(3, redelivered=True, deaths=2)])[0]
+
+
+def test_a_store_that_is_away_while_counts_are_taken_back_leaves_the_place_free(request_with):
+    suspects = PoisonDetector(FlappingCounter(4))
+    for tag in (1, 2):
+        suspects.sift([request_with(tag, redelivered=True)])
+    again = [request_with(tag, redelivered=True) for tag in (1, 2)]
+    with pytest.raises(StoreUnavailable):
+        suspects.sift(again)
+    assert suspects.sift([request_with(3, redelivered=True, deaths=2)])[0]
+
+
+def test_messages_of_one_delivery_are_counted_together_or_not_at_all(request_with):
+    counter = FlappingCounter(1, 2)
+    suspects, both = PoisonDetector(counter), [request_with(tag, redelivered=True) for tag in (1, 2)]
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            suspects.sift(both)
+    assert suspects.sift(both) == (both, [], [])
+    assert counter.add(["id-1:0", "id-2:0"], 0) == [1, 1]
+
+
+def test_nothing_is_remembered_of_what_is_buried(suspects, request_with):
+    for _ in range(3):
+        suspects.sift([request_with(7, redelivered=True)])
+    assert not suspects._counted

@@ -320,6 +320,13 @@ def test_stamps_are_revoked(app: App) -> None:
     assert not revoked.covers(request(app, stamped_headers=None, stamps="x"))
 
 
+@pytest.mark.parametrize("names", [[["tenant"]], [{}], [7], [None]])
+def test_names_of_stamps_that_are_none_bear_no_stamp(app: App, names: Any) -> None:
+    revoked = Revoked()
+    revoked.add_stamps({"tenant": ["a"]})
+    assert not revoked.covers(request(app, stamped_headers=names, stamps={"tenant": "a"}))
+
+
 def test_a_run_is_ended_by_the_signal_that_is_asked_for(station: WorkerView, node: Node, bus: Bus, app: App) -> None:
     running, waiting = request(app, "running"), request(app, "waiting")
     waiting.delivery = waiting.delivery._replace(tag=2)
@@ -374,6 +381,21 @@ def test_a_defect_is_no_more_than_a_lost_connection(
     assert bus.answers == [({"ok": "pong"}, "t")]
 
 
+def test_an_answer_of_another_worker_that_cannot_be_read_ends_the_mingling_only(
+    remote: RemoteControl, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_at_most: int) -> list[BusMessage]:
+        raise OverflowError("timestamp out of range for platform time_t")
+
+    monkeypatch.setattr(bus, "replies", unreadable)
+    remote.start()
+    remote.turn()
+    assert remote._mingling is None
+    bus.inbox = [order("ping")]
+    remote.turn()
+    assert bus.answers == [({"ok": "pong"}, "t")]
+
+
 def test_heartbeats_come_every_two_seconds(remote: RemoteControl, bus: Bus, clock: FakeClock) -> None:
     remote.turn()
     for _ in range(40):
@@ -383,6 +405,16 @@ def test_heartbeats_come_every_two_seconds(remote: RemoteControl, bus: Bus, cloc
     beats = [body["timestamp"] for kind, body in bus.emitted if kind == "worker.heartbeat"]
     assert beats == [1002.0, 1004.0, 1006.0, 1008.0, 1010.0, 1012.0, 1014.0, 1016.0, 1018.0]
     assert bus.emitted[1][1]["freq"] == 2.0
+
+
+def test_names_under_which_runs_are_counted_are_bounded(remote: RemoteControl, app: App) -> None:
+    """A sender may give each message a name of its own (``shadow``)."""
+    for n in range(1_500):
+        remote.on_effects([Ended(request(app, shadow=f"add-{n % 1_200}"), JobReport(1, "SUCCESS"))])
+    assert len(remote._totals) == 1_001
+    assert remote._totals.total() == 1_500
+    assert remote._totals["tasks.add"] == 200
+    assert remote._totals["add-0"] == 2
 
 
 def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import pytest
@@ -69,6 +70,21 @@ def test_callbacks_are_kept_while_the_broker_is_away(bench):
         with pytest.raises(BrokerError):
             bench.turn()
     assert "ack" not in bench.journal.kinds()
+    bench.publisher.away = False
+    bench.turn()
+    assert bench.journal.kinds() == ["store", "publish", "ack"]
+
+
+def test_callbacks_are_kept_for_as_long_as_the_broker_is_away(bench, caplog):
+    """Consumers of RabbitMQ and of kombu reconnect by themselves, and the loop gets to the callbacks meanwhile."""
+    run(bench, 1, embed={"callbacks": [CALLBACK]})
+    bench.publisher.away = True
+    for _ in range(200):
+        with pytest.raises(BrokerError):
+            bench.turn()
+    assert bench.journal.kinds() == ["store"]
+    warned = [record for record in caplog.records if getattr(record, "event", None) == "followup_retrying"]
+    assert sum(record.levelno >= logging.WARNING for record in warned) <= 10
     bench.publisher.away = False
     bench.turn()
     assert bench.journal.kinds() == ["store", "publish", "ack"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
 
 import pytest
 
+from beatd.worker.bootstrap import signal_handlers
 from beatd.worker.shutdown import Phase, Shutdown
 
 
@@ -72,3 +75,35 @@ def test_soft_on_idle_waits_all_the_same(time):
     assert not ending.is_over(busy=False)
     time.now = 10.0
     assert ending.is_over(busy=False)
+
+
+def test_a_signal_that_cannot_be_logged_stops_the_worker_all_the_same(bench):
+    """A signal may interrupt the writing of a log line; the stream then refuses another one."""
+
+    class Busy(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError("reentrant call inside a buffered writer")
+
+    logger, handler = logging.getLogger("celery.worker"), Busy()
+    logger.addHandler(handler)
+    try:
+        with signal_handlers(bench.worker), pytest.raises(RuntimeError, match="reentrant"):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        logger.removeHandler(handler)
+    assert bench.worker.shutdown.phase is Phase.WARM
+
+
+@pytest.mark.parametrize(("numbers", "again"), [((signal.SIGHUP,), True), ((signal.SIGTERM, signal.SIGHUP), False)])
+def test_a_hangup_after_the_signal_to_stop_starts_nothing_again(bench, monkeypatch, numbers, again):
+    """``SendSIGHUP=`` of systemd sends both."""
+    monkeypatch.setattr("beatd.worker.bootstrap._has_terminal", lambda: False)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with signal_handlers(bench.worker) as restarts:
+            for number in numbers:
+                signal.raise_signal(number)
+            assert restarts() is again
+            assert bench.worker.shutdown.phase is Phase.WARM
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -167,6 +167,9 @@ MALFORMED = {
     "a time limit that is no pair": changed(timelimit=[1]),
     "a time limit that is text": changed(timelimit="1"),
     "retries that are text": changed(retries="x"),
+    "more retries than a number carries": changed(retries=10**30),
+    "a place that no number carries": changed(group_index=-(10**30)),
+    "an instant that no number carries": changed(**{"beatd-after": 10**30}),
     "pickle": json.dumps({**json.loads(raw()), "content-type": "application/x-python-serialize"}).encode(),
 }
 

@@ -6,12 +6,14 @@ import itertools
 
 import pytest
 
+from beatd.app.routing import Route
 from beatd.exceptions import BrokerError, StoreUnavailable
+from beatd.message.protocol import build
 from beatd.states import REVOKED
 from beatd.store.result_document import document
 from beatd.store.results import Stored
 from beatd.worker.effects import Ended, Received, Revoked, Started, Unregistered
-from beatd.worker.messages import KILLED, LOST, MEANWHILE, JobReport
+from beatd.worker.messages import KILLED, LOST, MEANWHILE, NO_JOB, FollowUpMessage, JobReport
 
 
 def kinds(bench):
@@ -236,3 +238,67 @@ def test_states_of_a_running_task_are_stored_in_order_and_none_after_it_was_give
     bench.pool.reports.append(JobReport(1, MEANWHILE, results=[progress]))  # of the abandoned thread
     bench.turn()
     assert bench.journal == [("store", ("id-1", "PROGRESS")), ("store", ("id-1", "FAILURE")), ("ack", 1)]
+
+
+def test_the_heartbeat_goes_on_while_another_server_keeps_the_worker_waiting(bench, monkeypatch):
+    bench.send(1)
+    bench.turn()
+    bench.pool.end(1)
+    bench.results.away = True
+    monkeypatch.setattr(bench.consumer, "idle_for", lambda: 0.0)
+    bench.remote.then, bench.remote.turn_in = (lambda: bench.clock.advance(1)), 0.0
+    bench.worker._survive()
+    assert bench.consumer.beats == 1
+    bench.consumer.away = {"tend"}
+    bench.worker._survive()
+    assert bench.consumer.beats == 1, "a broker that is away is not asked twice"
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "announced"),
+    [
+        ("late", {}, False),
+        ("early", {}, True),
+        ("late", {"headers": {"beatd-entry": "e", "beatd-due-at": "2026-11-22T09:00:00.000+00:00"}}, True),
+    ],
+)
+def test_starts_that_somebody_wants_to_know_are_announced(bench, task, fields, announced):
+    """A run of the schedule is shown as running, and is not overdue, from its start."""
+    bench.send(1, task, **fields)
+    bench.turn()
+    assert bench.pool.jobs[1].announce is announced
+
+
+@pytest.fixture
+def message():
+    route = Route("celery", "", None)
+    return FollowUpMessage.of(build("callback", "late"), route)
+
+
+def test_messages_of_what_a_coroutine_has_left_running_are_published(bench, message):
+    bench.app.outgoing.backlog.enter(1)
+    bench.pool.reports.append(JobReport(NO_JOB, MEANWHILE, follow_ups=[message]))
+    bench.turn()
+    assert bench.journal.of("publish") == [("callback", "late")]
+    assert bench.app.outgoing.backlog._count == 0
+
+
+def test_messages_of_a_coroutine_that_was_given_up_are_dropped_and_named(bench, message, caplog):
+    bench.app.outgoing.backlog.enter(1)
+    bench.pool.reports.append(JobReport(7, MEANWHILE, follow_ups=[message]))
+    bench.turn()
+    assert bench.journal.of("publish") == []
+    assert bench.app.outgoing.backlog._count == 0
+    assert "message_dropped" in {getattr(record, "event", None) for record in caplog.records}
+
+
+def test_messages_go_back_at_the_end_although_the_last_results_cannot_be_stored(bench):
+    for tag in (1, 2):
+        bench.send(tag)
+    bench.turn()
+    bench.pool.end(1)
+    bench.results.away = True
+    bench.worker.stop()
+    bench.worker.stop()
+    bench.worker.run()
+    assert bench.journal == [("stop", None)]

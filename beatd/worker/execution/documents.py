@@ -1,0 +1,86 @@
+"""Documents of attempts: what is stored as the result of a task, with the fields of ``result_extended``."""
+
+from __future__ import annotations
+
+from datetime import UTC, tzinfo
+from typing import Any
+
+from beatd.app.app import App
+from beatd.app.context import Context
+from beatd.app.trace import Outcome
+from beatd.exceptions import MessageError
+from beatd.message import json_codec
+from beatd.message.protocol import safe_repr
+from beatd.states import FAILURE, READY_STATES, REJECTED, RETRY, SUCCESS
+from beatd.store.result_document import document, exception_payload
+from beatd.timestamps import from_ms
+
+_OWN_FIELDS = {
+    "task_id", "state", "status", "result", "traceback", "date_done", "children", "parent_id", "group_id",
+}  # fmt: skip
+"""Fields of every result; a stamp of such a name is not stored."""
+
+
+class Documents:
+    """Documents of the attempts of one worker."""
+
+    def __init__(self, app: App, hostname: str) -> None:
+        self._clock = app.clock
+        self._hostname = hostname
+        self._is_extended: bool = app.conf.result_extended
+        self._zone: tzinfo = UTC if app.timezone.key == "UTC" else app.timezone
+
+    def of_outcome(self, context: Context, outcome: Outcome) -> bytes:
+        """Return the document of an outcome; raises MessageError if JSON cannot carry the result."""
+        state, value = outcome.state, outcome.value
+        if state == SUCCESS:
+            return self.of(context, state, value)
+        if state == REJECTED:
+            state = FAILURE
+        error = value.exc if state == RETRY else value
+        payload = exception_payload(error) if error is not None else exception_payload(value)
+        return self.of(context, state, payload, outcome.traceback)
+
+    def of(self, context: Context, state: str, result: Any, traceback: str | None = None) -> bytes:
+        """Return the document of a state; raises MessageError if JSON cannot carry ``result``."""
+        fields: dict[str, Any] = {
+            "traceback": traceback,
+            "date_done": self._now() if state in READY_STATES else None,
+            "children": [child.as_tuple() for child in context.children if hasattr(child, "as_tuple")],
+            "parent_id": context.parent_id,
+            "group_id": context.group,
+        }
+        if not self._is_extended:
+            return document(str(context.id), state, result, **fields)
+        extended = self._extended(context)
+        try:
+            return document(str(context.id), state, result, **fields, **extended)
+        except MessageError:  # of the result, or of arguments that came as a pickle, for one
+            return document(str(context.id), state, result, **fields, **_carried(extended))
+
+    def _now(self) -> str:
+        """Return the time in the app's zone."""
+        return from_ms(self._clock.now_ms()).astimezone(self._zone).isoformat()
+
+    def _extended(self, context: Context) -> dict[str, Any]:
+        """Return the fields that ``result_extended`` adds to results."""
+        given = context.stamps if isinstance(context.stamps, dict) else {}
+        stamps = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+        stored = {name: value for name, value in stamps.items() if name not in _OWN_FIELDS}
+        return {
+            **stored,
+            "stamped_headers": context.stamped_headers,
+            **context.extended(),
+            "worker": self._hostname,
+        }
+
+
+def _carried(value: Any) -> Any:
+    """Return a value that JSON can carry: what it cannot is text in it."""
+    try:
+        json_codec.dumps(value)
+    except MessageError:
+        if isinstance(value, dict):
+            return {str(name): _carried(each) for name, each in value.items()}
+        return [_carried(each) for each in value] if isinstance(value, list | tuple) else safe_repr(value)
+    return value
