@@ -235,7 +235,7 @@ def _difference(wanted: Any, found: Any, path: str) -> str | None:
 
 def _retry_after(answer: Answer) -> float | None:
     text = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isascii() and text.isdigit() else None
 
 
 def _name(request: urllib.request.Request) -> str:
