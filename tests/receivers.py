@@ -25,7 +25,8 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """``/hang`` waits for the end; ``/status/N/…`` answers N; ``/to/N/PATH`` redirects by N; anything else is fine.
+    """``/hang`` waits for the end; ``/status/N/…`` answers N; ``/to/N/PATH`` redirects by N, for the path
+    ``elsewhere`` to ``location``; anything else is fine.
 
     ``answers`` are statuses for the next requests to other paths.
     """
@@ -35,6 +36,7 @@ class Receiver:
         self.requests: list[Received] = []
         self.answers: list[int] = []
         self.retry_after = ""
+        self.location = ""
         self.over = threading.Event()
 
     def of(self, path: str) -> list[Received]:
@@ -66,7 +68,7 @@ def receiver() -> Iterator[Receiver]:
                 case ["", "status", status, *_]:
                     return int(status), ""
                 case ["", "to", status, *rest]:
-                    return int(status), f"/{'/'.join(rest)}"
+                    return int(status), kept.location if rest == ["elsewhere"] else f"/{'/'.join(rest)}"
             return (kept.answers.pop(0) if kept.answers else 200), ""
 
         def log_message(self, *_: Any) -> None:

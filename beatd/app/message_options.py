@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -186,9 +187,11 @@ def instant(value: Any, now: datetime, timezone: str, what: str) -> datetime | N
         case bool():
             pass
         case int() | float():
-            return now + timedelta(seconds=value)
+            with suppress(ValueError, OverflowError):  # NaN, or beyond the end of time
+                return now + timedelta(seconds=value)
         case timedelta():
-            return now + value
+            with suppress(OverflowError):
+                return now + value
         case datetime():
             return value if value.tzinfo else value.replace(tzinfo=ZoneInfo(timezone))
         case str():

@@ -24,7 +24,7 @@ import click
 import beatd
 from beatd.cli.global_options import GlobalOptions
 from beatd.exceptions import BeatdError, BrokerError, ConfigError, ScheduleError, StoreUnavailable
-from beatd.redaction import printable
+from beatd.redaction import printable, redacted_text
 
 
 class CommandSpec(NamedTuple):
@@ -269,7 +269,7 @@ def _unexpected(error: Exception) -> click.exceptions.Exit:
         click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has nowhere to go
     else:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        said = printable(redacted_text(" ".join(f"{type(error).__name__}: {error}".split()), at_most=500))
         more = "please report it; run with BEATD_DEBUG=1 for the traceback"
         click.echo(f"beatd: internal error: {said}; {more}", err=True)
     return click.exceptions.Exit(1)

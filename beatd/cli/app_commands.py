@@ -30,7 +30,7 @@ from beatd.broker import read_events
 from beatd.cli.celery_options import EVENTS_IDLE, Level, idle_options
 from beatd.cli.celery_options import detach as in_background
 from beatd.cli.multi_processes import LogFile, held
-from beatd.cli.output import Duration, confirm, plural, print_json, print_line, read_json
+from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_text, read_json
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
 from beatd.redaction import redacted
@@ -133,9 +133,9 @@ def call(
 def _moment(text: str | None, option: str) -> datetime | None:
     try:
         found = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
+        return found if found is None or found.tzinfo else found.astimezone()
+    except (ValueError, OverflowError):
         raise click.BadParameter("expected a time such as 2026-12-31T23:59:00+00:00", param_hint=option) from None
-    return found if found is None or found.tzinfo else found.astimezone()
 
 
 def _expiry(text: str | None) -> float | datetime | None:
@@ -185,9 +185,9 @@ def result(
         value = found.result if found.successful() else str(found.result)
         print_json({"id": task_id, "state": found.state, "result": value, "traceback": found.traceback})
     elif traceback and found.traceback:
-        click.echo(found.traceback)
+        print_text(found.traceback)
     else:
-        click.echo(repr(found.result) if not isinstance(found.result, str) else found.result)
+        print_text(found.result if isinstance(found.result, str) else repr(found.result))
     if not found.successful():
         raise click.exceptions.Exit(1)
 
@@ -316,12 +316,19 @@ def print_event(event: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_line(_compact(event))
         return
-    stamp = event.get("timestamp")
-    at = utc_text(int(stamp * 1000)) if isinstance(stamp, int | float) else "-"
+    at = _at(event.get("timestamp"))
     hidden = {"type", "hostname", "timestamp", "utcoffset", "pid", "clock", "uuid", "name", "local_received"}
     told = " ".join(f"{key}={value}" for key, value in redacted(dict(event)).items() if key not in hidden)
     about = f" {event.get('name') or ''}({event['uuid']})" if "uuid" in event else ""
     print_line(f"{event.get('hostname', '-')} [{at}] {event['type'].replace('-', ' ')}{about} {told}".rstrip())
+
+
+def _at(stamp: Any) -> str:
+    """The moment of an event; a worker may have written anything, also no number or NaN."""
+    try:
+        return utc_text(int(stamp * 1000))
+    except (TypeError, ValueError, OverflowError):
+        return "-"
 
 
 def _compact(event: Mapping[str, Any]) -> str:

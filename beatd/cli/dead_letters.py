@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from beatd.cli.completion import queue_names
-from beatd.cli.output import confirm, plural, print_json
+from beatd.cli.output import confirm, plural, print_json, print_line
+from beatd.cli.top_view import cut as fitted
+from beatd.cli.top_view import padded
 from beatd.client.dead_letters import (
     REASON_MAX,
     DeadLetterSource,
@@ -96,10 +98,12 @@ def _print(groups: Sequence[LetterGroup]) -> None:
     if groups:
         click.echo(f"{'id':12}  {'age':>4}  {'queue':10}  {'task':18}  reason")
     for (_, letter), count in groups:
-        age, queue, task = _age(age_ms(letter, now_ms)), cut(queue_of(letter), 10), cut(task_of(letter), 18)
+        age = _age(age_ms(letter, now_ms))
+        queue, task = (cut(each(letter), _VALUE_MAX) for each in (queue_of, task_of))
         times = f"{count:,} × " if count > 1 else ""
-        reason = cut(times + redacted_text(letter.reason, at_most=REASON_MAX), width)
-        click.echo(f"{letter.id}  {age:>4}  {queue:10}  {task:18}  {reason}")
+        reason = cut(times + redacted_text(letter.reason, at_most=REASON_MAX), REASON_MAX)
+        cells = (padded(queue, 10), padded(task, 18), fitted(reason, width))
+        click.echo("  ".join([letter.id, f"{age:>4}", *cells]))
 
 
 def _age(ms: int) -> str:
@@ -153,7 +157,7 @@ def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
         count, refusals = each_place(places, wanted, lambda place, letters: place.requeue(letters))
         _audit(places, "requeue", ids, count, options)
     for letter, reason in refusals:
-        click.echo(f"{letter.id} stays: {reason}", err=True)
+        print_line(f"{letter.id} stays: {reason}", err=True)
     click.echo(f"{plural(count, 'message')} sent again")
     if refusals or (ids and not count):
         raise click.exceptions.Exit(1)

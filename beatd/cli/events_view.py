@@ -66,7 +66,7 @@ class EventsView:
             str(event.get("name") or known.name),
             state,
             worker or known.worker,
-            float(stamp) if isinstance(stamp, int | float) else known.at,
+            stamp if isinstance(stamp, int | float) else known.at,
             _detail(event) or known.detail,
         )
         self._tasks.move_to_end(uuid)
@@ -146,6 +146,9 @@ class EventReader:
         except BeatdError as error:
             with self.lock:
                 self._view.problem = str(error)
+        except Exception as error:  # noqa: BLE001 - it is shown; a log would break the screen
+            with self.lock:
+                self._view.problem = f"unexpected: {error!r}"
 
 
 def watch(events: Iterable[Mapping[str, Any] | None]) -> None:

@@ -32,7 +32,7 @@ def healthcheck(*, config_file: str | None, ready: bool, timeout: float, metrics
     path = "/readyz" if ready else "/healthz"
     try:
         status, answer = ask(address, path, timeout)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that no name can be
         raise click.ClickException(f"nobody answers at http://{address}{path}: {error}") from None
     print_line(printable(answer.strip()), err=status != 200)
     if status != 200:
@@ -52,7 +52,7 @@ def _address(config_file: str | None, metrics: MetricsOptions) -> ListenAddress:
 
 
 def ask(address: ListenAddress, path: str, timeout: float) -> tuple[int, str]:
-    """The status and the text, or the first bytes of it, that a process answers. Raises OSError and HTTPException."""
+    """Return status and text (its first bytes) of the answer. Raises OSError, ValueError and HTTPException."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
     try:
         connection.request("GET", path)

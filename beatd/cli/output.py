@@ -45,6 +45,11 @@ def print_line(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def print_text(text: str) -> None:
+    """Print a text that a task has made. Programs get it as it is; in a terminal control characters are escaped."""
+    click.echo("\n".join(map(printable, text.split("\n"))) if sys.stdout.isatty() else text)
+
+
 def print_refused(faults: Sequence[Fault]) -> None:
     """The registrations of the app that are left out, on standard error."""
     for fault in faults[:_FAULTS_SHOWN]:

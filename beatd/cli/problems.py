@@ -52,18 +52,25 @@ def _failing(seen: Overview) -> Iterator[Problem]:
     if len(seen.failing) > FAILING_SHOWN:
         text = f"and {plural(len(seen.failing) - FAILING_SHOWN, 'entry')} more failing; see beatd list --failed"
         yield Problem("entry_failing", text)
-    kinds: tuple[tuple[Kind, dict[str, int], str, str], ...] = (
-        ("entry_overdue", seen.overdue, "is overdue", ", and whether workers run"),
-        ("entry_too_long", seen.too_long, "has a run that takes too long", "; beatd stop-run RUN ends it"),
+    kinds: tuple[tuple[Kind, dict[str, int], str, str, str], ...] = (
+        ("entry_overdue", seen.overdue, "is overdue", "are overdue", ", and whether workers run"),
+        (
+            "entry_too_long",
+            seen.too_long,
+            "has a run that takes too long",
+            "have runs that take too long",
+            "; beatd stop-run RUN ends it",
+        ),
     )
-    for kind, late, is_late, advice in kinds:
+    for kind, late, is_late, are_late, advice in kinds:
         ordered = sorted(late.items(), key=lambda item: (item[1], item[0]))
         for name, since_ms in ordered[:FAILING_SHOWN]:
             text = f"entry {name} {is_late} since {utc_text(since_ms)}; see beatd describe {name}{advice}"
             yield Problem(kind, text, subject=name, since_ms=since_ms)
         if len(ordered) > FAILING_SHOWN:
-            what = f"{plural(len(ordered) - FAILING_SHOWN, 'entry')} more"
-            text = f"and {what} that {is_late.replace('has', 'have', 1)}; see beatd list --overdue"
+            more = len(ordered) - FAILING_SHOWN
+            late_too = is_late if more == 1 else are_late
+            text = f"and {plural(more, 'entry')} more that {late_too}; see beatd list --overdue"
             yield Problem(kind, text)
 
 
@@ -80,5 +87,5 @@ def _undelivered(seen: Overview) -> Iterator[Problem]:
         yield Problem("notifications_undelivered", text, subject=name, since_ms=one.since_ms)
     if len(seen.undelivered) > FAILING_SHOWN:
         count = len(seen.undelivered) - FAILING_SHOWN
-        text = f"and {count:,} more targets get no notifications; see the leader's log"
+        text = f"and {plural(count, 'target')} more without notifications; see the leader's log"
         yield Problem("notifications_undelivered", text)

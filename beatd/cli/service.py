@@ -84,7 +84,7 @@ def install(
     parameters = install_for(_command(), file.absolute(), None if own else account)._replace(builtin=_known(builtin))
     into = _units_folder(folder, own=own)
     units = (DAEMON, *([] if no_worker else [WORKER]), *([WEB] if web else []))
-    for warning in unreadable(parameters):
+    for warning in unreadable(parameters.with_page() if web else parameters):
         print_line(f"warning: {warning}", err=True)
     if not (no_worker or builtin or parameters.has_app):
         text = f"the worker has no tasks: set app in {file}, or give --builtin command,http, or --no-worker"

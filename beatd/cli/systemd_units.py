@@ -68,11 +68,17 @@ class Install(NamedTuple):
     """False if the file names no app: a worker then has built-in tasks only."""
     builtin: str = ""
     """Built-in tasks of the worker, as in its option ``--builtin``."""
+    page_files: tuple[Path, ...] = ()
+    """Files that only the page reads: its tokens, certificate and key."""
 
     @property
     def environment(self) -> str:
         """The file with secrets, beside the configuration."""
         return str(self.config.parent / "environment")
+
+    def with_page(self) -> Install:
+        """The parameters of the page's unit, which reads some more files."""
+        return self._replace(needed=(*self.needed, *self.page_files), page_files=())
 
     def lies_in(self, *folders: str) -> bool:
         """True if a file that the unit needs lies there: the configuration, the command, its interpreter, the app."""
@@ -99,6 +105,7 @@ def install_for(command: Path, config: Path, user: str | None) -> Install:
         tuple(needed_paths(raw, folder)),
         folder / state_dir if isinstance(state_dir, str) and "${" not in state_dir else _STATE_DIR,
         has_app=raw.get("app") is not None,
+        page_files=tuple(page_files(raw.get("web"), folder)),
     )
 
 
@@ -115,6 +122,12 @@ def needed_paths(raw: Mapping[str, Any], folder: Path) -> Iterator[Path]:
         yield from _code_of(app.partition(":")[0].partition(".")[0], folder)
     for name in ("redis", "broker", "results"):
         yield from _paths_in(str(tables.get(name, {}).get("url", "")))
+
+
+def page_files(table: Any, folder: Path) -> Iterator[Path]:
+    """Files that the table [web] names."""
+    if isinstance(table, dict):
+        yield from (folder / str(table[name]) for name in ("tokens_file", "tls_cert", "tls_key") if name in table)
 
 
 def _paths_in(url: str) -> Iterator[Path]:
@@ -176,6 +189,8 @@ def source(name: str) -> str:
 def fitted(text: str, install: Install) -> str:
     """The unit with the paths of this installation, without the settings that a user's service manager lacks."""
     body = text[text.index("[Unit]") :]
+    if " web --config " in body:
+        install = install.with_page()
     lines = "\n".join(_fit(body.splitlines(), install)).strip()
     return f"{MARKER}\n\n{lines}\n"
 

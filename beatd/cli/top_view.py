@@ -322,9 +322,13 @@ def cut(text: str, width: int) -> str:
     """The beginning of a text that fits into so many columns; one that is cut ends with an ellipsis."""
     if cell_len(text) <= width:
         return text
-    while text and cell_len(text) > width - 1:
-        text = text[: min(len(text) - 1, max(width - 1, 0))]
-    return f"{text}…" if width > 0 else ""
+    used, kept = 0, 0
+    for char in text:
+        used += cell_len(char)
+        if used > width - 1:
+            break
+        kept += 1
+    return f"{text[:kept]}…" if width > 0 else ""
 
 
 def columns_of(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:

@@ -49,4 +49,16 @@ def web(
     from beatd.cli.web_process import run  # noqa: PLC0415 - needs the packages
 
     with listener:
-        run(config_file, listener, app=app, names=names, log_level=log_level, log_format=log_format, metrics=metrics)
+        hosts = tuple(map(_host, names))
+        run(config_file, listener, app=app, names=hosts, log_level=log_level, log_format=log_format, metrics=metrics)
+
+
+def _host(name: str) -> str:
+    """The name of a host, as a Host header has it: in lower case; a port after it does not count."""
+    from beatd.web.security import host_name  # noqa: PLC0415 - needs the packages
+
+    found = host_name(name)
+    if found is None:
+        text = f"{name!r} is no name of a host; expected one such as beatd.example.com or [2001:db8::5]"
+        raise click.BadParameter(text, param_hint="--allow-host")
+    return found

@@ -1,7 +1,7 @@
 """HTTP server of ``/metrics``, ``/healthz`` and ``/readyz``, in a thread of its own.
 
 A port that is taken is logged and tried again; the process works on without it. Connections are bounded in number and
-in time, so that nobody can use them up.
+in time; at the limit the one that has waited longest for a request makes room, so that nobody can use them up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Protocol, cast
 
-from beatd.clock import Backoff, monotonic
+from beatd.clock import Backoff, monotonic, sleep
 from beatd.listen_address import ListenAddress, listen, why_not
 from beatd.metrics.families import CONTENT_TYPE
 
@@ -48,7 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "beatd", ""
 
     def do_GET(self) -> None:
-        endpoint = cast(_Server, self.server).endpoint
+        server = cast(_Server, self.server)
+        server.answers(self.connection)
+        endpoint = server.endpoint
         try:
             match self.path.partition("?")[0]:
                 case "/metrics":
@@ -98,27 +100,51 @@ class _Server(ThreadingMixIn, TCPServer):
         self.socket = listener
         self.endpoint = endpoint
         self._open: dict[socket.socket, float] = {}
+        self._answering: set[socket.socket] = set()
+        """Those of which the request has arrived."""
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; one that cannot be accepted, for want of files, is tried again a little later."""
+        try:
+            return super().get_request()
+        except OSError:
+            sleep(_POLL_S)
+            raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
-        """Refuse a connection beyond the limit."""
+        """Make room at the limit: who only connects must not keep probes out. Refuse it if all are being answered."""
         if len(self._open) >= CONNECTIONS_MAX:
-            return False
+            oldest = next((one for one in list(self._open) if one not in self._answering), None)
+            if oldest is None:
+                return False
+            self._open.pop(oldest, None)
+            _shut(oldest)
         self._open[request] = monotonic()
         return True
+
+    def answers(self, request: socket.socket) -> None:
+        """Take note that the request of a connection has arrived."""
+        self._answering.add(request)
 
     def close_overdue(self) -> None:
         """End connections whose time is over: the threads that serve them then end, too."""
         for connection, since in list(self._open.items()):
             if monotonic() - since > REQUEST_S:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                _shut(connection)
 
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
         self._open.pop(request, None)
+        self._answering.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error of this process."""
+
+
+def _shut(connection: socket.socket) -> None:
+    """End a connection: its thread then ends, too."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class MetricsServer:

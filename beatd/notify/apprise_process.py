@@ -46,11 +46,7 @@ def _send(given: dict[str, Any]) -> dict[str, Any]:
         logger.propagate = False
         try:
             target = apprise.Apprise.instantiate(url, suppress_exceptions=True)
-            body = given["text"]
-            ok = bool(
-                target and target.notify(body=body, title=given["title"], notify_type=_KINDS.get(given["kind"], "info"))
-            )
-            why = "" if target else "apprise cannot read the URL"
+            ok, why = bool(target and _notify(target, given)), "" if target else "apprise cannot read the URL"
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             ok, why = False, type(error).__name__
         finally:
@@ -59,6 +55,23 @@ def _send(given: dict[str, Any]) -> dict[str, Any]:
             left.append(number)
             reason = why or " ".join(said.getvalue().split()) or "apprise gives no reason"
     return {"left": left, "reason": reason[:1000]}
+
+
+def _notify(target: Any, given: dict[str, Any]) -> bool:
+    """Send it as text. Without that word apprise takes it for what the service shows, which is HTML for mail: lines
+    and angle brackets would be lost, and markup in an error would be shown."""
+    import apprise  # noqa: PLC0415 - an optional extra
+
+    sender = apprise.Apprise()
+    sender.add(target)
+    return bool(
+        sender.notify(
+            body=given["text"],
+            title=given["title"],
+            notify_type=_KINDS.get(given["kind"], "info"),
+            body_format=apprise.NotifyFormat.TEXT,
+        )
+    )
 
 
 if __name__ == "__main__":

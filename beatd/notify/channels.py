@@ -9,18 +9,23 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from beatd.clock import monotonic
 from beatd.model import NotifyTarget
-from beatd.notify.http_request import DeliveryFailed, request
+from beatd.notify.http_request import DeliveryFailed, host_of, request
 from beatd.redaction import HIDDEN, printable, redacted_text
+from beatd.store.run_record import tail
 
 _START_S = 20.0
 """Time for starting Python and apprise, beside that of the target."""
 _REASON_MAX = 300
+_OUTPUT_MAX = 64 << 10
+"""Bytes of the output of a program that are kept: the last ones."""
 
 
 def deliver(target: NotifyTarget, body: Mapping[str, Any], *, now_ms: int, left: Sequence[int] = ()) -> None:
@@ -58,8 +63,9 @@ def _run_command(target: NotifyTarget, body: Mapping[str, Any], timeout_s: float
     if code is None:
         raise DeliveryFailed(f"the command did not end within {timeout_s:g} s")
     if code:
-        text = redacted_text(printable(" ".join(said.decode(errors="replace").split()))[-_REASON_MAX:])
-        raise DeliveryFailed(f"the command ended with {code}{f': {text}' if text else ''}")
+        text = printable(" ".join(said.decode(errors="replace").split()))
+        end = " ".join(tail(text, _REASON_MAX).split())
+        raise DeliveryFailed(f"the command ended with {code}{f': {end}' if end else ''}")
 
 
 def _send_by_apprise(urls: Sequence[str], body: Mapping[str, Any], timeout_s: float, left: Sequence[int]) -> None:
@@ -99,23 +105,42 @@ def _run(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it cannot be started"
         raise DeliveryFailed(f"{printable(words[0])}: {reason}") from None
+    until, said = monotonic() + timeout_s, bytearray()
+    threading.Thread(target=_write, args=(process.stdin, given), name="notice-input", daemon=True).start()
+    reader = threading.Thread(target=_read_end, args=(process.stdout, said), name="notice-output", daemon=True)
+    reader.start()
     try:
-        said, _ = process.communicate(given, timeout_s)
+        reader.join(timeout_s)
+        if reader.is_alive():
+            return None, b""
+        code = process.wait(max(until - monotonic(), 0.0))
     except subprocess.TimeoutExpired:
         return None, b""
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # what it has left behind holds the pipe
-        process.stdout.close()  # type: ignore[union-attr]
         process.wait()
-    return process.returncode, said
+    return code, bytes(said)
+
+
+def _write(pipe: Any, given: bytes) -> None:
+    """Write the message; a program need not read it."""
+    with contextlib.suppress(OSError), pipe:
+        pipe.write(given)
+
+
+def _read_end(pipe: Any, kept: bytearray) -> None:
+    """Read until all writers have closed the pipe, and keep the end: a program may write without end."""
+    with contextlib.suppress(OSError), pipe:
+        while chunk := pipe.read1(_OUTPUT_MAX):
+            kept += chunk
+            del kept[:-_OUTPUT_MAX]
 
 
 def _without_secrets(text: str, urls: Sequence[str]) -> str:
     """The reason without any part of the addresses but their hosts, and in one line."""
     for url in urls:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
+        host = host_of(url)
         for piece in re.split(r"[/?&=:@,;#]+", url.partition("://")[2]):
             if len(piece) > 3 and piece != host:
                 text = text.replace(unquote(piece), HIDDEN).replace(piece, HIDDEN)

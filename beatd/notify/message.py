@@ -134,7 +134,7 @@ def _over_line(subject: Subject, since_ms: int, now_ms: int) -> str:
 
 def _reason(subject: Subject, one: Condition, reasons: Mapping[str, str]) -> str:
     text = reasons.get(subject.name, "") if subject.kind == "failure" else one.text
-    return redacted_text(" ".join(text.split()), at_most=_REASON_MAX)
+    return printable(redacted_text(" ".join(text.split()), at_most=_REASON_MAX))
 
 
 def _fields(subject: Subject, one: Condition, reasons: Mapping[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 from beatd.model import Entry, SentryMonitor
 from beatd.notify.http_request import host_of, request
+from beatd.redaction import printable, redacted_text
 from beatd.schedules.cron import Cron
 from beatd.schedules.interval import Interval, Relative
 
@@ -33,7 +34,8 @@ def ping(entry: Entry, body: Mapping[str, Any], now_ms: int) -> None:
     suffix = "" if event == "success" else f"/{event}"
     query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("rid", body["run_id"])])
     url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix, query=query))
-    error = str(body.get("error") or "").strip().partition("\n")[0][:_FIRST_LINE_MAX]
+    first_line = " ".join(str(body.get("error") or "").strip().partition("\n")[0].split())
+    error = printable(redacted_text(first_line, at_most=_FIRST_LINE_MAX))
     text = (error or "failed").encode() if event == "fail" else None
     request(url, now_ms=now_ms, timeout_s=TIMEOUT_S, body=text, headers={"Content-Type": "text/plain; charset=utf-8"})
 

@@ -127,7 +127,7 @@ class Sender:
                 return
             if notice.kind == "message":
                 self._hold(taken, directory.targets[notice.name])
-            way()
+            _deliver(way, notice)
         except DeliveryFailed as error:
             self._failed(taken, error)
             return
@@ -207,6 +207,21 @@ class Sender:
         with self._lock:
             name = notice.name if notice.kind == "message" else notice.kind
             self._counters.notices[name, outcome] += 1
+
+
+def _deliver(way: Callable[[], None], notice: Notice) -> None:
+    """Call ``way``. A defect in it is a failed attempt as well: without a bound it would be repeated for ever."""
+    try:
+        way()
+    except DeliveryFailed:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        shown = RuntimeError(f"{kind} (its text is not shown: it may have an address)")
+        extra = {"event": "notify_error", "target": notice.name, "kind": notice.kind}
+        text, trace = "Sending a %s to %s failed in an unexpected way", (type(shown), shown, error.__traceback__)
+        log.error(text, notice.kind, notice.name, exc_info=trace, extra=extra)  # noqa: TRY400 - with the same trace
+        raise DeliveryFailed(f"{kind}; the log of the daemon has more") from None
 
 
 def _service(destination: str) -> str:

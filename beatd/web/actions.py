@@ -19,6 +19,7 @@ from beatd.client.entries import kind_of
 from beatd.client.runs import AT_MOST, RATE, RunClient
 from beatd.client.schedules import checked
 from beatd.config import entry
+from beatd.config.entries import LONGEST_NAME
 from beatd.exceptions import BrokerError, ConfigError, MessageError, NobodyLeads, RequestRefused, ScheduleError
 from beatd.model import Overlap
 from beatd.schedules import duration_ms
@@ -177,8 +178,8 @@ class Operator:
 
     def put(self, who: str, name: str, table: Mapping[str, Any]) -> Sentence:
         """Put an entry into the store, or another in its place."""
-        if not name.strip() or len(name) > 500 or not name.isprintable():
-            raise HTTPException(400, "a name has 1 to 500 characters that can be printed")
+        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+            raise HTTPException(400, f"a name has 1 to {LONGEST_NAME} characters that can be printed")
         self._refuse_of_file(name)
         settings, defaults = self._documents.plan.settings, self._documents.plan.defaults
         with _in_words():

@@ -175,7 +175,7 @@ class Errors:
     def _answer(
         self, request: Request, code: int, text: str, headers: Any = None, *, since_ms: int | None = None
     ) -> Response:
-        path = request.url.path
+        path = request.scope["path"]
         if path.startswith("/api/"):
             since = {} if since_ms is None else {"since": iso_ms(since_ms)}
             return JSONResponse({"error": text, **since}, code, headers)

@@ -59,6 +59,7 @@ def serve(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None
         access_log=False,
         lifespan="off",
         loop="asyncio",  # whose connections are bounded as they are accepted
+        ws="none",  # the page has no WebSocket, and one would be outside of the bounds
         server_header=False,
         proxy_headers=False,
         http=BoundedProtocol,

@@ -256,7 +256,7 @@ class Site:
 
     def message(self, request: Request, code: int, text: str) -> Response:
         """A page that says why something was not done."""
-        back = request.url.path.rpartition("/")[0] if request.method == "POST" else "/"
+        back = request.scope["path"].rpartition("/")[0] if request.method == "POST" else "/"
         to = quote(back) if back.startswith("/entries/") else "/"
         title = "Not done" if request.method == "POST" else _TITLES.get(code, "Refused")
         title = "Not available" if code >= 500 else title
@@ -278,7 +278,9 @@ class Site:
 
 
 def _path_of(request: Request) -> str:
-    return quote(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
+    """The path and the query, as a link has them. In ``request.url`` a "?" of a name is quoted already."""
+    query = request.scope["query_string"].decode("ascii", "replace")
+    return quote(request.scope["path"]) + (f"?{query}" if query else "")
 
 
 def _run_of(after: object) -> str:

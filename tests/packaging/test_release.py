@@ -391,3 +391,11 @@ def test_the_action_says_when_nothing_differs(repository):
     done, runner = action("diff", repository, FILE="beat.toml", BASE="HEAD")
     assert (done.returncode, done.stdout) == (0, "No difference.\n")
     assert (runner / "output").read_text() == "changed=false\n"
+
+
+@pytest.mark.parametrize("base", ["", "0" * 40])
+def test_the_action_passes_where_there_is_nothing_to_compare_with(repository, base):
+    done, runner = action("diff", repository, FILE="beat.toml", BASE=base)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no commit to compare with" in done.stdout
+    assert (runner / "output").read_text() == "changed=false\n"

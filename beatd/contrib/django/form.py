@@ -13,6 +13,7 @@ from django import forms
 
 from beatd.client.schedules import checked
 from beatd.clock import SystemClock
+from beatd.config.entries import LONGEST_NAME
 from beatd.config.errors import dotted
 from beatd.config.toml import SCHEDULE
 from beatd.config.writer import toml_value
@@ -68,7 +69,7 @@ def schedule_value(text: str) -> Any:
 class EntryForm(forms.Form):  # type: ignore[misc]  # Django has no types
     """The keys of an entry. ``rules`` are time zone and defaults of the files; :attr:`table` is what is stored."""
 
-    name = forms.CharField(max_length=500, help_text="Unique in the schedule; it cannot be changed later.")
+    name = forms.CharField(max_length=LONGEST_NAME, help_text="Unique in the schedule; it cannot be changed later.")
     task = forms.CharField(help_text='The name of the task, such as "shop.tasks.report".')
     schedule = forms.CharField(
         help_text='"30 7 * * mon-fri", "every 10 minutes", "1h30m", "@daily", or a table as in beat.toml.'

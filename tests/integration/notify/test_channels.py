@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.policy import default as email_policy
 
 import pytest
 from aiosmtpd.controller import Controller
 
 from beatd import config
 from beatd.model import NotifyTarget
-from beatd.notify import monitors
+from beatd.notify import http_request, monitors
 from beatd.notify.channels import deliver
 from beatd.notify.http_request import DeliveryFailed
 from tests.receivers import Receiver, receiver
@@ -46,6 +49,11 @@ def test_a_webhook_gets_json_that_slack_takes(web):
     assert got.headers["Content-Type"] == "application/json"
 
 
+def test_a_path_may_have_any_character(web):
+    deliver(hook(f"{web.url}/hök%20a/é?x=ü&y=%C3%BC"), BODY, now_ms=NOW)
+    assert web.requests[0].path == "/h%C3%B6k%20a/%C3%A9?x=%C3%BC&y=%C3%BC"
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_followed_with_the_message(web, status):
     deliver(hook(f"{web.url}/to/{status}/final"), BODY, now_ms=NOW)
@@ -60,6 +68,39 @@ def test_headers_stay_with_their_host(web):
         deliver(hook(web_url, headers={"Authorization": "Bearer x"}), BODY, now_ms=NOW)
         [got] = other.requests
         assert "Authorization" not in got.headers
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://[SECRET",
+        "//[::1",
+        "http://host:99999/SECRET",
+        "http://host:0/",
+        "https:///SECRET",
+        "ftp://host/SECRET",
+        "",
+    ],
+)
+def test_a_redirect_to_no_web_address_is_said(web, place):
+    web.location = place
+    error = failure(hook(f"{web.url}/to/307/elsewhere"))
+    assert str(error) == "127.0.0.1 redirects to no web address"
+    assert not error.passing
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "may"),
+    [
+        ("https://a.example/x", "https://a.example/y", True),
+        ("http://a.example/x", "https://a.example/x", True),
+        ("https://a.example/x", "http://a.example/x", False),
+        ("https://a.example/x", "https://b.example/x", False),
+        ("https://a.example/x", "https://a.example:8443/x", False),
+    ],
+)
+def test_headers_never_leave_tls(first, then, may):
+    assert http_request._may_have_headers(then, first) is may
 
 
 def test_redirects_are_bounded(web):
@@ -80,7 +121,12 @@ def test_answers_that_may_pass_are_told_from_others(web, status, passing):
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [("7", 7.0), ("Fri, 15 Jan 2027 08:00:30 GMT", 30.0), ("junk", 0.0), ("9" * 30, 0.0)]
+    ("said", "seconds"),
+    [
+        *(("7", 7.0), ("Fri, 15 Jan 2027 08:00:30 GMT", 30.0), ("junk", 0.0), ("9" * 30, 0.0), ("²", 0.0)),
+        ("Fri, 15 Jan 99999999999999999999 08:00:30 GMT", 0.0),
+        ("Fri, 15 Jan 2027 08:00:30 +9999999999", 0.0),
+    ],
 )
 def test_retry_after_is_heeded_within_bounds(web, said, seconds):
     web.retry_after = said
@@ -90,6 +136,14 @@ def test_retry_after_is_heeded_within_bounds(web, said, seconds):
 def test_an_unreachable_host_is_said(free_port):
     assert "Connection refused" in str(failure(hook(f"http://127.0.0.1:{free_port()}/SECRET")))
     assert "host.invalid" in str(failure(hook("http://host.invalid/SECRET", timeout_ms=2000)))
+
+
+def texts_of(mail: bytes) -> dict[str, str]:
+    """The texts of a mail by their type."""
+    parts = message_from_bytes(mail, policy=email_policy).walk()
+    return {
+        part.get_content_type(): part.get_content().strip() for part in parts if part.get_content_maintype() == "text"
+    }
 
 
 def test_apprise_sends_mail_and_each_address_gets_it_once(free_port):
@@ -106,12 +160,16 @@ def test_apprise_sends_mail_and_each_address_gets_it_once(free_port):
     try:
         good = f"mailto://127.0.0.1:{smtp.port}?from=a@example.com&to=b@example.com"
         bad = f"json://127.0.0.1:{free_port()}/SECRET"
+        two = {**BODY, "text": "a <fails> & more\nb <img src=x> fails, too"}
         with pytest.raises(DeliveryFailed) as caught:
-            deliver(NotifyTarget(name="ops", urls=(good, bad)), BODY, now_ms=NOW)
+            deliver(NotifyTarget(name="ops", urls=(good, bad)), two, now_ms=NOW)
     finally:
         smtp.stop()
     assert len(mails) == 1
     assert b"Subject: beatd: a fails" in mails[0]
+    texts = texts_of(mails[0])
+    assert texts["text/plain"].splitlines() == ["a <fails> & more", "b <img src=x> fails, too"]
+    assert "<img" not in texts.get("text/html", "")
     assert caught.value.left == (1,), "only this one is tried again"
     assert "SECRET" not in str(caught.value)
 
@@ -138,6 +196,26 @@ def test_a_command_that_fails_or_hangs(words, timeout_ms, said):
         deliver(target, BODY, now_ms=NOW)  # it did not read its input
     else:
         assert str(failure(target)) == said
+
+
+def test_the_output_of_a_command_is_bounded_and_half_of_a_secret_is_not_shown():
+    words = ("sh", "-c", "head -c 20000000 /dev/zero | tr '\\0' x; echo; printf 'no %s' \"$0\"; exit 3")
+    url = f"https://bot:{'SECRET' * 60}@host.example it is away"
+    tracemalloc.start()
+    try:
+        error = failure(NotifyTarget(name="ops", command=(*words, url), timeout_ms=10_000))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert str(error).endswith("it is away")
+    assert len(str(error)) < 400
+    assert most < 2_000_000
+
+
+def test_the_error_of_a_ping_is_one_line_without_secrets(web):
+    entry = config.entry("a", {"task": "t", "schedule": 30, "ping": f"{web.url}/ping"})
+    monitors.ping(entry, {**RUN, "what": "fail", "error": "no\ud800 \x1b[2J password=hunter2\nmore"}, NOW)
+    assert web.requests[0].body == rb"no\ud800 \x1b[2J password=***"
 
 
 def test_pings_of_healthchecks(web):

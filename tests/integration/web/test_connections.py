@@ -126,3 +126,17 @@ def test_an_answer_that_is_not_taken_is_not_waited_for(page):
         assert connection.recv(1)
         wait_for(lambda: len(list(files.iterdir())) == before, 30, "its end while nothing more is read")
         assert len(answer(connection)) < 20_000_000
+
+
+def test_what_is_no_http_after_the_answer_leaves_no_lines_in_the_log(page):
+    with connected(page) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert b" 405 " in connection.recv(65536)
+        connection.sendall(b"no size of a chunk\r\n")
+        answer(connection)
+    with connected(page) as connection:
+        upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + upgrade + b"\r\n")
+        assert b" 200 " in connection.recv(65536), "it is answered like any other request"
+    page.terminate()
+    assert page.communicate(timeout=10)[1] == ""

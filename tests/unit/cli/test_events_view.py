@@ -1,5 +1,8 @@
 """The screen of ``beatd events``: the newest task first, never wider than the terminal."""
 
+import pytest
+
+from beatd.cli.app_commands import print_event
 from beatd.cli.events_view import KEPT, EventsView
 from beatd.cli.output import cell_len
 
@@ -51,3 +54,12 @@ def test_odd_events_and_many_of_them() -> None:
 
 def test_a_terminal_without_room_shows_nothing_and_ends():
     assert [text for text, _ in EventsView().lines(1, 24)] == [""] * 24
+
+
+@pytest.mark.parametrize("stamp", [float("nan"), float("inf"), 10**400, "x", None, True, -1e300])
+def test_a_moment_may_be_anything(stamp: object, capsys: pytest.CaptureFixture[str]) -> None:
+    view = EventsView()
+    view.take({"type": "task-sent", "uuid": "id", "timestamp": stamp})
+    assert view.lines(80, 24)
+    print_event({"type": "task-sent", "uuid": "id", "hostname": "w", "timestamp": stamp}, as_json=False)
+    assert "task sent (id)" in capsys.readouterr().out

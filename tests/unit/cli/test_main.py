@@ -97,3 +97,32 @@ def test_errors_are_said_in_words(error: Exception, code: int, said: str) -> Non
 
     result = CliRunner().invoke(OneCommand(broken), ["broken"])
     assert (result.exit_code, result.stderr, result.stdout) == (code, said, "")
+
+
+def test_an_unexpected_error_shows_no_secret_and_controls_no_terminal() -> None:
+    @click.command()
+    def check() -> None:
+        raise RuntimeError("redis://:SECRET@host/0 \x1b[2J password=SECRET")
+
+    result = CliRunner().invoke(OneCommand(check), ["check"])
+    assert result.exit_code == 1
+    assert "internal error: RuntimeError" in result.stderr
+    assert "SECRET" not in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["healthcheck", "--metrics-listen", "a..b:1"], 1, "nobody answers at http://a..b:1/healthz"),
+        (["web", "--port", "0", "--allow-host", "http://x"], 2, "'http://x' is no name of a host"),
+        (["web", "--port", "0", "--allow-host", "::1"], 2, "'::1' is no name of a host"),
+        (["call", "t", "-b", "redis://127.0.0.1:1", "--expires", "nan"], 1, "expires=nan is not a valid time"),
+        (["call", "t", "-b", "redis://127.0.0.1:1", "--expires", "1e300"], 1, "expires=1e+300 is not a valid time"),
+        (["call", "t", "-b", "redis://127.0.0.1:1", "--eta", "0001-01-01"], 2, "expected a time such as"),
+    ],
+)
+def test_values_that_nothing_can_be_are_errors_in_words(words: list[str], code: int, told: str) -> None:
+    result = CliRunner().invoke(main, words, env={"TZ": "Asia/Tokyo"})
+    assert (result.exit_code, "internal error" in result.stderr) == (code, False), result.stderr
+    assert told in " ".join(result.stderr.split())

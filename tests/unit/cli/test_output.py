@@ -119,3 +119,9 @@ def test_json_is_laid_out_as_python_does_it(value, capsys):
 def test_numbers_that_json_does_not_have_are_null(capsys):
     print_json([float("inf"), float("nan"), 0.5])
     assert json.loads(capsys.readouterr().out) == [None, None, 0.5]
+
+
+def test_a_text_of_a_task_is_whole_for_programs_and_harmless_in_a_terminal(terminal, capsys):
+    output.print_text("a\x07\tb\nc")
+    assert capsys.readouterr().out == "a\x07\tb\nc\n"
+    assert terminal(80, lambda: output.print_text("a\x1b[2J\tb\nc")) == [r"a\x1b[2J\tb", "c"]

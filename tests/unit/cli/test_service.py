@@ -14,10 +14,12 @@ from click.testing import CliRunner
 
 from beatd.cli import main, service, systemd_units
 from beatd.cli.systemd_units import (
+    DAEMON,
     MARKER,
     SYSUSERS,
     UNITS,
     WEB,
+    WORKER,
     Install,
     fitted,
     install_for,
@@ -102,6 +104,19 @@ def test_what_the_file_names_is_seen_too(name, text, home, temporary, monkeypatc
     found = unit(name, install_for(Path("/opt/beatd/bin/beatd"), Path("/etc/beatd/beat.toml"), "beatd"))
     assert (found["ProtectHome"], found["PrivateTmp"]) == (home, temporary)
     assert found.get("ReadWritePaths") == ("-/home/deploy/state" if "state_dir" in text else None)
+
+
+@pytest.mark.parametrize("setting", ["tokens_file", "tls_cert", "tls_key"])
+def test_files_of_the_page_open_its_unit_alone(tmp_path, setting):
+    file = tmp_path / "beat.toml"
+    file.write_text(f'[web]\n{setting} = "/home/ann/page"\n')
+    install = install_for(Path("/opt/beatd/bin/beatd"), file, "beatd")._replace(config=Path("/etc/beatd/beat.toml"))
+    assert {name: unit(name, install)["ProtectHome"] for name in UNITS} == {
+        DAEMON: "yes",
+        WORKER: "yes",
+        WEB: "read-only",
+    }
+    assert Path("/home/ann/page") in install.with_page().needed
 
 
 def test_the_code_of_an_app_is_found_beside_the_file(tmp_path):

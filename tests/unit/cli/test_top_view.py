@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beatd.cli.output import cell_len
-from beatd.cli.top_view import PAGE, Away, Change, Row, Snapshot, Table, View
+from beatd.cli.top_view import PAGE, Away, Change, Row, Snapshot, Table, View, cut
 
 COLUMNS = ("entry", "last runs", "last", "next", "state")
 
@@ -118,3 +120,24 @@ def test_a_filter_is_written_and_ended():
     assert one.wanted.query == "bi"
     one.press("esc")
     assert one.wanted.query == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("日本語", 6, "日本語"),
+        ("日本語", 5, "日本…"),
+        ("日本語", 4, "日…"),
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab…"),
+        ("ab", 0, ""),
+    ],
+)
+def test_a_text_is_cut_by_columns(text, width, shown):
+    assert cut(text, width) == shown
+
+
+def test_a_long_text_is_cut_in_no_time():
+    began = time.monotonic()
+    assert cell_len(cut("日本語é" * 5_000, 80)) <= 80
+    assert time.monotonic() - began < 1

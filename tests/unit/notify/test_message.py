@@ -51,3 +51,10 @@ def test_names_cannot_break_lines():
 
 def test_a_trial_says_so():
     assert trial(TARGET, NOW, "beatd")["text"] == "test message of beatd to the target ops"
+
+
+def test_reasons_cannot_stop_a_command_or_control_a_terminal():
+    found = changes([(Subject("failure", "a"), Condition(NOW))])
+    body = message(TARGET, found, NOW, {"a": "no\x00 \x1b[2J\ud800"}, "p")
+    assert body["text"].endswith(r"no\x00 \x1b[2J\ud800")
+    assert body["problems"][0]["reason"] == r"no\x00 \x1b[2J\ud800"

@@ -1,6 +1,7 @@
 """Access to the page: tokens and roles, sessions, proxies, and requests that somebody did not mean."""
 
 import re
+from urllib.parse import unquote
 
 import pytest
 
@@ -216,3 +217,21 @@ def test_places_answer_and_show_names_as_text(site, path):
     text = site.get(path).text
     assert text.count("<script>") == 1
     assert "<h1" in text
+
+
+def test_without_any_token_nobody_can_compute_the_key_of_forms(tokens):
+    tokens.write_text("# nobody yet\n")
+    keys = {Tokens(str(tokens)).key for _ in range(3)}
+    assert len(keys) == 3
+
+
+def test_names_with_marks_of_urls_survive_the_login_and_an_error(guarded):
+    guarded.write('[beat_schedule."a?b#c%d"]\ntask = "t"\nschedule = 30\n')
+    path = "/entries/a%3Fb%23c%25d"
+    page = guarded.get(path, headers=log_in(guarded)).text
+    assert f'action="{path}/run"' in page
+    done = guarded.get(f"{path}/resume", method="POST", headers={**log_in(guarded), **FORM}, content="csrf=0")
+    assert f'href="{path}"' in done.text
+    guarded.reads = False
+    [_, back] = guarded.get(path).headers["location"].split("back=")
+    assert unquote(back) == path
