@@ -258,7 +258,7 @@ class Claims:
 
 
 def _in_common(claim: Claim) -> tuple[int, str | None, history.CountedCell, bool]:
-    """What the claims of a group have in common: it is sent once for all of them."""
+    """Key of a group: the values that its claims have in common, and that are sent once for all of them."""
     return claim.due_ms, claim.queue, claim.record, claim.running != ""
 
 
