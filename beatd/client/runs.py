@@ -204,7 +204,7 @@ class RunClient:
             if monotonic() > until:
                 if answer is None and (answer := self._withdrawn(request_id)) is None:
                     raise NobodyLeads(f"{self._why(request.entry, timeout)}; the request was withdrawn")
-                if answer is not None and answer.state == "under_way" and not self._alive():
+                if answer.state == "under_way" and not self._alive():
                     raise NobodyLeads("no daemon is alive any more; the next one goes on with what is left")
                 until = monotonic() + _LEFT_ALONE_S
             sleep(backoff.failed())
