@@ -258,7 +258,7 @@ class Claims:
 
 
 def _in_common(claim: Claim) -> tuple[int, str | None, history.CountedCell, bool]:
-    """What the claims of a group have in common: it is sent once for all of them."""
+    """Values that the claims of a group have in common: they are sent once for all of them."""
     return claim.due_ms, claim.queue, claim.record, claim.running != ""
 
 
