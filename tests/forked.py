@@ -37,7 +37,8 @@ def become(job, files):
     for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), *files)):
         os.dup2(file, number)
     os.closerange(3, 64)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGHUP):  # nohup, under which tests may run, ignores the second
+        signal.signal(number, signal.SIG_DFL)
     option, program, *arguments = job["words"]
     sys.orig_argv = [sys.executable, *job["words"]]
     sys.argv = [option, *arguments]
