@@ -348,5 +348,5 @@ def test_a_process_that_is_out_of_files_goes_on_watching_its_server(
         for _ in range(2):
             os.kill(pid := server_pid(store), signal.SIGKILL)
             wait_until(lambda pid=pid: answers(store) and server_pid(store) != pid, 20, "the restart")
-        assert refusals == []
+            wait_until(lambda: not refusals, 20, "the connections that are refused")
         assert store._supervisor.is_alive()
