@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _MMAP_THRESHOLD, _LARGE = -3, 256 * 1024
 """glibc's number of the option, and the bytes of a block that is worth the system calls."""
@@ -35,21 +33,21 @@ def keep_no_large_blocks() -> None:
 
 
 class _Collector:
-    """The garbage collector, switched off while a thread or several ask for it, and then as it was before."""
+    """Context manager that switches the garbage collector off, while a thread or several are in its block."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._number = 0
         self._was_enabled = False
 
-    def switch_off(self) -> None:
+    def __enter__(self) -> None:
         with self._lock:
             if self._number == 0:
                 self._was_enabled = gc.isenabled()
                 gc.disable()
             self._number += 1
 
-    def switch_back(self) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._number -= 1
             if self._number == 0 and self._was_enabled:
@@ -59,15 +57,10 @@ class _Collector:
 _COLLECTOR = _Collector()
 
 
-@contextmanager
-def without_collections() -> Iterator[None]:
+def without_collections() -> _Collector:
     """Collect no garbage within the block, in any thread.
 
     Blocks of several threads may overlap in any way. What one of them reads of the collector's state, and sets it to
     afterwards, must not be what another one has made of it: it would stay switched off.
     """
-    _COLLECTOR.switch_off()
-    try:
-        yield
-    finally:
-        _COLLECTOR.switch_back()
+    return _COLLECTOR
