@@ -13,6 +13,7 @@ import redis
 
 from beatd.exceptions import StoreRolledBack
 from beatd.model import EntryState
+from beatd.redaction import encodable
 from beatd.store import history
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
@@ -210,7 +211,8 @@ class Claims:
         One that comes back after it was marked goes on from then.
         """
         changes = [*((name, "mark") for name in gone), *((name, "") for name in back)]
-        self._mark([change for change in changes if _is_utf8(change[0])], lease_value, now_ms)  # others have no state
+        known = [(name, change) for name, change in changes if name == encodable(name)]  # others have no state
+        self._mark(known, lease_value, now_ms)
 
     def _mark(self, changes: Sequence[tuple[str, str]], lease_value: str, now_ms: int) -> None:
         shard = self._keys
@@ -281,13 +283,6 @@ def _packed(
         else:
             runs.append(_RUN % (len(name), name, len(message), message))
     return [common, BulkStrings(size * len(group), b"".join(runs))]
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        return name.isascii() or bool(name.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:
