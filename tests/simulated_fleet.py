@@ -24,7 +24,7 @@ from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.consumers import open_consumer
-from beatd.worker.execution.executor import Executor
+from beatd.worker.execution.executor import Executor, begun
 from beatd.worker.messages import Job, JobReport
 from beatd.worker.settings import WorkerSettings
 from beatd.worker.worker import Worker
@@ -54,12 +54,15 @@ class BatchPool:
         return [report for job in jobs for report in self._reports(job)]
 
     def _reports(self, job: Job) -> Iterable[JobReport]:
-        begun: list[Any] = []
-        end = self._execute(job, begun.append)
-        return [*begun, end]
+        starts: list[JobReport] = []
+        end = self._execute(job, lambda tag: starts.append(begun(tag)))
+        return [*starts, end]
 
     def files(self) -> list[int]:
         return []
+
+    def look_in(self) -> float:
+        return math.inf
 
     def withdraw(self, tags: Sequence[int]) -> list[int]:
         return []

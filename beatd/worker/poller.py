@@ -8,6 +8,14 @@ import select
 from collections.abc import Iterable
 
 
+def readable(files: Iterable[int]) -> list[int]:
+    """Return those of some file descriptors that can be read now."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(0)]
+
+
 class Poller:
     """A ``poll`` with a pipe in it that :meth:`wake` writes to, so that no signal is missed between check and wait."""
 

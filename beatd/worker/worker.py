@@ -143,10 +143,11 @@ class Worker:
         self._settlement.flush()
         room = 0 if self.shutdown.begun else self._pool.room()
         taken = self._take(room) if room else 0
-        due_in = self._start_due()
+        due_in, look_in = self._start_due(), self._pool.look_in()
         if (room and taken == room) or (reports and not self._pool.files()):
             return 0.0  # there may be more
-        return max(0.0, min(_LONGEST_WAIT_S, limit_in, due_in, self.shutdown.due_in(), self._consumer.idle_for()))
+        others_in = min(self.shutdown.due_in(), self._consumer.idle_for())
+        return max(0.0, min(_LONGEST_WAIT_S, limit_in, due_in, look_in, others_in))
 
     def _survive(self) -> None:
         """Run a turn and wait; after an error of the broker or store, back off."""

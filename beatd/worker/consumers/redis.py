@@ -20,7 +20,7 @@ import redis
 from beatd.broker.bindings import Binding
 from beatd.broker.redis import bind
 from beatd.broker.redis_keys import RedisKeys
-from beatd.clock import Clock
+from beatd.clock import Clock, monotonic
 from beatd.store.client import connect, place_of, translate_errors
 from beatd.store.dead_letters import BOUNDS, Bounds, encode
 from beatd.store.keys import Keys
@@ -29,11 +29,14 @@ from beatd.timestamps import iso_ms
 from beatd.worker.consumers.base import never
 from beatd.worker.consumers.envelope import count_death, mark_received, mark_redelivered
 from beatd.worker.messages import Delivery
+from beatd.worker.poller import readable
 
 queue_watch_log = logging.getLogger("beatd.worker.consumers.doorbell")
 
 _WAIT_S = 4
 """Timeout of a blocking call; its answer shows that the connection works."""
+_ANSWER_S = 1.0
+"""Time for that answer to arrive."""
 
 
 class QueueWatcher:
@@ -42,14 +45,14 @@ class QueueWatcher:
     def __init__(self, client: redis.Redis, keys: Sequence[str] = ()) -> None:
         self._pool = client.connection_pool
         self._keys = list(keys)
-        self._waiting: dict[int, tuple[str, Any]] = {}
-        """By file descriptor: connections with an open call."""
+        self._waiting: dict[int, tuple[str, Any, float]] = {}
+        """By file descriptor: lists and connections with an open call, and when it was made (monotonic seconds)."""
         self._idle: dict[str, Any] = {}
 
     def change(self, keys: Sequence[str]) -> None:
         """Watch these lists from now on."""
         self._keys = list(keys)
-        for file, (key, connection) in list(self._waiting.items()):
+        for file, (key, connection, _) in list(self._waiting.items()):
             if key not in keys:
                 del self._waiting[file]
                 self._drop(connection)
@@ -58,7 +61,7 @@ class QueueWatcher:
 
     def listen(self) -> None:
         """Start a blocking call for each list without one."""
-        asked = {key for key, _ in self._waiting.values()}
+        asked = {key for key, _, _ in self._waiting.values()}
         for key in self._keys:
             if key not in asked:
                 self._ask(key)
@@ -66,9 +69,17 @@ class QueueWatcher:
     def files(self) -> list[int]:
         return list(self._waiting)
 
+    def is_silent(self) -> bool:
+        """True if all lists are empty, as far as the server has said: each has an open call, and no answer is late."""
+        calls = self._waiting.values()
+        if len(calls) < len(self._keys) or monotonic() > min(at for _, _, at in calls) + _WAIT_S + _ANSWER_S:
+            return False
+        return not readable(self._waiting)
+
     def answer(self) -> None:
         """Read the answers that have arrived."""
-        for file, (key, connection) in list(self._waiting.items()):
+        for file in readable(self._waiting):
+            key, connection, _ = self._waiting[file]
             try:
                 if connection.can_read(timeout=0):
                     del self._waiting[file]
@@ -80,7 +91,7 @@ class QueueWatcher:
 
     def close(self) -> None:
         """Close all connections, and with them the open calls."""
-        for connection in (*(connection for _, connection in self._waiting.values()), *self._idle.values()):
+        for connection in (*(connection for _, connection, _ in self._waiting.values()), *self._idle.values()):
             self._drop(connection)
         self._waiting.clear()
         self._idle.clear()
@@ -92,7 +103,7 @@ class QueueWatcher:
                 connection = self._pool.make_connection()
                 connection.connect()
             connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_S, check_health=False)
-            self._waiting[connection._sock.fileno()] = (key, connection)
+            self._waiting[connection._sock.fileno()] = (key, connection, monotonic())
         except (redis.RedisError, OSError) as error:
             queue_watch_log.debug("No doorbell for %s: %s", key, error, extra={"event": "doorbell_failed"})
             if connection is not None:
@@ -190,7 +201,7 @@ class RedisConsumer:
     def take(self, at_most: int) -> list[Delivery]:
         if self._uncertain:
             return self._recover()
-        if not self._sources:
+        if not self._sources or self._doorbell.is_silent():
             return []
         keys = [self._unacked, self._shared.workers, self._shared.tag, *self._lists()]
         self._uncertain = True  # until there is an answer: the server may have moved messages anyway

@@ -126,13 +126,13 @@ class Executor:
         except BaseException as error:  # noqa: BLE001
             return self._defect(attempt, error, perf_counter() - started)
 
-    def __call__(self, job: Job, announce: Callable[[JobReport], object]) -> JobReport:
-        """Prepare and run one job; ``announce`` gets the report of its start, if the job asks for one."""
+    def __call__(self, job: Job, on_begin: Callable[[int], object]) -> JobReport:
+        """Prepare and run one job; ``on_begin`` gets its tag when its task begins, if the job's start is reported."""
         prepared = self.prepare(job)
         if isinstance(prepared, JobReport):
             return prepared
         if job.announce:
-            announce(begun(job))
+            on_begin(job.tag)
         return self.run(prepared)
 
     def _context(self, message: TaskMessage, job: Job, args: Any, kwargs: Any, embed: dict[str, Any]) -> Context:
@@ -318,9 +318,9 @@ class Executor:
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
 
 
-def begun(job: Job) -> JobReport:
-    """Make the report of a job's start in this process."""
-    return JobReport(job.tag, STARTED, text=str(os.getpid()))
+def begun(tag: int, pid: int | None = None) -> JobReport:
+    """Make the report of a job's start in a process, by default in this one."""
+    return JobReport(tag, STARTED, text=str(pid or os.getpid()))
 
 
 def _has_followers(context: Context) -> bool:

@@ -135,7 +135,7 @@ class AsyncioPool(InProcessPool):
     async def _serve(self, attempt: Attempt) -> None:
         tag = attempt.job.tag
         if attempt.job.announce:
-            self._reports.say(begun(attempt.job))
+            self._reports.say(begun(attempt.job.tag))
         try:
             report = await self._execute.run_async(attempt)
         except asyncio.CancelledError:

@@ -87,6 +87,9 @@ class Autoscaled:
             self._peak, self._peak_since = 0, now
         return self._pool.collect()
 
+    def look_in(self) -> float:
+        return self._pool.look_in()
+
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:
         return self._pool.kill(tag, number)
 

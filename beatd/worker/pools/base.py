@@ -44,6 +44,9 @@ class Pool(Protocol):
     def collect(self) -> list[JobReport]:
         """Return the reports since the last call: announced starts, and ends."""
 
+    def look_in(self) -> float:
+        """Return the seconds until :meth:`collect` is to be called although no file descriptor is readable."""
+
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:
         """End a job by force, where possible; it is reported as ``KILLED``.
 

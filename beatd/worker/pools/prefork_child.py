@@ -203,16 +203,19 @@ class Frames:
 class SharedStatus:
     """Memory shared by child and parent: the running job and its start. No call, no message, no lock.
 
-    The parent reads it to enforce time limits, and to find the job of a child that died.
+    The parent reads it to enforce time limits, to learn which tasks have begun, and to find the job of a child that
+    died.
     """
 
     _LAYOUT = struct.Struct("<qd")
     _RECALLED = struct.Struct("<q")
     _CONDEMNED = struct.Struct("<q")
+    _BEGUN = struct.Struct("<q")
     _CONDEMNED_AT = _LAYOUT.size + _RECALLED.size
+    _BEGUN_AT = _CONDEMNED_AT + _CONDEMNED.size
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, self._CONDEMNED_AT + self._CONDEMNED.size)
+        self._memory = mmap.mmap(-1, self._BEGUN_AT + self._BEGUN.size)
 
     def begin(self, tag: int) -> None:
         self._LAYOUT.pack_into(self._memory, 0, tag, monotonic())
@@ -224,6 +227,14 @@ class SharedStatus:
         """Return the running job's tag and start (monotonic seconds), None between jobs."""
         tag, since = self._LAYOUT.unpack_from(self._memory, 0)
         return (tag, since) if tag else None
+
+    def begin_task(self, tag: int) -> None:
+        """Child: say that the message is opened and its task begins."""
+        self._BEGUN.pack_into(self._memory, self._BEGUN_AT, tag)
+
+    def begun_task(self) -> int:
+        """Parent: return the tag of the job whose task began last; it may have ended. 0: none yet."""
+        return int(self._BEGUN.unpack_from(self._memory, self._BEGUN_AT)[0])
 
     def recall(self, number: int) -> None:
         """Parent: forbid the start of jobs in batches up to ``number``."""
@@ -298,7 +309,7 @@ def _run(link: socket.socket, board: SharedStatus, execute: Executor, job: Job, 
         board.end()
         _send(link, JobReport(job.tag, SKIPPED))
         return None
-    report = execute(job, lambda begun: _send(link, begun))
+    report = execute(job, board.begin_task)
     _send(link, report)
     # Only after the report is out: a death in between must not look like a job that never began.
     board.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections import deque
@@ -62,7 +63,7 @@ class SoloPool:
         if not job.announce:
             return self._run(prepared)
         self._attempt = prepared  # runs with the next call, after its start was settled
-        return [begun(job)]
+        return [begun(job.tag)]
 
     def _run(self, attempt: Attempt) -> list[JobReport]:
         try:
@@ -72,6 +73,9 @@ class SoloPool:
             return []
         finally:
             self._running = False
+
+    def look_in(self) -> float:
+        return math.inf
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - it would be the worker
         return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from beatd.clock import Backoff, monotonic
 from beatd.worker.execution.call import HardTimeLimit, raise_in
-from beatd.worker.execution.executor import Executor
+from beatd.worker.execution.executor import Executor, begun
 from beatd.worker.messages import KILLED, Job, JobReport, is_end
 from beatd.worker.pools.base import PrefetchWindow, ReportQueue
 from beatd.worker.pools.prefork_child import Streams
@@ -128,11 +129,14 @@ class ThreadGroup:
                 if (job := self._queued.pop(tag, None)) is None:
                     continue
                 self._running[job.tag] = (monotonic(), this)
-                report = self._execute(job, self._say)
+                report = self._execute(job, self._say_begun)
                 if self._running.pop(job.tag, None) is None:
                     return  # the job was abandoned, and this thread with it
                 self._say(report)
         self._threads.discard(this)
+
+    def _say_begun(self, tag: int) -> None:
+        self._say(begun(tag))
 
     def _next(self) -> int | None:
         with self._assigning:
@@ -177,6 +181,9 @@ class InProcessPool:
                 self._held.discard(report.tag)
                 self._window.observe(report.runtime)
         return reports
+
+    def look_in(self) -> float:
+        return math.inf
 
     def pids(self) -> list[int]:
         return [os.getpid()]

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
+import time
+
+import pytest
+
 from beatd import App
 from beatd.clock import monotonic, sleep
 from beatd.message.protocol import build, envelope
@@ -59,3 +66,64 @@ def test_what_has_ended_when_the_pool_stops_is_reported():
         (1, "STARTED"), (1, "SUCCESS"), (2, "STARTED"), (2, "SUCCESS"),
     ]  # fmt: skip
     assert pool.collect() == []
+
+
+@pytest.fixture
+def pool():
+    """A pool of one process whose task sleeps, or ends its process."""
+    app = App("proj", set_as_current=False)
+    app.task(time.sleep, name="sleep")
+    app.task(lambda: os.kill(os.getpid(), signal.SIGKILL), name="die")
+    app.finalize()
+    pool = PreforkPool(1, Executor(app, "w@host"))
+    pool.start()
+    yield pool
+    pool.stop(0.0)
+
+
+def job(tag, task, *args, announce=True):
+    return Job(tag, envelope(build(task, f"id-{tag}", args), queue="q"), "q", announce=announce)
+
+
+def reports_until(pool, state):
+    """The reports of a pool up to one with this state; it is asked when it wants to be, and when it has something."""
+    poller, reports, until = Poller(), [], monotonic() + 30
+    while not any(report.state == state for report in reports) and monotonic() < until:
+        poller.until(min(pool.look_in(), 10.0), pool.files())
+        reports += pool.collect()
+    return [(report.tag, report.state) for report in reports]
+
+
+def test_the_start_of_a_task_is_reported_while_it_runs_and_once(pool):
+    assert pool.look_in() == math.inf
+    pool.submit([job(1, "sleep", 60)])
+    assert pool.look_in() < 0.1
+    assert reports_until(pool, "STARTED") == [(1, "STARTED")]
+    assert pool.look_in() == math.inf, "its end will come by itself"
+    assert pool.collect() == []
+
+
+def test_a_start_that_nobody_wants_to_know_is_not_looked_for(pool):
+    pool.submit([job(1, "sleep", 0.1, announce=False)])
+    assert pool.look_in() == math.inf
+    assert reports_until(pool, "SUCCESS") == [(1, "SUCCESS")]
+
+
+def test_a_task_that_ends_its_process_has_begun_and_is_lost(pool):
+    pool.submit([job(1, "die")])
+    assert reports_until(pool, "LOST") == [(1, "STARTED"), (1, "LOST")]
+
+
+def test_a_message_that_cannot_be_opened_has_not_begun(pool):
+    pool.submit([Job(1, b"{}", "q", announce=True)])
+    assert reports_until(pool, "MALFORMED") == [(1, "MALFORMED")]
+
+
+def test_a_task_that_runs_when_the_pool_is_stopped_has_begun(pool):
+    pool.submit([job(1, "sleep", 60)])
+    until = monotonic() + 30
+    while not pool.running_since() and monotonic() < until:
+        sleep(0.01)
+    sleep(0.2)  # its message is opened
+    pool.stop(0.0)
+    assert [(report.tag, report.state) for report in pool.collect()] == [(1, "STARTED")]

@@ -10,6 +10,7 @@ import redis as redis_py
 
 from beatd.broker.redis import RedisPublisher
 from beatd.broker.redis_keys import queue_key
+from beatd.clock import monotonic
 from beatd.exceptions import StoreUnavailable
 from beatd.message.protocol import build
 from beatd.store.keys import Keys
@@ -179,6 +180,7 @@ def test_parked_messages_come_back_on_time_and_outlive_the_worker(make_consumer,
     assert other.take(5) == []
     clock.advance(3.002)
     other.tend()
+    assert select.select(other.files(), [], [], 5)[0], "the server says that there are messages"
     back = other.take(5)
     assert ids(back) == ["2", "1"]
     assert all(headers_of(delivery.raw).received for delivery in back)
@@ -218,6 +220,27 @@ def test_the_doorbell_rings_for_every_list_and_takes_nothing(make_consumer, publ
     consumer.tend()
     assert ids(consumer.take(5)) == ["1"]
     assert len(consumer.files()) == 8, "every list is watched again"
+
+
+def test_a_queue_of_which_the_doorbell_is_silent_is_not_asked(make_consumer, publish, server):
+    def asked():
+        return server.info("commandstats").get("cmdstat_rpop", {}).get("calls", 0)
+
+    consumer = make_consumer()
+    assert consumer.take(5) == []
+    before = asked()
+    assert consumer.take(5) == []
+    assert asked() == before
+    publish("1")
+    assert select.select(consumer.files(), [], [], 5)[0]
+    assert ids(consumer.take(5)) == ["1"], "also without tend"
+    consumer.tend()
+    assert consumer.take(5) == []
+    listening, stale = consumer._doorbell, monotonic() - 60
+    listening._waiting = {file: (key, link, stale) for file, (key, link, _) in listening._waiting.items()}
+    before = asked()
+    assert consumer.take(5) == []
+    assert asked() > before, "a connection whose call is not answered in time may be dead"
 
 
 def test_the_doorbell_of_a_cancelled_queue_is_hung_up(make_consumer, publish):

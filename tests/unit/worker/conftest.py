@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -148,6 +149,9 @@ class FakePool:
 
     def unsent(self) -> list[int]:
         return []
+
+    def look_in(self) -> float:
+        return math.inf
 
     def collect(self) -> list[JobReport]:
         reports, self.reports = self.reports, []
