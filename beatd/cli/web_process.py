@@ -11,6 +11,7 @@ from beatd.cli.run import configure_logging
 from beatd.cli.status import look
 from beatd.cli.status_document import facts
 from beatd.clock import SystemClock
+from beatd.memory import keep_no_large_blocks
 from beatd.model import Settings
 from beatd.process_signals import ignore_unused
 from beatd.sources.calendars import Calendars
@@ -44,6 +45,7 @@ def run(
     metrics: MetricsOptions,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError for a file that cannot be used at the start."""
+    keep_no_large_blocks()
     clock = SystemClock()
     path = sources.find(config_file, app).path
     plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
