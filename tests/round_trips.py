@@ -18,6 +18,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+LOOKS = 10
+"""Looks in a row, two milliseconds apart, at which no thread of the client runs before the next reply is delivered."""
+
 
 class RoundTrips:
     """Listens on a ``port`` of its own and forwards to ``target`` on this host."""
@@ -140,10 +143,14 @@ class RoundTrips:
         self._finished = max(self._finished, number)
 
     async def _until_idle(self, at: float = 0.0) -> None:
-        """Wait until that moment, and until the client has nothing to do; ten seconds at most."""
+        """Wait until that moment, and until the client has had nothing to do for a while; ten seconds at most.
+
+        One look is not enough: when a thread waits for what another one has just done, no one runs for a moment.
+        """
         await asyncio.sleep(max(at - time.monotonic(), 0.0))
-        until = time.monotonic() + 10
-        while self._is_busy() and time.monotonic() < until:
+        until, idle = time.monotonic() + 10, 0
+        while self.client is not None and idle < LOOKS and time.monotonic() < until:
+            idle = 0 if self._is_busy() else idle + 1
             await asyncio.sleep(0.002)
 
     def _is_busy(self) -> bool:

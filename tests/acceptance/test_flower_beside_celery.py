@@ -106,11 +106,13 @@ class Shown:
 
         Not ``hard``, which fails twice in Celery, nor the prefetched ``flaky``: a worker's child says that it has sent
         one again, and Flower does not count those with an ETA; whether it knows in time is chance. Nor the revoked
-        ``add``: its name is in the client's event only, which may come after that of the worker.
+        ``add`` and the unknown ``nobody``: their names are in the client's events only, which may come after those of
+        the worker.
         """
         counting = r"flower_(events_total|worker_prefetched_tasks|task_runtime_seconds_count|worker_online)\{"
         lines = [line for line in self.metrics.splitlines() if re.match(counting, line) and node(make) in line]
-        left_out = 'hard|worker-|prefetched.*flaky|task="(proj.add)?",type="task-revoked"'
+        left_out = "hard|worker-|prefetched.*flaky"
+        left_out += '|task="(proj.add)?",type="task-revoked"|task="(proj.nobody)?",type="task-failed"'
         return sorted(line.replace(node(make), "<node>") for line in lines if not re.search(left_out, line))
 
 
