@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import socket
 import traceback as tracebacks
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -229,9 +230,10 @@ def run_eagerly(
         outcome = run_task(task, context)
         if outcome.state != RETRY:
             break
-        if (again := getattr(outcome.value, "signature", None)) is None:
+        if (again := outcome.value.sig) is None:
             break  # raised by hand: there is no next attempt
         args, kwargs, retries = again.args, again.kwargs, retries + 1
+        options = {**options, **again.options, "parent_id": context.parent_id}
     _call_back(task, context, outcome)
     if throw if throw is not None else task.app.conf.task_eager_propagates:
         _throw(outcome)
@@ -250,6 +252,8 @@ def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **att
         group_index=options.get("group_index"),
         stamped_headers=options.get("stamped_headers"),
         stamps={name: options.get(name) for name in options.get("stamped_headers") or ()},
+        hostname=socket.gethostname(),
+        ignore_result=options.get("ignore_result", task.ignore_result),
         timelimit=(options.get("time_limit", task.time_limit), options.get("soft_time_limit", task.soft_time_limit)),
         **attempt,
         is_eager=True,
