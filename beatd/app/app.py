@@ -20,7 +20,7 @@ from beatd.app.backend import Backend
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
-from beatd.app.context import outlet
+from beatd.app.context import is_in_worker, outlet, worker_run
 from beatd.app.control import Control
 from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
@@ -31,7 +31,6 @@ from beatd.app.publishing import Outgoing, Sent, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
 from beatd.app.result import AsyncResult
 from beatd.app.result_backends import is_by_reply, open_results
-from beatd.app.retry import add_autoretry
 from beatd.app.routing import Queues, Route, route_for
 from beatd.app.task import Task as BaseTask
 from beatd.app.trace import run_eagerly
@@ -41,8 +40,6 @@ from beatd.clock import Clock, SystemClock
 from beatd.exceptions import BrokerError, MessageError, StoreUnavailable
 from beatd.message.protocol import TaskMessage
 from beatd.schedules import zone
-from beatd.states import READY_STATES
-from beatd.store.result_document import document
 from beatd.store.results import Results, Stored
 
 FIXUPS = ("beatd.contrib.django:install",)
@@ -131,29 +128,20 @@ class App(EntryPoints, Loader):
         """
         options = dict(options)
         name = options.pop("name", None) or self.gen_task_name(fun.__name__, fun.__module__)
-        with self._lock:
-            if name in self.tasks:
-                warn_of_another(self.tasks[name], fun)
-                return self.tasks[name]
-            return self.register_task(task_class(fun, name, self.Task, options)())
+        if name in self.tasks:
+            warn_of_another(self.tasks, name, fun)
+        else:
+            made = self.prepare_task(task_class(fun, name, self.Task, options)())
+            if self.tasks.setdefault(name, made) is made:  # no other thread was quicker
+                self.bind_task(made)
+        return self.tasks[name]
 
     def register_task(self, task: Any) -> BaseTask[..., Any]:
         """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
-        instance: BaseTask[..., Any] = task() if isinstance(task, type) else task
-        kind = checked_base(type(instance))
-        instance.app = self
-        if not instance.name:
-            instance.name = self.gen_task_name(kind.__name__, kind.__module__)
-        add_autoretry(instance, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
+        instance: BaseTask[..., Any] = self.prepare_task(task() if isinstance(task, type) else task)
         self.tasks[instance.name] = instance
-        instance.on_bound(self)
-        if self._finalized:
-            self.configure(instance)
+        self.bind_task(instance)
         return instance
-
-    def gen_task_name(self, name: str, module: str) -> str:
-        """Return ``module.name``; for a task in ``__main__``, ``main.name``."""
-        return f"{self.main if module == '__main__' and self.main else module}.{name}"
 
     @cached_property
     def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
@@ -203,8 +191,8 @@ class App(EntryPoints, Loader):
         task = options.get("task_type") or self.tasks.get(name)
         options = options if task is None else {**task.message_options(), **options}
         check_options(options)
-        running = current_run()
-        parent = running.context if running is not None and not running.context.called_directly else None
+        running = worker_run()
+        parent = None if running is None else running.context
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
@@ -227,12 +215,7 @@ class App(EntryPoints, Loader):
         compression = options.get("compression") or self.conf.task_compression
         self.publish(message, route, compression, retry_policy(options, self.conf))
         result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
-        if (
-            running is not None
-            and parent is not None
-            and parent.id != message.id
-            and options.get("add_to_parent", True)
-        ):
+        if running is not None and running.context.id != message.id and options.get("add_to_parent", True):
             running.task.add_trail(result)
         return result
 
@@ -240,8 +223,7 @@ class App(EntryPoints, Loader):
         """Return the queue for results of tasks that are sent now; empty in a task, which does not wait for them."""
         if not is_by_reply(self.conf.result_backend):
             return self.oid
-        running = current_run()
-        if running is not None and not running.context.called_directly:
+        if is_in_worker():
             return ""
         try:
             return self.results.expect() or ""
@@ -344,13 +326,6 @@ class App(EntryPoints, Loader):
         """Return one handle for several tasks."""
         return ResultSet(results, **{"app": self, **options})
 
-    def store_state(self, task_id: str, state: str, result: Any) -> None:
-        """Store a task's state; see :meth:`beatd.Task.update_state`."""
-        done = self.now().isoformat() if state in READY_STATES else None
-        running = current_run()
-        reply_to = running.context.reply_to if running is not None and running.context.id == task_id else None
-        self.store_results([Stored(task_id, document(task_id, state, result, date_done=done), reply_to or "")])
-
     def store_results(self, results: Sequence[Stored]) -> None:
         """Store results: here, or by the worker whose thread runs this task."""
         way_out = outlet.get()
@@ -362,7 +337,11 @@ class App(EntryPoints, Loader):
         running = current_run()
         return running.task if running is not None and running.task.app is self else None
 
-    current_worker_task = current_task
+    @property
+    def current_worker_task(self) -> Any:
+        """The innermost task of this app that was not called as a function, else None."""
+        running = worker_run()
+        return running.task if running is not None and running.task.app is self else None
 
     @property
     def finalized(self) -> bool:

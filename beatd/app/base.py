@@ -89,9 +89,5 @@ class AppBase(ABC):
         """Store results: here, or by the worker whose thread runs this task."""
 
     @abstractmethod
-    def store_state(self, task_id: str, state: str, result: Any) -> None:
-        """Store a task's state in the result backend."""
-
-    @abstractmethod
     def now(self) -> datetime:
         """Return the time in the app's time zone."""

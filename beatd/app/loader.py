@@ -19,6 +19,7 @@ from beatd.app.canvas import chunks as chunked
 from beatd.app.canvas.signature import as_signature
 from beatd.app.conf import Conf
 from beatd.app.pydantic_support import with_models
+from beatd.app.retry import add_autoretry
 from beatd.app.task import FROM_CONF, Task
 from beatd.config.environment import named_in
 from beatd.exceptions import NotRegistered
@@ -106,16 +107,17 @@ def task_class(
     return type(fun.__name__, (base,), attributes)
 
 
-def warn_of_another(task: Task[..., Any], fun: Callable[..., Any]) -> None:
-    """Log that ``fun`` is not registered, because another function has its task name already."""
-    registered = getattr(task, "__wrapped__", task)
-    if _place(registered) != _place(fun):
+def warn_of_another(tasks: TaskRegistry, name: str, fun: Callable[..., Any]) -> None:
+    """Log once that ``fun`` is not registered, because another function has its task name already."""
+    registered = getattr(tasks[name], "__wrapped__", tasks[name])
+    if name not in tasks.taken and _place(registered) != _place(fun):
+        tasks.taken.add(name)
         log.warning(
             "Task name %s is taken by %s; %s is not registered: give it another name",
-            task.name,
+            name,
             _place(registered),
             _place(fun),
-            extra={"event": "task_name_taken", "task": task.name},
+            extra={"event": "task_name_taken", "task": name},
         )
 
 
@@ -164,6 +166,8 @@ class TaskRegistry(dict[str, "Task[..., Any]"]):
     def __init__(self, complete: Callable[[], None]) -> None:
         super().__init__()
         self._complete = complete
+        self.taken: set[str] = set()
+        """Names that more than one function has asked for."""
 
     def __missing__(self, name: str) -> Task[..., Any]:
         self._complete()
@@ -192,6 +196,8 @@ class Loader(AppBase):
         self.on_after_finalize = Signal("app.on_after_finalize", careful=False)
         self._packages: list[tuple[Any, str]] = []
         self._finalized = False
+        """True as soon as finalization has begun."""
+        self._complete = False
         self._lock = threading.RLock()
 
     def config_from_object(
@@ -247,8 +253,11 @@ class Loader(AppBase):
     def finalize(self) -> None:
         """Finalize the app: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
 
-        Runs once, on first use of tasks. Errors of receivers are raised.
+        Runs once, on first use of tasks. Errors of receivers are raised. Threads wait for the one that does it, but can
+        register tasks meanwhile: one may be importing a module that it is about to import.
         """
+        if self._complete:
+            return
         with self._lock:
             if self._finalized:
                 return
@@ -262,12 +271,34 @@ class Loader(AppBase):
                 for make in list(current.shared_task_factories()):
                     make(self)
                 add_builtin_tasks(self)
-                for task in self.tasks.values():
+                for task in list(self.tasks.values()):
                     self.configure(task)
                 self.on_after_finalize.send(sender=self)
+                self._complete = True
             except BaseException:
                 self._finalized = False
                 raise
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """Return ``module.name``; for a task in ``__main__``, ``main.name``."""
+        return f"{self.main if module == '__main__' and self.main else module}.{name}"
+
+    def prepare_task(self, task: Any) -> Any:
+        """Complete a task object that nobody else has seen yet: app, name, retries, and options of the settings."""
+        kind = checked_base(type(task))
+        task.app = self
+        if not task.name:
+            task.name = self.gen_task_name(kind.__name__, kind.__module__)
+        add_autoretry(task, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
+        if self._finalized:
+            self.configure(task)
+        return task
+
+    def bind_task(self, task: Task[..., Any]) -> None:
+        """Finish the registration of a task."""
+        task.on_bound(self)
+        if self._finalized:
+            self.configure(task)
 
     def configure(self, task: Task[..., Any]) -> None:
         """Apply settings to a task: annotations, and defaults for options that it does not set."""

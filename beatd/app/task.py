@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from beatd.app.canvas import chunks, xmap, xstarmap
 from beatd.app.canvas.signature import Signature
-from beatd.app.context import Context, RequestStack, current, running
+from beatd.app.context import Context, RequestStack, context_of, current, running
 from beatd.app.current import current_app
 from beatd.app.eager_result import EagerResult
 from beatd.app.message_options import as_received
@@ -233,8 +232,7 @@ class Task(Hooks, Generic[P, R]):
     @property
     def request(self) -> Context:
         """The context of the running attempt; empty outside of one."""
-        now = current()
-        return now.context if now is not None and now.task is self else Context(task=self.name)
+        return context_of(self) or Context(task=self.name)
 
     @property
     def request_stack(self) -> RequestStack:
@@ -267,11 +265,11 @@ class Task(Hooks, Generic[P, R]):
 
         The next attempt starts after ``countdown`` seconds or at ``eta`` (default: after ``default_retry_delay``
         seconds), with the same id, and the same arguments unless new ones are given. After ``max_retries`` retries,
-        ``exc`` is raised, else the exception being handled, else
-        :class:`~beatd.exceptions.MaxRetriesExceededError`.
+        ``exc`` is raised, or :class:`~beatd.exceptions.MaxRetriesExceededError` without one. In a task that was called
+        as a function it is ``exc``, or ``Retry``, at once.
         """
         when = {"eta": eta, "countdown": countdown}
-        return retry_task(self, args, kwargs, exc or sys.exc_info()[1], when, max_retries, options, throw=throw)
+        return retry_task(self, args, kwargs, exc, when, max_retries, options, throw=throw)
 
     def signature_from_request(
         self,
@@ -287,11 +285,22 @@ class Task(Hooks, Generic[P, R]):
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
         return self.signature(args, kwargs, options=again)
 
-    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
-        """Store a custom state, with ``meta`` (JSON) as its result. Waiting clients are notified."""
-        self.app.store_state(task_id or self.request.id or "", str(state), meta)
-        if not self.request.called_directly and task_id in (None, "", self.request.id):
-            self.request.stored_state = True
+    def update_state(
+        self,
+        task_id: str | None = None,
+        state: str | None = None,
+        meta: Any = None,
+        *,
+        traceback: str | None = None,
+        **_: Any,
+    ) -> None:
+        """Store a custom state, with ``meta`` (JSON, or an exception) as its result. Waiting clients are notified."""
+        request = self.request
+        named = str(task_id or request.id or "")
+        own = request if named == request.id else None
+        self.app.backend.store_result(named, meta, str(state), traceback, own)
+        if own is not None and not own.called_directly:
+            own.stored_state = True
 
     def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:  # noqa: ARG002
         """Send an event of this run to monitors: ``self.send_event("task-progress", percent=40)``."""

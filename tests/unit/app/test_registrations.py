@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import types
 from datetime import timedelta
 
+import celery
 import pytest
 
 from beatd import App
@@ -191,6 +193,77 @@ def test_settings_on_conf_override_the_module(app, settings_module):
     app.conf.timezone = "Europe/Berlin"
     app.config_from_object("my_settings")
     assert app.conf.timezone == "Europe/Berlin"
+
+
+def test_another_thread_can_register_tasks_while_the_app_is_finalized(app):
+    """Both may be importing the same module: each would wait for what the other one holds."""
+    waiting = []
+
+    def importing(sender, **_):
+        other = threading.Thread(target=lambda: app.task(name="late")(lambda: 1), daemon=True)
+        other.start()
+        other.join(20)
+        waiting.append(other.is_alive())
+
+    app.on_import_modules.connect(importing)
+    app.conf.task_ignore_result = True
+    app.finalize()
+    assert waiting == [False]
+    assert app.tasks["late"].ignore_result is True
+
+
+def test_a_name_that_is_taken_is_logged_once(app, caplog):
+    for _ in range(2):
+        app.task(name="tasks.test")(lambda: 2)
+    assert [record.event for record in caplog.records] == ["task_name_taken"]
+
+
+def test_settings_on_conf_override_the_module_also_later(app, settings_module):
+    settings_module.timezone = settings_module.worker_pool = "solo"
+    app.config_from_object("my_settings")
+    app.conf.timezone = "Europe/Berlin"
+    app.config_from_object({"timezone": "Asia/Baku"})
+    assert (app.conf.timezone, app.conf.worker_pool) == ("Europe/Berlin", "prefork")
+
+
+def test_a_later_source_of_settings_replaces_an_earlier_one_as_in_celery(app):
+    theirs = celery.Celery("x", set_as_current=False)
+    for each in (app, theirs):
+        each.config_from_object({"result_expires": 1, "task_default_queue": "a"})
+        assert each.conf.result_expires == 1
+        each.config_from_object({"result_expires": 2})
+        assert (each.conf.result_expires, each.conf.task_default_queue) == (2, "celery")
+        each.config_from_object({"result_expires": 3})
+        each.config_from_object({"worker_pool": "solo"})
+        assert (each.conf.result_expires == 3, each.conf.worker_pool) == (False, "solo")
+
+
+def test_a_configuration_that_cannot_be_read_is_an_error_each_time(app):
+    app.config_from_object("no_such_module")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no_such_module"):
+            _ = app.conf.broker_url
+
+
+def test_no_thread_sees_settings_without_those_of_a_source_that_another_reads(app):
+    reading, read = threading.Event(), threading.Event()
+
+    class Slow:
+        @property
+        def task_default_queue(self):
+            (read if reading.is_set() else reading).set()  # the second thread lets the first one go on
+            read.wait(30)
+            return "slow"
+
+    app.config_from_object(Slow())
+    first = threading.Thread(target=lambda: app.conf.task_default_queue)
+    first.start()
+    try:
+        assert reading.wait(30)
+        assert app.conf.task_default_queue == "slow"
+    finally:
+        read.set()
+        first.join()
 
 
 def test_a_configuration_module_that_is_missing_is_named(app):
