@@ -26,7 +26,7 @@ from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, checked_base, task_class, warn_of_another
-from beatd.app.message_options import check_options, message_for, new_id, utc_now
+from beatd.app.message_options import arguments, check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
 from beatd.app.result import AsyncResult
@@ -188,6 +188,7 @@ class App(EntryPoints, Loader):
         Options, errors: see :meth:`beatd.Task.apply_async`.
         """
         self.finalize()
+        args, kwargs = arguments(name, args, kwargs)
         task = options.get("task_type") or self.tasks.get(name)
         options = options if task is None else {**task.message_options(), **options}
         check_options(options)
@@ -197,7 +198,7 @@ class App(EntryPoints, Loader):
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
         routed = options.get("route_name") or name
-        route = route_for(routed, tuple(args or ()), kwargs or {}, options, self.conf, task)
+        route = route_for(routed, args, kwargs, options, self.conf, task)
         options |= {option: value for option, value in route.options.items() if options.get(option) is None}
         options["serializer"] = options.get("serializer") or self.conf.task_serializer
         if parent is not None and self.conf.task_inherit_parent_priority and options.get("priority") is None:
@@ -206,7 +207,7 @@ class App(EntryPoints, Loader):
             options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())
         try:
-            message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone.key)
+            message = message_for(name, args, kwargs, options, now=now, timezone=self.timezone.key)
         except MessageError as error:
             raise MessageError(f"{name} cannot be sent: {error}") from None
         if len(message.body) > self.conf.message_max_bytes:
@@ -230,13 +231,13 @@ class App(EntryPoints, Loader):
         except StoreUnavailable as error:
             raise BrokerError(str(error)) from error
 
-    def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
+    def signature(self, task: Any, args: Any = None, kwargs: Any = None, options: Any = None, **more: Any) -> Signature:
         """Return a signature that this app sends: of a task or its name, from a JSON dict, or a copy of a signature."""
         if isinstance(task, Signature):
             return task.clone()
         if isinstance(task, Mapping):
             return as_signature(task, self)
-        return Signature(task, args, kwargs, app=self, **options)
+        return Signature(task, args, kwargs, options, **{**more, "app": self})
 
     def run_eagerly(self, task: Any, args: Iterable[Any], kwargs: Mapping[str, Any], **options: Any) -> Any:
         """Run ``task`` in this process; see :func:`beatd.app.trace.run_eagerly`."""

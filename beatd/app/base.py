@@ -73,7 +73,7 @@ class AppBase(ABC):
         """Return the name of the queue for results that are messages to the client."""
 
     @abstractmethod
-    def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    def signature(self, task: Any, args: Any = None, kwargs: Any = None, options: Any = None, **more: Any) -> Any:
         """Return the signature of a call that this app sends."""
 
     @abstractmethod

@@ -68,6 +68,8 @@ class Context:
         self._headers = fields or {}
         self.__dict__.update(self._headers)
         self.__dict__.update(more)
+        if "headers" in more:
+            self._headers = more["headers"] or {}
         self.children: list[Any] = []
 
     @property
@@ -111,9 +113,10 @@ class Context:
 
     def update(self, *fields: Mapping[str, Any], **more: Any) -> None:
         """Set fields."""
-        for mapping in fields:
+        for mapping in (*fields, more):
             self.__dict__.update(mapping)
-        self.__dict__.update(more)
+            if "headers" in mapping:
+                self._headers = mapping["headers"] or {}
 
     def clear(self) -> None:
         """Reset all fields to their defaults."""

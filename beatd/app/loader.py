@@ -96,6 +96,7 @@ def task_class(
         **rest,
         "name": name,
         "is_bound": bind,
+        "is_function": True,
         "takes_models": takes_models,
         "run": fun if bind else staticmethod(fun),
         "abstract": False,
@@ -132,11 +133,20 @@ def import_all(names: Iterable[str]) -> None:
 
 
 def discover(packages: Iterable[str], related_name: str) -> None:
-    """Import ``related_name`` of each package. A package without such a module is skipped; its errors are raised."""
+    """Import ``related_name`` of each package. A package without such a module is skipped; its errors are raised.
+
+    The name of a class, as in Django's ``INSTALLED_APPS``, stands for the module that has it, as in Celery.
+    """
     for package in packages:
-        name = f"{package}.{related_name}" if related_name else package
         try:
-            importlib.import_module(name)
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name != package or "." not in package:
+                raise
+            package = package.rpartition(".")[0]  # noqa: PLW2901
+        name = f"{package}.{related_name}"
+        try:
+            importlib.import_module(name if related_name else package)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise

@@ -105,6 +105,13 @@ def check_options(options: Options) -> None:
         raise ValueError(f"soft_time_limit must be less than or equal to time_limit: {soft} s is more than {hard} s")
 
 
+def arguments(task: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call; raises TypeError for a mapping or a text in place of positional ones."""
+    if type(args) is not tuple and isinstance(args, str | bytes | Mapping):
+        raise TypeError(f"{task}() takes positional arguments as a list or a tuple, not as {type(args).__name__}")
+    return tuple(args or ()), dict(kwargs or {})
+
+
 def message_for(
     task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, now: datetime, timezone: str
 ) -> TaskMessage:

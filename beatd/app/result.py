@@ -313,13 +313,19 @@ class AsyncResult(Generic[R_co]):
             self.parent.forget()
 
     def revoke(
-        self, terminate: bool = False, signal: str | None = None, wait: bool = False, timeout: float | None = None
+        self,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+        **options: Any,
     ) -> Any:
         """Revoke the task: workers skip it. With ``terminate``, the process that runs it is killed.
 
-        ``wait``: collect the workers' replies for ``timeout`` seconds.
+        ``wait``: collect the workers' replies for ``timeout`` seconds. ``options`` are those of ``app.control.revoke``.
         """
-        return self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
+        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout, **options}
+        return self.app.control.revoke(self.id, **how)
 
     def revoke_by_stamped_headers(
         self,
@@ -328,9 +334,10 @@ class AsyncResult(Generic[R_co]):
         signal: str | None = None,
         wait: bool = False,
         timeout: float | None = None,
+        **options: Any,
     ) -> Any:
         """Revoke all tasks that have one of these stamps; arguments as for :meth:`revoke`."""
-        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout, **options}
         return self.app.control.revoke_by_stamped_headers(headers, **how)
 
     @property

@@ -158,6 +158,10 @@ def send_after_state(task: Task[..., Any], call: Signature, **options: Any) -> N
     postponed += collected
 
 
+_DEATHS = ("x-death", "x-first-death-", "x-last-death-")
+"""RabbitMQ's headers of messages that were dead letters: it drops one that would become it again in the same way."""
+
+
 def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of the next attempt: the same id, address, limits and callbacks, one retry more.
 
@@ -176,7 +180,7 @@ def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]
         "expires": request.expires,
         "time_limit": hard,
         "soft_time_limit": soft,
-        "headers": request.headers or None,
+        "headers": {name: value for name, value in request.headers.items() if not name.startswith(_DEATHS)} or None,
         "link": request.callbacks,
         "link_error": request.errbacks,
         "chain": request.chain,

@@ -309,6 +309,22 @@ def test_handles_convert_to_tuples_and_back(app):
     assert AsyncResult("a", parent=AsyncResult("p")).as_list() == ["a", "p"]
 
 
+def test_revoking_several_tasks_can_wait_for_answers(app):
+    asked = []
+
+    class Control:
+        def revoke(self, ids, **options):
+            asked.append((ids, options))
+            return ["answer"]
+
+    app.__dict__["control"] = Control()
+    both = ResultSet([app.AsyncResult("a"), GroupResult("g", [app.AsyncResult("b")])], app=app)
+    assert both.revoke(wait=True, terminate=True, timeout=3) == ["answer"]
+    both[0].revoke(connection=None, wait=True)
+    assert asked[0] == (["a", "b"], {"reply": True, "terminate": True, "timeout": 3})
+    assert (asked[1][0], asked[1][1]["reply"]) == ("a", True)
+
+
 def test_result_sets(app):
     one, two = (app.AsyncResult(name) for name in "ab")
     one.learn({"status": "SUCCESS", "result": 1})

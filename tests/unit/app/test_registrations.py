@@ -326,3 +326,16 @@ def test_autodiscovery_imports_the_modules_that_exist(project, app):
     app.autodiscover_tasks(["disco", "json"])
     app.finalize()
     assert app.tasks["disco.tasks.found"].apply().get() == 1
+
+
+def test_autodiscovery_takes_names_of_classes_and_no_package_that_does_not_exist(project):
+    for name in ("classes", "classes/orders"):
+        (project / name).mkdir()
+        (project / name / "__init__.py").write_text("")
+    (project / "classes/orders/apps.py").write_text("class OrdersConfig: pass")
+    sys.path.insert(0, str(project))
+    for each in (App("x", set_as_current=False), celery.Celery("x", set_as_current=False)):
+        each.autodiscover_tasks(["classes.orders.apps.OrdersConfig", "classes"], force=True)
+        for name in ("tasks", None):
+            with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+                each.autodiscover_tasks(["no_such_package"], related_name=name, force=True)
