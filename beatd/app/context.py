@@ -61,6 +61,8 @@ class Context:
     loglevel: int | None = None
     override_max_retries: int | None = None
     """The limit that this attempt has given to ``Task.retry``; it counts for ``autoretry_for``, too."""
+    encoded: tuple[int, bytes] | None = None
+    """In a worker: the document of the result, and how many children it has."""
     postponed: list[Any] | None = None
     """In a worker: messages for this task's own id. They leave after the state of this attempt is stored."""
 
