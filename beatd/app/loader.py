@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -163,8 +164,8 @@ def annotate(task: Task[..., Any], annotations: Any) -> None:
             for name, value in attributes.items():
                 if name.startswith("@"):
                     task.add_around(name[1:], value)
-                else:
-                    setattr(task, name, value)
+                else:  # a function is a method, as in Celery
+                    setattr(type(task) if inspect.isfunction(value) else task, name, value)
 
 
 class TaskRegistry(dict[str, "Task[..., Any]"]):

@@ -365,8 +365,9 @@ class Task(Hooks, Generic[P, R]):
         return self.app.backend
 
     def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
-        """Replace an attribute by ``around(attribute)``."""
-        setattr(self, attribute, around(getattr(self, attribute)))
+        """Replace a method by ``around(method)``: that of the class, but for ``run``."""
+        owner = self if attribute == "run" else type(self)
+        setattr(owner, attribute, around(getattr(owner, attribute)))
 
     # -----------------------------------------------------------------------------------------------------------------
 

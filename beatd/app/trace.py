@@ -166,7 +166,7 @@ def _after(task: Task[..., Any], context: Context, outcome: Outcome, runtime: fl
 
 
 def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None:
-    if not _overrides(task, name):
+    if not (name in vars(task) or _overrides(task, name)):
         return
     try:
         getattr(task, name)(*args)

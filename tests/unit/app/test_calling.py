@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import ClassVar
 
+import celery
 import pytest
 
 from beatd import App, AsyncResult, GroupResult, ResultSet, Task, current_app, current_task, exceptions, signals
@@ -141,6 +142,37 @@ def test_annotations_change_tasks_once(app):
     late = app.task(name="late")(lambda: 1)
     assert (app.tasks["add"].rate_limit, app.tasks["add"].max_retries, app.tasks["add"](1, 2)) == ("5/s", 9, 4)
     assert (late.rate_limit, late.max_retries) == ("5/s", 3)
+
+
+def test_functions_in_annotations_are_methods_as_in_celery(app):
+    seen = []
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        seen.append((self.name, task_id))
+
+    def around(call):
+        def called(self, *args):
+            seen.append(self.name)
+            return call(self, *args)
+
+        return called
+
+    for each in (app, celery.Celery("x", set_as_current=False)):
+        each.conf.task_annotations = {"*": {"on_failure": on_failure}, "boom": {"@__call__": around}}
+        boom = each.task(name="boom")(lambda: 1 / 0)
+        each.finalize()
+        assert boom.apply(task_id="it").state == "FAILURE"
+    assert seen == ["boom", ("boom", "it")] * 2
+    assert app.tasks["add"](1, 2) == 3
+
+
+def test_a_hook_may_be_set_on_the_task_itself(app, monkeypatch):
+    told = []
+    boom = app.task(name="boom")(lambda: 1 / 0)
+    for name in ("on_failure", "after_return"):
+        monkeypatch.setattr(boom, name, lambda *args, name=name: told.append(name))
+    boom.apply()
+    assert told == ["on_failure", "after_return"]
 
 
 def test_shadow_name_names_the_runs(app, sent):
