@@ -11,6 +11,7 @@ import logging
 import socket
 import traceback as tracebacks
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,24 @@ class Outcome:
 
 
 def call_here(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call the function in this thread; a coroutine runs in an event loop of its own."""
+    """Call the function in this thread; a coroutine runs in an event loop of its own, in another thread beside one."""
     value = function(*args, **kwargs)
-    return asyncio.run(value) if inspect.iscoroutine(value) else value
+    if not inspect.iscoroutine(value):
+        return value
+    if not _is_in_event_loop():
+        return asyncio.run(value)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - costs memory; few need it
+
+    with ThreadPoolExecutor(1, thread_name_prefix="eager-task") as thread:
+        return thread.submit(copy_context().run, asyncio.run, value).result()
+
+
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from typing import ClassVar
 
@@ -173,6 +174,20 @@ def test_a_hook_may_be_set_on_the_task_itself(app, monkeypatch):
         monkeypatch.setattr(boom, name, lambda *args, name=name: told.append(name))
     boom.apply()
     assert told == ["on_failure", "after_return"]
+
+
+def test_an_eager_coroutine_may_be_called_in_an_event_loop(app):
+    app.conf.task_always_eager = True
+
+    @app.task(name="who", bind=True)
+    async def who(self, x):
+        await asyncio.sleep(0)
+        return self.request.id, x
+
+    async def calls():
+        return who.apply_async((3,), task_id="it").get()
+
+    assert asyncio.run(calls()) == ("it", 3)
 
 
 def test_shadow_name_names_the_runs(app, sent):
