@@ -167,9 +167,10 @@ def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
     names = list(source) if isinstance(source, Mapping) else [name for name in dir(source) if not name.startswith("_")]
     settings = {}
     for name in names:
-        known = setting_name(str(name), namespace)
+        if (known := setting_name(str(name), namespace)) is None:
+            continue  # it is not asked for its value, which may be computed
         value = source[name] if isinstance(source, Mapping) else getattr(source, name)
-        if known is not None and not isinstance(value, ModuleType):
+        if not isinstance(value, ModuleType):
             settings[known] = value
     return settings
 

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -209,7 +210,7 @@ class Loader(AppBase):
         self._finalized = False
         """True as soon as finalization has begun."""
         self._complete = False
-        self._lock = threading.RLock()
+        self._lock, self._process = threading.RLock(), os.getpid()
 
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
@@ -269,6 +270,8 @@ class Loader(AppBase):
         """
         if self._complete:
             return
+        if self._process != os.getpid():  # forked while a thread was at it, which does not go on here
+            self._lock, self._finalized, self._process = threading.RLock(), False, os.getpid()
         with self._lock:
             if self._finalized:
                 return

@@ -212,6 +212,42 @@ def test_another_thread_can_register_tasks_while_the_app_is_finalized(app):
     assert app.tasks["late"].ignore_result is True
 
 
+def test_a_forked_process_finalizes_anew_what_a_thread_of_its_parent_had_begun(app, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def importing(sender, **_):
+        begun.set()
+        go_on.wait(30)
+
+    app.on_import_modules.connect(importing)
+    parents = threading.Thread(target=app.finalize)
+    parents.start()
+    assert begun.wait(30)
+    app.on_import_modules.disconnect(importing)
+    childs = threading.Thread(target=app.finalize, daemon=True)
+    try:
+        with monkeypatch.context() as forked:
+            forked.setattr("os.getpid", lambda: -1)
+            childs.start()
+            childs.join(20)
+        assert not childs.is_alive()
+        assert "celery.accumulate" in app.tasks
+    finally:
+        go_on.set()
+        parents.join()
+
+
+def test_events_of_a_forked_process_do_not_wait_for_a_thread_of_its_parent(app, monkeypatch):
+    app.conf.broker_url = "memory://"
+    events = app.sent_events
+    sends = threading.Thread(target=lambda: events.send("task-halfway", {}), daemon=True)
+    with events._lock, monkeypatch.context() as forked:
+        forked.setattr("os.getpid", lambda: -1)
+        sends.start()
+        sends.join(20)
+        assert not sends.is_alive()
+
+
 def test_a_name_that_is_taken_is_logged_once(app, caplog):
     for _ in range(2):
         app.task(name="tasks.test")(lambda: 2)
