@@ -137,11 +137,11 @@ class Task(Hooks, Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in this process, like a plain function.
 
-        From the ``__call__`` of a custom base class (``super().__call__``), continue the running attempt.
+        In a run of the task itself it belongs to that run: from the ``__call__`` of a custom base class
+        (``super().__call__``), and from a task that calls itself.
         """
         now = current()
-        if now is not None and now.task is self and not now.context.called_directly and not now.context.get("entered"):
-            now.context.update(entered=True)  # a nested call of the same task is a plain call
+        if now is not None and now.task is self and not now.context.called_directly:
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         with running(self, Context(task=self.name, args=args, kwargs=kwargs)):
             result: R = self.run(*args, **kwargs)

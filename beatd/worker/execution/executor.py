@@ -351,7 +351,7 @@ class Executor:
 
 
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
-_OF_THIS_ATTEMPT: dict[str, Any] = {"entered": False, "stored_state": False, "override_max_retries": None, "encoded": None}
+_OF_THIS_ATTEMPT: dict[str, Any] = {"stored_state": False, "override_max_retries": None, "encoded": None}
 """Fields of a context that are no headers of a message, whatever its sender has written."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import celery
 import pytest
 
 from beatd import App, group
@@ -103,3 +104,16 @@ def test_an_exception_and_its_traceback_may_be_a_state_of_its_own(app, stored):
     document = stored.documents["outer"]
     assert document["result"] == {"exc_type": "ValueError", "exc_message": ["no", 7], "exc_module": "builtins"}
     assert (document["traceback"], document["date_done"] is not None) == ("line 1", True)
+
+
+def test_a_task_that_calls_itself_goes_on_with_its_run_as_in_celery(app, stored):
+    def walk(self, n):
+        self.update_state(state="HALFWAY", meta=n)
+        seen.append((self.request.id, self.request.called_directly))
+        return self(n - 1) if n else "there"
+
+    seen, theirs = [], celery.Celery("x", set_as_current=False, backend="cache+memory://")
+    for each in (app, theirs):
+        assert each.task(name="walk", bind=True)(walk).apply((2,), task_id="it").get() == "there"
+    assert seen == [("it", False)] * 6
+    assert stored.documents["it"]["result"] == 0
