@@ -215,7 +215,8 @@ class App(EntryPoints, Loader):
             raise MessageError(f"{name} cannot be sent: its message has {len(message.body)} bytes, {limit}")
         compression = options.get("compression") or self.conf.task_compression
         self.publish(message, route, compression, retry_policy(options, self.conf))
-        result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
+        result: AsyncResult[Any] = (options.get("result_cls") or self.AsyncResult)(message.id)
+        result.ignored = bool(options.get("ignore_result"))
         if running is not None and running.context.id != message.id and options.get("add_to_parent", True):
             running.task.add_trail(result)
         return result

@@ -27,7 +27,6 @@ ACCEPTED_AND_UNUSED = frozenset(
         "mandatory",
         "producer",
         "publisher",
-        "result_cls",
         "router",
         "timeout",
     }
@@ -62,6 +61,7 @@ _OPTIONS = frozenset(
         "queue",
         "replaced_task_nesting",
         "reply_to",
+        "result_cls",
         "retries",
         "retry",
         "retry_policy",

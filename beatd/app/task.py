@@ -186,7 +186,9 @@ class Task(Hooks, Generic[P, R]):
         if self.app.conf.task_always_eager:
             args, kwargs = as_received([args, kwargs], options.get("serializer") or self.serializer)
             return self.apply(args, kwargs, task_id=task_id, **{**self.message_options(), **options})
-        own = {"ignore_result": bool(self.ignore_result), "task_type": self}
+        own: dict[str, Any] = {"ignore_result": bool(self.ignore_result), "task_type": self}
+        if type(self).AsyncResult is not Task.AsyncResult:
+            own["result_cls"] = self.AsyncResult
         options = {**own, **options, "task_id": task_id, "shadow": shadow}
         result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **options)
         return result
@@ -371,9 +373,9 @@ class Task(Hooks, Generic[P, R]):
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
-        """Return the handle of a run of this task."""
-        return AsyncResult(task_id, app=self.app)
+    def AsyncResult(self, task_id: str, **options: Any) -> AsyncResult[R]:  # noqa: N802 - Celery's name
+        """Return the handle of a run of this task; that of a subclass is used for what is sent, too."""
+        return AsyncResult(task_id, **{"app": self.app, **options})
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cached = self.__dict__.get("_signature")

@@ -257,3 +257,18 @@ def test_a_task_class_with_a_call_of_its_own_says_what_it_takes(app, sent):
     task.delay(1, tenant="a")
     assert json_codec.loads(sent.last.body)[1] == {"tenant": "a"}
     assert task.apply((1,), {"tenant": "a"}).get() == 1
+
+
+def test_handles_are_those_of_the_task_as_in_celery(app):
+    class Named(beatd.AsyncResult):
+        pass
+
+    class Base(beatd.Task):
+        def AsyncResult(self, task_id, **options):  # noqa: N802 - Celery's name
+            return Named(task_id, app=self.app, **options)
+
+    task = app.task(name="t", base=Base, ignore_result=True)(lambda: None)
+    for handle in (task.delay(), task.s().freeze(), app.send_task("t", result_cls=Named)):
+        assert isinstance(handle, Named)
+    assert task.delay().ignored
+    assert type(app.send_task("t")) is beatd.AsyncResult
