@@ -20,6 +20,7 @@ from beatd.app.base import AppBase
 from beatd.app.canvas import chunks as chunked
 from beatd.app.canvas.signature import as_signature
 from beatd.app.conf import Conf
+from beatd.app.find_app import import_symbol
 from beatd.app.pydantic_support import with_models
 from beatd.app.retry import add_autoretry
 from beatd.app.task import FROM_CONF, Task
@@ -157,16 +158,24 @@ def discover(packages: Iterable[str], related_name: str) -> None:
 def annotate(task: Task[..., Any], annotations: Any) -> None:
     """Apply ``task_annotations`` to a task: ``{"tasks.add": {"rate_limit": "10/s"}, "*": {…}}``, or a list of these.
 
-    An item may also be an object whose ``annotate(task)`` returns attributes. Called once per task.
+    An item may also be an object whose ``annotate(task)`` returns attributes, or the name of its class. Called once per
+    task.
     """
     for rules in annotations if isinstance(annotations, list | tuple) else [annotations] if annotations else []:
-        matches = [rules.get("*"), rules.get(task.name)] if isinstance(rules, Mapping) else [rules.annotate(task)]
+        matches = _annotations_of(task, import_symbol(rules)() if isinstance(rules, str) else rules)
         for attributes in filter(None, matches):
             for name, value in attributes.items():
                 if name.startswith("@"):
                     task.add_around(name[1:], value)
                 else:  # a function is a method, as in Celery
                     setattr(type(task) if inspect.isfunction(value) else task, name, value)
+
+
+def _annotations_of(task: Task[..., Any], rules: Any) -> list[Any]:
+    """Return what an item of ``task_annotations`` has for all tasks, and for this one."""
+    if isinstance(rules, Mapping):
+        return [rules.get("*"), rules.get(task.name)]
+    return [rules.annotate_any() if hasattr(rules, "annotate_any") else None, rules.annotate(task)]
 
 
 class TaskRegistry(dict[str, "Task[..., Any]"]):

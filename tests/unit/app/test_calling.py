@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
+import types
 from typing import ClassVar
 
 import celery
@@ -165,6 +167,27 @@ def test_functions_in_annotations_are_methods_as_in_celery(app):
         assert boom.apply(task_id="it").state == "FAILURE"
     assert seen == ["boom", ("boom", "it")] * 2
     assert app.tasks["add"](1, 2) == 3
+
+
+class Annotations:
+    """An item of ``task_annotations``."""
+
+    def annotate(self, task):
+        return {"priority": 3} if task.name == "t" else None
+
+    def annotate_any(self):
+        return {"max_retries": 8}
+
+
+def test_annotations_may_be_the_name_of_a_class_as_in_celery(monkeypatch):
+    module = types.ModuleType("annotating")
+    module.Annotations = Annotations
+    monkeypatch.setitem(sys.modules, "annotating", module)
+    for each in (App("x", set_as_current=False), celery.Celery("x", set_as_current=False)):
+        each.conf.task_annotations = ["annotating.Annotations", {"t": {"rate_limit": "1/s"}}]
+        task = each.task(name="t")(lambda: None)
+        each.finalize()
+        assert (task.priority, task.max_retries) == (3, 8)
 
 
 def test_a_hook_may_be_set_on_the_task_itself(app, monkeypatch):
