@@ -25,7 +25,7 @@ from beatd.app.control import Control
 from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
-from beatd.app.loader import Loader, TaskRegistry, checked_base, task_class, warn_of_another
+from beatd.app.loader import Loader, TaskRegistry, checked_base, module_names, task_class, warn_of_another
 from beatd.app.message_options import arguments, check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
@@ -52,10 +52,11 @@ R = TypeVar("R")
 class App(EntryPoints, Loader):
     """An application. ``main`` is the module name of tasks that are defined in ``__main__``.
 
-    ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
-    base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app integrates with
-    Django, see :mod:`beatd.contrib.django`. The constructor opens no connection. Tests hand in ``publisher``,
-    ``results`` and ``clock``.
+    ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``), and so are
+    ``changes``. ``task_cls`` is the base class of its tasks, or ``"module:Class"``; without ``strict_typing`` their
+    arguments are not checked. Where ``DJANGO_SETTINGS_MODULE`` is set, the app integrates with Django, see
+    :mod:`beatd.contrib.django`. The constructor opens no connection. Tests hand in ``publisher``, ``results`` and
+    ``clock``.
     """
 
     task_cls: Any = None
@@ -67,20 +68,23 @@ class App(EntryPoints, Loader):
         broker: str | None = None,
         backend: str | None = None,
         *,
-        include: Iterable[str] = (),
+        include: Iterable[str] | None = (),
+        changes: Mapping[str, Any] | None = None,
         config_source: Any = None,
         namespace: str | None = None,
         set_as_current: bool = True,
         task_cls: Any = None,
+        strict_typing: bool = True,
         clock: Clock | None = None,
         publisher: Publisher | None = None,
         results: Results | None = None,
         **conf: Any,
     ) -> None:
-        given = {"broker_url": broker, "result_backend": backend, "include": tuple(include)}
+        given = {"broker_url": broker, "result_backend": backend, "include": module_names(include)}
         self.main = main
         self.clock = clock or SystemClock()
-        self.conf = Conf({**{name: value for name, value in given.items() if value}, **conf})
+        self.strict_typing = strict_typing
+        self.conf = Conf({**(changes or {}), **{name: value for name, value in given.items() if value}, **conf})
         self.tasks = TaskRegistry(self.finalize)
         self.oid = new_id()
         if task_cls is not None:
@@ -147,7 +151,8 @@ class App(EntryPoints, Loader):
     def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
         """The base class of this app's tasks."""
         base = import_symbol(self.task_cls) if isinstance(self.task_cls, str) else self.task_cls or BaseTask
-        return type("Task", (checked_base(base),), {"app": self, "__module__": __name__})
+        attributes = {"app": self, "__module__": __name__, **({} if self.strict_typing else {"typing": False})}
+        return type("Task", (checked_base(base),), attributes)
 
     # -- the beat -----------------------------------------------------------------------------------------------------
 

@@ -129,6 +129,11 @@ def _place(fun: Any) -> str:
     return f"{getattr(fun, '__module__', '')}.{getattr(fun, '__qualname__', type(fun).__qualname__)}"
 
 
+def module_names(given: Iterable[str] | None) -> tuple[str, ...]:
+    """Return the names of modules in a setting, which may be one."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
 def import_all(names: Iterable[str]) -> None:
     """Import the task modules."""
     for name in names:
@@ -289,7 +294,7 @@ class Loader(AppBase):
                 self.on_after_configure.send(sender=self, source=self.conf)
                 self.on_import_modules.send(sender=self)
                 signals.import_modules.send(sender=self)
-                import_all((*self.conf.imports, *self.conf.include))
+                import_all((*module_names(self.conf.imports), *module_names(self.conf.include)))
                 self._discover()
                 for make in list(current.shared_task_factories()):
                     make(self)

@@ -15,6 +15,7 @@ from beatd import App
 from beatd.app.find_app import find_app
 from beatd.exceptions import ConfigError
 from beatd.signals import Signal
+from tests.fakes import SentMessages
 
 
 @pytest.fixture
@@ -375,3 +376,22 @@ def test_autodiscovery_takes_names_of_classes_and_no_package_that_does_not_exist
         for name in ("tasks", None):
             with pytest.raises(ModuleNotFoundError, match="no_such_package"):
                 each.autodiscover_tasks(["no_such_package"], related_name=name, force=True)
+
+
+@pytest.mark.parametrize("place", ["imports", "include", "argument"])
+def test_one_module_of_tasks_may_be_a_text_as_in_celery(project, place):
+    (project / "lonely.py").write_text("from beatd import shared_task\n@shared_task\ndef found(): return 1")
+    sys.path.insert(0, str(project))
+    app = App("x", set_as_current=False, include="lonely" if place == "argument" else None)
+    if place != "argument":
+        app.conf[place] = "lonely"
+    app.finalize()
+    assert app.tasks["lonely.found"].apply().get() == 1
+
+
+def test_an_app_takes_changes_and_strict_typing_as_in_celery():
+    for kind in (App, celery.Celery):
+        app = kind("x", set_as_current=False, include=None, changes={"task_default_queue": "q"}, strict_typing=False)
+        assert (app.conf.task_default_queue, app.strict_typing) == ("q", False)
+    task = App("x", set_as_current=False, publisher=SentMessages(), strict_typing=False).task(lambda x: x)
+    assert task.delay(1, 2, 3).id
