@@ -11,7 +11,18 @@ from typing import ClassVar
 import celery
 import pytest
 
-from beatd import App, AsyncResult, GroupResult, ResultSet, Task, current_app, current_task, exceptions, signals
+from beatd import (
+    App,
+    AsyncResult,
+    GroupResult,
+    ResultSet,
+    Task,
+    current_app,
+    current_task,
+    exceptions,
+    shared_task,
+    signals,
+)
 from beatd.app.context import Context, running
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
@@ -357,6 +368,14 @@ def test_current_app_and_current_task():
     with App("other", set_as_current=False) as other:
         other.set_default()
         assert current_app.main == "other"
+
+
+def test_proxies_give_what_they_stand_for_as_in_celery():
+    app, seen = App("mine"), []
+    shared = shared_task(name="shared.whole")(lambda: seen.append(current_task._get_current_object()))
+    shared.apply()
+    assert current_app._get_current_object() is app
+    assert seen == [shared._get_current_object()] == [app.tasks["shared.whole"]]
 
 
 def test_allow_join_result_allows_waiting_inside_a_task(app):
