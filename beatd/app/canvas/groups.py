@@ -121,10 +121,12 @@ class group(Composition):  # noqa: N801 - Celery's name
             task.set_immutable(immutable)
 
     def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> group:
-        """Give the members increasing countdowns (seconds), to spread their starts."""
-        for number, task in enumerate(self.tasks):
-            pause = start + number * step
-            task.set(countdown=pause if stop is None else min(pause, stop))
+        """Give the members increasing countdowns (seconds), none above ``stop``, to spread their starts."""
+        pause = float(start)
+        for task in self.tasks:
+            task.set(countdown=pause)
+            if not stop or pause + step <= stop:
+                pause += step
         return self
 
     def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
