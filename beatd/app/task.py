@@ -302,9 +302,7 @@ class Task(Hooks, Generic[P, R]):
 
     subtask_from_request = signature_from_request
 
-    def update_state(
-        self, task_id: str | None = None, state: str | None = None, meta: Any = None, **more: Any
-    ) -> None:
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **more: Any) -> None:
         """Store a custom state, with ``meta`` (JSON, or an exception) as its result. Waiting clients are notified."""
         request = self.request
         named = str(task_id or request.id or "")

@@ -52,7 +52,7 @@ def test_what_a_called_task_sends_is_a_child_of_the_run_of_the_worker(app, sent)
         assert app.current_worker_task.name == "outer"
         return leaf.delay(), group(leaf.s(1), leaf.s(2)).delay()
 
-    outer = app.task(name="outer")(lambda: inner())
+    outer = app.task(name="outer")(inner.__call__)
     with worker_run(outer):
         single, several = outer.run()
         assert outer.request.children == [single, several]

@@ -157,7 +157,7 @@ def test_an_apply_async_of_ones_own_may_pass_all_its_arguments_by_place(app, sen
     """As it is written for Celery's task."""
 
     class Counting(beatd.Task):
-        def apply_async(  # noqa: PLR0917 - Celery's signature
+        def apply_async(
             self,
             args=None,
             kwargs=None,
@@ -264,7 +264,7 @@ def test_handles_are_those_of_the_task_as_in_celery(app):
         pass
 
     class Base(beatd.Task):
-        def AsyncResult(self, task_id, **options):  # noqa: N802 - Celery's name
+        def AsyncResult(self, task_id, **options):
             return Named(task_id, app=self.app, **options)
 
     task = app.task(name="t", base=Base, ignore_result=True)(lambda: None)
