@@ -171,9 +171,12 @@ def test_functions_in_annotations_are_methods_as_in_celery(app):
 
         return called
 
+    def divide():
+        return 1 / 0
+
     for each in (app, celery.Celery("x", set_as_current=False)):
         each.conf.task_annotations = {"*": {"on_failure": on_failure}, "boom": {"@__call__": around}}
-        boom = each.task(name="boom")(lambda: 1 / 0)
+        boom = each.task(name="boom", shared=False)(divide)
         each.finalize()
         assert boom.apply(task_id="it").state == "FAILURE"
     assert seen == ["boom", ("boom", "it")] * 2
@@ -190,13 +193,17 @@ class Annotations:
         return {"max_retries": 8}
 
 
+def nothing():
+    """Return nothing: a task of both makes."""
+
+
 def test_annotations_may_be_the_name_of_a_class_as_in_celery(monkeypatch):
     module = types.ModuleType("annotating")
     module.Annotations = Annotations
     monkeypatch.setitem(sys.modules, "annotating", module)
     for each in (App("x", set_as_current=False), celery.Celery("x", set_as_current=False)):
         each.conf.task_annotations = ["annotating.Annotations", {"t": {"rate_limit": "1/s"}}]
-        task = each.task(name="t")(lambda: None)
+        task = each.task(name="t", shared=False)(nothing)
         each.finalize()
         assert (task.priority, task.max_retries) == (3, 8)
 

@@ -85,12 +85,12 @@ def test_waiting_is_refused_in_all_that_a_task_of_a_worker_calls(app):
 def test_a_state_of_its_own_has_the_children_and_the_place_of_the_run(app, stored):
     app.conf.result_extended = True
     outer = app.task(name="outer")(lambda: None)
-    with worker_run(outer, task="outer", parent_id="before", group="g", args=[object()], kwargs={}):
+    with worker_run(outer, parent_id="before", group="g", args=[object()], kwargs={}):
         child = app.tasks["leaf"].delay()
         outer.update_state(state="HALFWAY", meta=50)
         outer.update_state("another", "HALFWAY", 51)
     document = stored.documents["outer"]
-    assert (document["status"], document["result"], document["name"]) == ("HALFWAY", 50, "outer")
+    assert (document["status"], document["result"], document["retries"]) == ("HALFWAY", 50, 0)
     assert (document["parent_id"], document["group_id"]) == ("before", "g")
     assert document["children"] == [[[child.id, None], None]]
     assert "object object at" in document["args"][0]
@@ -114,6 +114,6 @@ def test_a_task_that_calls_itself_goes_on_with_its_run_as_in_celery(app, stored)
 
     seen, theirs = [], celery.Celery("x", set_as_current=False, backend="cache+memory://")
     for each in (app, theirs):
-        assert each.task(name="walk", bind=True)(walk).apply((2,), task_id="it").get() == "there"
+        assert each.task(name="walk", bind=True, shared=False)(walk).apply((2,), task_id="it").get() == "there"
     assert seen == [("it", False)] * 6
     assert stored.documents["it"]["result"] == 0

@@ -237,7 +237,7 @@ def test_retries_end_as_celerys_do_in_the_handler_of_an_error(app):
             except self.MaxRetriesExceededError as error:
                 return "gave up", list(error.task_args), self.request.retries
 
-    kinds = [each.task(name="t", bind=True, max_retries=1)(gives_up) for each in (app, theirs)]
+    kinds = [each.task(name="t", bind=True, max_retries=1, shared=False)(gives_up) for each in (app, theirs)]
     assert [task.apply().get() for task in kinds] == [("gave up", [], 1)] * 2
     for task, predicate in zip(kinds, (Retry, celery.exceptions.Retry), strict=True):
         with pytest.raises(predicate, match="Task can be retried"):
@@ -252,7 +252,7 @@ def test_a_limit_of_the_tasks_own_counts_for_autoretry_as_in_celery(app):
         raise self.retry(exc=OSError("away"), countdown=0, max_retries=1)
 
     for each in (app, theirs):
-        task = each.task(name="t", bind=True, autoretry_for=(OSError,), max_retries=5)(flaky)
+        task = each.task(name="t", bind=True, autoretry_for=(OSError,), max_retries=5, shared=False)(flaky)
         assert isinstance(task.apply().result, OSError)
     assert attempts == [0, 1] * 2
 
