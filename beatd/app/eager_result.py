@@ -34,7 +34,7 @@ class EagerResult(AsyncResult[R_co]):
     ) -> R_co:
         if propagate:
             self.maybe_throw()
-        return self.result if self.state in READY_STATES else None  # type: ignore[no-any-return]
+        return self.result if self.state in READY_STATES else None  # type: ignore[return-value]
 
     wait = get
 
