@@ -175,14 +175,34 @@ class Reject(TaskPredicate):
 class Retry(TaskPredicate):
     """Raised by ``Task.retry`` to end this attempt.
 
-    ``exc`` is the error that led to it, ``when`` seconds or an aware datetime.
+    ``exc`` is the error that led to it, or its text; ``when`` is seconds or an aware datetime; ``sig`` is the next
+    attempt.
     """
 
-    def __init__(self, message: str | None = None, exc: BaseException | None = None, when: Any = None) -> None:
+    sig: Any = None
+    _text: str | None = None
+
+    def __init__(
+        self,
+        message: str | None = None,
+        exc: BaseException | str | None = None,
+        when: Any = None,
+        is_eager: bool = False,
+        sig: Any = None,
+    ) -> None:
         self.message = message
+        if isinstance(exc, str):
+            exc, self._text = None, exc
         self.exc = exc
         self.when = when
+        self.is_eager = is_eager
+        self.sig = sig
         super().__init__(message, exc, when)
+
+    @property
+    def excs(self) -> str | None:
+        """The error as text."""
+        return self._text if self.exc is None else repr(self.exc)
 
     def humanize(self) -> str:
         """The moment of the next attempt, in words."""
@@ -194,11 +214,16 @@ class Retry(TaskPredicate):
         if self.message:
             return self.message
         text = f"Retry {self.humanize()}"
-        return f"{text}: {self.exc!r}" if self.exc is not None else text
+        return text if self.excs is None else f"{text}: {self.excs}"
 
 
 class MaxRetriesExceededError(TaskError):
     """The task asked for another attempt and has none left."""
+
+    def __init__(self, *args: Any, task_args: Any = (), task_kwargs: Any = None) -> None:
+        self.task_args = task_args
+        self.task_kwargs = task_kwargs or {}
+        super().__init__(*args)
 
 
 class ChordError(TaskError):
@@ -247,7 +272,7 @@ class AlreadyRegistered(TaskError):
 
 
 class IncompleteStream(TaskError):
-    """Not raised; exists for ``except`` clauses."""
+    """A task has not finished, so that its children are not known yet."""
 
 
 class ImproperlyConfigured(BeatdError, ValueError):

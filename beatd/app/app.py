@@ -20,18 +20,17 @@ from beatd.app.backend import Backend
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
-from beatd.app.context import outlet
+from beatd.app.context import is_in_worker, outlet, worker_run
 from beatd.app.control import Control
 from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
-from beatd.app.loader import Loader, TaskRegistry, checked_base, task_class, warn_of_another
-from beatd.app.message_options import check_options, message_for, new_id, utc_now
+from beatd.app.loader import Loader, TaskRegistry, checked_base, module_names, task_class, warn_of_another
+from beatd.app.message_options import arguments, check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
 from beatd.app.result import AsyncResult
 from beatd.app.result_backends import is_by_reply, open_results
-from beatd.app.retry import add_autoretry
 from beatd.app.routing import Queues, Route, route_for
 from beatd.app.task import Task as BaseTask
 from beatd.app.trace import run_eagerly
@@ -41,8 +40,6 @@ from beatd.clock import Clock, SystemClock
 from beatd.exceptions import BrokerError, MessageError, StoreUnavailable
 from beatd.message.protocol import TaskMessage
 from beatd.schedules import zone
-from beatd.states import READY_STATES
-from beatd.store.result_document import document
 from beatd.store.results import Results, Stored
 
 FIXUPS = ("beatd.contrib.django:install",)
@@ -55,10 +52,11 @@ R = TypeVar("R")
 class App(EntryPoints, Loader):
     """An application. ``main`` is the module name of tasks that are defined in ``__main__``.
 
-    ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
-    base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app integrates with
-    Django, see :mod:`beatd.contrib.django`. The constructor opens no connection. Tests hand in ``publisher``,
-    ``results`` and ``clock``.
+    ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``), and so are
+    ``changes``. ``task_cls`` is the base class of its tasks, or ``"module:Class"``; without ``strict_typing`` their
+    arguments are not checked. Where ``DJANGO_SETTINGS_MODULE`` is set, the app integrates with Django, see
+    :mod:`beatd.contrib.django`. The constructor opens no connection. Tests hand in ``publisher``, ``results`` and
+    ``clock``.
     """
 
     task_cls: Any = None
@@ -70,20 +68,23 @@ class App(EntryPoints, Loader):
         broker: str | None = None,
         backend: str | None = None,
         *,
-        include: Iterable[str] = (),
+        include: Iterable[str] | None = (),
+        changes: Mapping[str, Any] | None = None,
         config_source: Any = None,
         namespace: str | None = None,
         set_as_current: bool = True,
         task_cls: Any = None,
+        strict_typing: bool = True,
         clock: Clock | None = None,
         publisher: Publisher | None = None,
         results: Results | None = None,
         **conf: Any,
     ) -> None:
-        given = {"broker_url": broker, "result_backend": backend, "include": tuple(include)}
+        given = {"broker_url": broker, "result_backend": backend, "include": module_names(include)}
         self.main = main
         self.clock = clock or SystemClock()
-        self.conf = Conf({**{name: value for name, value in given.items() if value}, **conf})
+        self.strict_typing = strict_typing
+        self.conf = Conf({**(changes or {}), **{name: value for name, value in given.items() if value}, **conf})
         self.tasks = TaskRegistry(self.finalize)
         self.oid = new_id()
         if task_cls is not None:
@@ -131,35 +132,27 @@ class App(EntryPoints, Loader):
         """
         options = dict(options)
         name = options.pop("name", None) or self.gen_task_name(fun.__name__, fun.__module__)
-        with self._lock:
-            if name in self.tasks:
-                warn_of_another(self.tasks[name], fun)
-                return self.tasks[name]
-            return self.register_task(task_class(fun, name, self.Task, options)())
+        if name in self.tasks:
+            warn_of_another(self.tasks, name, fun)
+        else:
+            made = self.prepare_task(task_class(fun, name, self.Task, options)())
+            if self.tasks.setdefault(name, made) is made:  # no other thread was quicker
+                self.bind_task(made)
+        return self.tasks[name]
 
     def register_task(self, task: Any) -> BaseTask[..., Any]:
         """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
-        instance: BaseTask[..., Any] = task() if isinstance(task, type) else task
-        kind = checked_base(type(instance))
-        instance.app = self
-        if not instance.name:
-            instance.name = self.gen_task_name(kind.__name__, kind.__module__)
-        add_autoretry(instance, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
+        instance: BaseTask[..., Any] = self.prepare_task(task() if isinstance(task, type) else task)
         self.tasks[instance.name] = instance
-        instance.on_bound(self)
-        if self._finalized:
-            self.configure(instance)
+        self.bind_task(instance)
         return instance
-
-    def gen_task_name(self, name: str, module: str) -> str:
-        """Return ``module.name``; for a task in ``__main__``, ``main.name``."""
-        return f"{self.main if module == '__main__' and self.main else module}.{name}"
 
     @cached_property
     def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
         """The base class of this app's tasks."""
         base = import_symbol(self.task_cls) if isinstance(self.task_cls, str) else self.task_cls or BaseTask
-        return type("Task", (checked_base(base),), {"app": self, "__module__": __name__})
+        attributes = {"app": self, "__module__": __name__, **({} if self.strict_typing else {"typing": False})}
+        return type("Task", (checked_base(base),), attributes)
 
     # -- the beat -----------------------------------------------------------------------------------------------------
 
@@ -200,16 +193,17 @@ class App(EntryPoints, Loader):
         Options, errors: see :meth:`beatd.Task.apply_async`.
         """
         self.finalize()
+        args, kwargs = arguments(name, args, kwargs)
         task = options.get("task_type") or self.tasks.get(name)
         options = options if task is None else {**task.message_options(), **options}
         check_options(options)
-        running = current_run()
-        parent = running.context if running is not None and not running.context.called_directly else None
+        running = worker_run()
+        parent = None if running is None else running.context
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
         routed = options.get("route_name") or name
-        route = route_for(routed, tuple(args or ()), kwargs or {}, options, self.conf, task)
+        route = route_for(routed, args, kwargs, options, self.conf, task)
         options |= {option: value for option, value in route.options.items() if options.get(option) is None}
         options["serializer"] = options.get("serializer") or self.conf.task_serializer
         if parent is not None and self.conf.task_inherit_parent_priority and options.get("priority") is None:
@@ -218,7 +212,7 @@ class App(EntryPoints, Loader):
             options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())
         try:
-            message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone.key)
+            message = message_for(name, args, kwargs, options, now=now, timezone=self.timezone.key)
         except MessageError as error:
             raise MessageError(f"{name} cannot be sent: {error}") from None
         if len(message.body) > self.conf.message_max_bytes:
@@ -226,13 +220,9 @@ class App(EntryPoints, Loader):
             raise MessageError(f"{name} cannot be sent: its message has {len(message.body)} bytes, {limit}")
         compression = options.get("compression") or self.conf.task_compression
         self.publish(message, route, compression, retry_policy(options, self.conf))
-        result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
-        if (
-            running is not None
-            and parent is not None
-            and parent.id != message.id
-            and options.get("add_to_parent", True)
-        ):
+        result: AsyncResult[Any] = (options.get("result_cls") or self.AsyncResult)(message.id)
+        result.ignored = bool(options.get("ignore_result"))
+        if running is not None and running.context.id != message.id and options.get("add_to_parent", True):
             running.task.add_trail(result)
         return result
 
@@ -240,21 +230,20 @@ class App(EntryPoints, Loader):
         """Return the queue for results of tasks that are sent now; empty in a task, which does not wait for them."""
         if not is_by_reply(self.conf.result_backend):
             return self.oid
-        running = current_run()
-        if running is not None and not running.context.called_directly:
+        if is_in_worker():
             return ""
         try:
             return self.results.expect() or ""
         except StoreUnavailable as error:
             raise BrokerError(str(error)) from error
 
-    def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
+    def signature(self, task: Any, args: Any = None, kwargs: Any = None, options: Any = None, **more: Any) -> Signature:
         """Return a signature that this app sends: of a task or its name, from a JSON dict, or a copy of a signature."""
         if isinstance(task, Signature):
             return task.clone()
         if isinstance(task, Mapping):
             return as_signature(task, self)
-        return Signature(task, args, kwargs, app=self, **options)
+        return Signature(task, args, kwargs, options, **{**more, "app": self})
 
     def run_eagerly(self, task: Any, args: Iterable[Any], kwargs: Mapping[str, Any], **options: Any) -> Any:
         """Run ``task`` in this process; see :func:`beatd.app.trace.run_eagerly`."""
@@ -344,13 +333,6 @@ class App(EntryPoints, Loader):
         """Return one handle for several tasks."""
         return ResultSet(results, **{"app": self, **options})
 
-    def store_state(self, task_id: str, state: str, result: Any) -> None:
-        """Store a task's state; see :meth:`beatd.Task.update_state`."""
-        done = self.now().isoformat() if state in READY_STATES else None
-        running = current_run()
-        reply_to = running.context.reply_to if running is not None and running.context.id == task_id else None
-        self.store_results([Stored(task_id, document(task_id, state, result, date_done=done), reply_to or "")])
-
     def store_results(self, results: Sequence[Stored]) -> None:
         """Store results: here, or by the worker whose thread runs this task."""
         way_out = outlet.get()
@@ -362,7 +344,11 @@ class App(EntryPoints, Loader):
         running = current_run()
         return running.task if running is not None and running.task.app is self else None
 
-    current_worker_task = current_task
+    @property
+    def current_worker_task(self) -> Any:
+        """The innermost task of this app that was not called as a function, else None."""
+        running = worker_run()
+        return running.task if running is not None and running.task.app is self else None
 
     @property
     def finalized(self) -> bool:

@@ -20,7 +20,7 @@ from beatd.states import (
     UNREADY_STATES,
 )
 from beatd.store.groups import NoGroups
-from beatd.store.result_document import document, exception_payload
+from beatd.store.result_document import carried, document, exception_payload
 from beatd.store.results import Stored
 
 
@@ -73,13 +73,14 @@ class Backend:
         """
         value = exception_payload(result) if isinstance(result, BaseException) else result
         done = self.app.now().isoformat() if state in READY_STATES else None
+        sent = getattr(request, "children", None) or ()
         fields: dict[str, Any] = {
             "parent_id": getattr(request, "parent_id", None),
             "group_id": getattr(request, "group", None),
-            "children": [child.as_tuple() for child in getattr(request, "children", None) or ()],
+            "children": [child.as_tuple() for child in sent if hasattr(child, "as_tuple")],
         }
         if self.app.conf.result_extended and isinstance(request, Context):
-            fields |= request.extended()
+            fields |= carried(request.extended())
         encoded = document(task_id, state, value, traceback=traceback, date_done=done, **fields)
         self.app.store_results([Stored(task_id, encoded, getattr(request, "reply_to", None) or "")])
         return result

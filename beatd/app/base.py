@@ -73,7 +73,7 @@ class AppBase(ABC):
         """Return the name of the queue for results that are messages to the client."""
 
     @abstractmethod
-    def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    def signature(self, task: Any, args: Any = None, kwargs: Any = None, options: Any = None, **more: Any) -> Any:
         """Return the signature of a call that this app sends."""
 
     @abstractmethod
@@ -87,10 +87,6 @@ class AppBase(ABC):
     @abstractmethod
     def store_results(self, results: Sequence[Stored]) -> None:
         """Store results: here, or by the worker whose thread runs this task."""
-
-    @abstractmethod
-    def store_state(self, task_id: str, state: str, result: Any) -> None:
-        """Store a task's state in the result backend."""
 
     @abstractmethod
     def now(self) -> datetime:

@@ -63,7 +63,7 @@ def _grouped(callbacks: list[Any], app: AppBase, context: Context) -> list[Any]:
 def call_errbacks(app: AppBase, context: Context, error: BaseException, traceback: str | None) -> None:
     """Run the errbacks of a failed task. An errback that raises is logged.
 
-    As in Celery: an unbound task of this app with more than one parameter is called here with
+    As in Celery: an unbound function of this app with more than one parameter is called here with
     ``(request, exc, traceback)``; any other task is sent, with the id of the failed task.
     """
     for errback in context.errbacks or ():
@@ -104,7 +104,7 @@ _NAMESPACE = uuid.UUID("8d1f7c1c-2f1e-4d0b-9d6a-0d5a2c6b8f43")
 
 def _wants_details(app: AppBase, call: Any) -> bool:
     task = app.tasks.get(call.task)
-    if task is None or task.is_bound:
+    if task is None or task.is_bound or not task.is_function:
         return False
     kinds = inspect.Parameter
     parameters = inspect.signature(task.run).parameters.values()

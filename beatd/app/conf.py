@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,10 @@ _OLD_NAMES = {
 }
 
 
+_TAKING = threading.Lock()
+"""Held while the settings of a source that was read become those of an app."""
+
+
 class Conf(MutableMapping[str, Any]):
     """Settings: the value that was set, else the default. Unknown names are kept for the user's own code.
 
@@ -45,31 +50,38 @@ class Conf(MutableMapping[str, Any]):
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
-        self.__dict__["_values"] = {}
-        self.__dict__["_pending"] = []
+        self.__dict__.update(_values={}, _pending=None, _of_source=frozenset(), _readers=set())
         self.update(values or {})
 
     def read_later(self, source: Any, namespace: str | None, *, silent: bool = False) -> None:
-        """Take the settings of ``source`` (an object, a mapping or ``"module[:attribute]"``) on first use."""
-        self._pending.append((source, namespace, silent))
+        """Take the settings of ``source`` (an object, a mapping or ``"module[:attribute]"``) on first use.
+
+        They replace those of an earlier source. Settings on ``conf`` outweigh them.
+        """
+        self.__dict__["_pending"] = source, namespace, silent
 
     def _loaded(self) -> dict[str, Any]:
-        while self._pending:
-            source, namespace, silent = self._pending.pop(0)
+        """Return the values, those of the source as well. Threads that need them at one time all read the source."""
+        own, this = self.__dict__, threading.get_ident()
+        values: dict[str, Any] = own["_values"]
+        while (pending := own["_pending"]) is not None and this not in own["_readers"]:
+            own["_readers"].add(this)  # the source may ask for settings while it is imported
             try:
-                settings = settings_of(source, namespace)
-            except ConfigError:
-                if not silent:
-                    raise
-                continue
-            for name, value in settings.items():
-                self._values.setdefault(name, value)
-        values: dict[str, Any] = self._values
+                settings = _settings_or_none(*pending)
+            finally:
+                own["_readers"].discard(this)
+            with _TAKING:
+                if own["_pending"] is pending:
+                    for name in own["_of_source"]:
+                        values.pop(name, None)
+                    own["_of_source"] = frozenset(settings.keys() - values.keys())
+                    values |= {name: settings[name] for name in own["_of_source"]}
+                    own["_pending"] = None
         return values
 
     def __getitem__(self, name: str) -> Any:
         own = self.__dict__
-        values = self._loaded() if own["_pending"] else own["_values"]
+        values = own["_values"] if own["_pending"] is None else self._loaded()
         if (composed := COMPOSED.get(name)) is not None:
             return composed(values)
         if name in values:
@@ -83,9 +95,10 @@ class Conf(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Set a value. A name of Celery 3 (``CELERY_TASK_SERIALIZER``) sets the setting that it is called now, too."""
-        self._values[name] = value
-        if (known := _name_of_celery_3(name)) is not None:
-            self._values[known] = value
+        for known in (name, _name_of_celery_3(name)):
+            if known is not None:
+                self._values[known] = value
+                self.__dict__["_of_source"] -= {known}
 
     def __delitem__(self, name: str) -> None:
         del self._values[name]
@@ -154,11 +167,22 @@ def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
     names = list(source) if isinstance(source, Mapping) else [name for name in dir(source) if not name.startswith("_")]
     settings = {}
     for name in names:
-        known = setting_name(str(name), namespace)
+        if (known := setting_name(str(name), namespace)) is None:
+            continue  # it is not asked for its value, which may be computed
         value = source[name] if isinstance(source, Mapping) else getattr(source, name)
-        if known is not None and not isinstance(value, ModuleType):
+        if not isinstance(value, ModuleType):
             settings[known] = value
     return settings
+
+
+def _settings_or_none(source: Any, namespace: str | None, silent: bool) -> dict[str, Any]:
+    """Read the settings; none, if the module cannot be found and ``silent`` says that it need not."""
+    try:
+        return settings_of(source, namespace)
+    except ConfigError:
+        if not silent:
+            raise
+        return {}
 
 
 def _imported(path: str) -> Any:

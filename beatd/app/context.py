@@ -59,6 +59,10 @@ class Context:
     utc: bool = True
     logfile: str | None = None
     loglevel: int | None = None
+    override_max_retries: int | None = None
+    """The limit that this attempt has given to ``Task.retry``; it counts for ``autoretry_for``, too."""
+    encoded: tuple[int, bytes] | None = None
+    """In a worker: the document of the result, and how many children it has."""
     postponed: list[Any] | None = None
     """In a worker: messages for this task's own id. They leave after the state of this attempt is stored."""
 
@@ -66,6 +70,8 @@ class Context:
         self._headers = fields or {}
         self.__dict__.update(self._headers)
         self.__dict__.update(more)
+        if "headers" in more:
+            self._headers = more["headers"] or {}
         self.children: list[Any] = []
 
     @property
@@ -109,9 +115,10 @@ class Context:
 
     def update(self, *fields: Mapping[str, Any], **more: Any) -> None:
         """Set fields."""
-        for mapping in fields:
+        for mapping in (*fields, more):
             self.__dict__.update(mapping)
-        self.__dict__.update(more)
+            if "headers" in mapping:
+                self._headers = mapping["headers"] or {}
 
     def clear(self) -> None:
         """Reset all fields to their defaults."""
@@ -123,23 +130,20 @@ class Context:
 
 
 class Running:
-    """A running task and its context."""
+    """A running task and its context; ``below`` is the task that has called it in this thread or coroutine."""
 
-    __slots__ = ("context", "task")
+    __slots__ = ("below", "context", "task")
 
-    def __init__(self, task: Any, context: Context) -> None:
+    def __init__(self, task: Any, context: Context, below: Running | None = None) -> None:
         self.task = task
         self.context = context
+        self.below = below
 
 
 class Pushed(Running):
-    """A context that was set by hand, and what ran before it."""
+    """A context that was set by hand."""
 
-    __slots__ = ("below",)
-
-    def __init__(self, task: Any, context: Context, below: Running | None) -> None:
-        super().__init__(task, context)
-        self.below = below
+    __slots__ = ()
 
 
 class Outlet(Protocol):
@@ -166,7 +170,7 @@ _running: ContextVar[Running | None] = ContextVar("beatd_running_task", default=
 @contextmanager
 def running(task: Any, context: Context) -> Iterator[None]:
     """Set ``context`` as ``task.request`` for the block."""
-    token = _running.set(Running(task, context))
+    token = _running.set(Running(task, context, _running.get()))
     try:
         yield
     finally:
@@ -182,8 +186,7 @@ class RequestStack:
     @property
     def top(self) -> Context | None:
         """The innermost context of the task; None outside of its runs."""
-        now = _running.get()
-        return now.context if now is not None and now.task is self._task else None
+        return context_of(self._task)
 
     @property
     def stack(self) -> list[Context]:
@@ -192,7 +195,7 @@ class RequestStack:
         while now is not None:
             if now.task is self._task:
                 contexts.append(now.context)
-            now = now.below if isinstance(now, Pushed) else None
+            now = now.below
         return contexts[::-1]
 
     def push(self, context: Context) -> None:
@@ -216,9 +219,33 @@ def current() -> Running | None:
     return _running.get()
 
 
+def context_of(task: Any) -> Context | None:
+    """Return the innermost context of ``task`` here, also while a task runs that it has called."""
+    now = _running.get()
+    while now is not None and now.task is not task:
+        now = now.below
+    return None if now is None else now.context
+
+
+def worker_run() -> Running | None:
+    """Return the innermost run that a worker, or ``apply``, has begun: tasks that are called as functions have none."""
+    now = _running.get()
+    while now is not None and now.context.called_directly:
+        now = now.below
+    return now
+
+
+def is_in_worker() -> bool:
+    """True in a task that a worker runs, and in all that it calls."""
+    now = _running.get()
+    while now is not None and (now.context.called_directly or now.context.is_eager):
+        now = now.below
+    return now is not None
+
+
 def enter(task: Any, context: Context) -> Any:
     """Set the running task, without a block, for the worker's hot path. Returns the token for :func:`leave`."""
-    return _running.set(Running(task, context))
+    return _running.set(Running(task, context, _running.get()))
 
 
 def leave(token: Any) -> None:

@@ -35,6 +35,9 @@ class CurrentApp:
             import_symbol("beatd.app.app:App")()  # by name: the app imports this module
         return _apps[-1]
 
+    def _get_current_object(self) -> App:  # Celery's name
+        return self()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self(), name)
 
@@ -59,6 +62,8 @@ class CurrentTask:
     def _task(self) -> Any:
         running = current()
         return running.task if running is not None else None
+
+    _get_current_object = _task  # Celery's name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task(), name)
@@ -115,6 +120,8 @@ class SharedTask:
 
     def _task(self) -> Any:
         return self._make(current_app())
+
+    _get_current_object = _task  # Celery's name
 
     @property  # type: ignore[misc]  # of the standard library's object it can be set
     def __class__(self) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from beatd.app.base import AppBase
 from beatd.app.result import AsyncResult, R_co
 from beatd.exceptions import TaskRevokedError
-from beatd.states import REVOKED
+from beatd.states import READY_STATES, REVOKED
 
 
 class EagerResult(AsyncResult[R_co]):
@@ -34,9 +34,13 @@ class EagerResult(AsyncResult[R_co]):
     ) -> R_co:
         if propagate:
             self.maybe_throw()
-        return self.result  # type: ignore[no-any-return]
+        return self.result if self.state in READY_STATES else None  # type: ignore[return-value]
 
     wait = get
+
+    def ready(self) -> bool:
+        """Return True: it has ended, also if the task was ignored or rejected."""
+        return True
 
     def forget(self) -> None:
         """Do nothing: no result is stored."""

@@ -130,9 +130,9 @@ class ResultSet:
 
     maybe_reraise = maybe_throw
 
-    def revoke(self, **options: Any) -> Any:
+    def revoke(self, *, wait: bool = False, **options: Any) -> Any:
         """Revoke all tasks; options as for :meth:`AsyncResult.revoke`."""
-        return self.app.control.revoke([leaf.id for leaf in self._leaves()], **options)
+        return self.app.control.revoke([leaf.id for leaf in self._leaves()], **{"reply": wait, **options})
 
     def _leaves(self) -> Iterator[Any]:
         for result in self.results:
@@ -271,9 +271,9 @@ class GroupResult(ResultSet):
         """Store the list of members in the result backend, that of ``backend`` if it is given."""
         (self.app if backend is None else backend.app).results.groups.save(self.id, self.as_tuple())
 
-    def delete(self) -> None:
-        """Delete the stored list of members; their results stay."""
-        self.app.results.groups.delete(self.id)
+    def delete(self, backend: Any = None) -> None:
+        """Delete the stored list of members, also in the result backend of ``backend``; their results stay."""
+        (self.app if backend is None else backend.app).results.groups.delete(self.id)
 
     @classmethod
     def restore(cls, id: str, backend: Any = None, app: AppBase | None = None) -> Any:  # noqa: A002 - Celery's name
@@ -287,7 +287,7 @@ class GroupResult(ResultSet):
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, GroupResult):
-            return False
+            return isinstance(other, str) and other == self.id
         return (other.id, other.parent, other.results) == (self.id, self.parent, self.results)
 
     def __hash__(self) -> int:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,7 +20,9 @@ from beatd.app.base import AppBase
 from beatd.app.canvas import chunks as chunked
 from beatd.app.canvas.signature import as_signature
 from beatd.app.conf import Conf
+from beatd.app.find_app import import_symbol
 from beatd.app.pydantic_support import with_models
+from beatd.app.retry import add_autoretry
 from beatd.app.task import FROM_CONF, Task
 from beatd.config.environment import named_in
 from beatd.exceptions import NotRegistered
@@ -95,6 +99,7 @@ def task_class(
         **rest,
         "name": name,
         "is_bound": bind,
+        "is_function": True,
         "takes_models": takes_models,
         "run": fun if bind else staticmethod(fun),
         "abstract": False,
@@ -106,21 +111,27 @@ def task_class(
     return type(fun.__name__, (base,), attributes)
 
 
-def warn_of_another(task: Task[..., Any], fun: Callable[..., Any]) -> None:
-    """Log that ``fun`` is not registered, because another function has its task name already."""
-    registered = getattr(task, "__wrapped__", task)
-    if _place(registered) != _place(fun):
+def warn_of_another(tasks: TaskRegistry, name: str, fun: Callable[..., Any]) -> None:
+    """Log once that ``fun`` is not registered, because another function has its task name already."""
+    registered = getattr(tasks[name], "__wrapped__", tasks[name])
+    if name not in tasks.taken and _place(registered) != _place(fun):
+        tasks.taken.add(name)
         log.warning(
             "Task name %s is taken by %s; %s is not registered: give it another name",
-            task.name,
+            name,
             _place(registered),
             _place(fun),
-            extra={"event": "task_name_taken", "task": task.name},
+            extra={"event": "task_name_taken", "task": name},
         )
 
 
 def _place(fun: Any) -> str:
     return f"{getattr(fun, '__module__', '')}.{getattr(fun, '__qualname__', type(fun).__qualname__)}"
+
+
+def module_names(given: Iterable[str] | None) -> tuple[str, ...]:
+    """Return the names of modules in a setting, which may be one."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def import_all(names: Iterable[str]) -> None:
@@ -130,11 +141,20 @@ def import_all(names: Iterable[str]) -> None:
 
 
 def discover(packages: Iterable[str], related_name: str) -> None:
-    """Import ``related_name`` of each package. A package without such a module is skipped; its errors are raised."""
+    """Import ``related_name`` of each package. A package without such a module is skipped; its errors are raised.
+
+    The name of a class, as in Django's ``INSTALLED_APPS``, stands for the module that has it, as in Celery.
+    """
     for package in packages:
-        name = f"{package}.{related_name}" if related_name else package
         try:
-            importlib.import_module(name)
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name != package or "." not in package:
+                raise
+            package = package.rpartition(".")[0]  # noqa: PLW2901
+        name = f"{package}.{related_name}"
+        try:
+            importlib.import_module(name if related_name else package)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise
@@ -143,16 +163,24 @@ def discover(packages: Iterable[str], related_name: str) -> None:
 def annotate(task: Task[..., Any], annotations: Any) -> None:
     """Apply ``task_annotations`` to a task: ``{"tasks.add": {"rate_limit": "10/s"}, "*": {…}}``, or a list of these.
 
-    An item may also be an object whose ``annotate(task)`` returns attributes. Called once per task.
+    An item may also be an object whose ``annotate(task)`` returns attributes, or the name of its class. Called once per
+    task.
     """
     for rules in annotations if isinstance(annotations, list | tuple) else [annotations] if annotations else []:
-        matches = [rules.get("*"), rules.get(task.name)] if isinstance(rules, Mapping) else [rules.annotate(task)]
+        matches = _annotations_of(task, import_symbol(rules)() if isinstance(rules, str) else rules)
         for attributes in filter(None, matches):
             for name, value in attributes.items():
                 if name.startswith("@"):
                     task.add_around(name[1:], value)
-                else:
-                    setattr(task, name, value)
+                else:  # a function is a method, as in Celery
+                    setattr(type(task) if inspect.isfunction(value) else task, name, value)
+
+
+def _annotations_of(task: Task[..., Any], rules: Any) -> list[Any]:
+    """Return what an item of ``task_annotations`` has for all tasks, and for this one."""
+    if isinstance(rules, Mapping):
+        return [rules.get("*"), rules.get(task.name)]
+    return [rules.annotate_any() if hasattr(rules, "annotate_any") else None, rules.annotate(task)]
 
 
 class TaskRegistry(dict[str, "Task[..., Any]"]):
@@ -164,6 +192,8 @@ class TaskRegistry(dict[str, "Task[..., Any]"]):
     def __init__(self, complete: Callable[[], None]) -> None:
         super().__init__()
         self._complete = complete
+        self.taken: set[str] = set()
+        """Names that more than one function has asked for."""
 
     def __missing__(self, name: str) -> Task[..., Any]:
         self._complete()
@@ -192,7 +222,9 @@ class Loader(AppBase):
         self.on_after_finalize = Signal("app.on_after_finalize", careful=False)
         self._packages: list[tuple[Any, str]] = []
         self._finalized = False
-        self._lock = threading.RLock()
+        """True as soon as finalization has begun."""
+        self._complete = False
+        self._lock, self._process = threading.RLock(), os.getpid()
 
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
@@ -247,8 +279,13 @@ class Loader(AppBase):
     def finalize(self) -> None:
         """Finalize the app: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
 
-        Runs once, on first use of tasks. Errors of receivers are raised.
+        Runs once, on first use of tasks. Errors of receivers are raised. Threads wait for the one that does it, but can
+        register tasks meanwhile: one may be importing a module that it is about to import.
         """
+        if self._complete:
+            return
+        if self._process != os.getpid():  # forked while a thread was at it, which does not go on here
+            self._lock, self._finalized, self._process = threading.RLock(), False, os.getpid()
         with self._lock:
             if self._finalized:
                 return
@@ -257,17 +294,39 @@ class Loader(AppBase):
                 self.on_after_configure.send(sender=self, source=self.conf)
                 self.on_import_modules.send(sender=self)
                 signals.import_modules.send(sender=self)
-                import_all((*self.conf.imports, *self.conf.include))
+                import_all((*module_names(self.conf.imports), *module_names(self.conf.include)))
                 self._discover()
                 for make in list(current.shared_task_factories()):
                     make(self)
                 add_builtin_tasks(self)
-                for task in self.tasks.values():
+                for task in list(self.tasks.values()):
                     self.configure(task)
                 self.on_after_finalize.send(sender=self)
+                self._complete = True
             except BaseException:
                 self._finalized = False
                 raise
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """Return ``module.name``; for a task in ``__main__``, ``main.name``."""
+        return f"{self.main if module == '__main__' and self.main else module}.{name}"
+
+    def prepare_task(self, task: Any) -> Any:
+        """Complete a task object that nobody else has seen yet: app, name, retries, and options of the settings."""
+        kind = checked_base(type(task))
+        task.app = self
+        if not task.name:
+            task.name = self.gen_task_name(kind.__name__, kind.__module__)
+        add_autoretry(task, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
+        if self._finalized:
+            self.configure(task)
+        return task
+
+    def bind_task(self, task: Task[..., Any]) -> None:
+        """Finish the registration of a task."""
+        task.on_bound(self)
+        if self._finalized:
+            self.configure(task)
 
     def configure(self, task: Task[..., Any]) -> None:
         """Apply settings to a task: annotations, and defaults for options that it does not set."""

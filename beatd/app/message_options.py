@@ -27,7 +27,6 @@ ACCEPTED_AND_UNUSED = frozenset(
         "mandatory",
         "producer",
         "publisher",
-        "result_cls",
         "router",
         "timeout",
     }
@@ -62,6 +61,7 @@ _OPTIONS = frozenset(
         "queue",
         "replaced_task_nesting",
         "reply_to",
+        "result_cls",
         "retries",
         "retry",
         "retry_policy",
@@ -103,6 +103,13 @@ def check_options(options: Options) -> None:
     hard, soft = options.get("time_limit"), options.get("soft_time_limit")
     if hard and soft and soft > hard:
         raise ValueError(f"soft_time_limit must be less than or equal to time_limit: {soft} s is more than {hard} s")
+
+
+def arguments(task: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call; raises TypeError for a mapping or a text in place of positional ones."""
+    if type(args) is not tuple and isinstance(args, str | bytes | Mapping):
+        raise TypeError(f"{task}() takes positional arguments as a list or a tuple, not as {type(args).__name__}")
+    return tuple(args or ()), dict(kwargs or {})
 
 
 def message_for(

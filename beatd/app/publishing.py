@@ -297,7 +297,7 @@ class SentEvents:
     def __init__(self, conf: Conf, clock: Clock) -> None:
         self._conf = conf
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._bus: Bus | None = None
         self._event_factory: EventFactory | None = None
         self._owner = 0
@@ -312,6 +312,8 @@ class SentEvents:
         self._send([(kind, fields)])
 
     def _send(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+        if self._process != os.getpid():  # a thread of the parent may have held the lock, and does not go on here
+            self._lock, self._process = threading.Lock(), os.getpid()
         with self._lock:
             if self._clock.monotonic() < self._silent_until:
                 return

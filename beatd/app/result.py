@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from beatd.app.base import AppBase
-from beatd.app.context import current
+from beatd.app.context import is_in_worker
 from beatd.app.current import current_app
 from beatd.app.graph import DependencyGraph
 from beatd.exceptions import IncompleteStream, TaskRevokedError
@@ -34,10 +34,8 @@ def allow_join_result() -> Iterator[None]:
 
 def refuse_inside_a_task() -> None:
     """Raise RuntimeError inside a task that a worker runs: waiting there can deadlock the pool."""
-    running = current()
-    if running is None or _joining.get() or running.context.is_eager or running.context.called_directly:
-        return
-    raise RuntimeError("Never call result.get() within a task: it can deadlock the worker")
+    if is_in_worker() and not _joining.get():
+        raise RuntimeError("Never call result.get() within a task: it can deadlock the worker")
 
 
 R_co = TypeVar("R_co", covariant=True)
@@ -315,13 +313,19 @@ class AsyncResult(Generic[R_co]):
             self.parent.forget()
 
     def revoke(
-        self, terminate: bool = False, signal: str | None = None, wait: bool = False, timeout: float | None = None
+        self,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+        **options: Any,
     ) -> Any:
         """Revoke the task: workers skip it. With ``terminate``, the process that runs it is killed.
 
-        ``wait``: collect the workers' replies for ``timeout`` seconds.
+        ``wait``: collect the workers' replies for ``timeout`` seconds. ``options`` are those of ``app.control.revoke``.
         """
-        return self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
+        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout, **options}
+        return self.app.control.revoke(self.id, **how)
 
     def revoke_by_stamped_headers(
         self,
@@ -330,9 +334,10 @@ class AsyncResult(Generic[R_co]):
         signal: str | None = None,
         wait: bool = False,
         timeout: float | None = None,
+        **options: Any,
     ) -> Any:
         """Revoke all tasks that have one of these stamps; arguments as for :meth:`revoke`."""
-        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout, **options}
         return self.app.control.revoke_by_stamped_headers(headers, **how)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import random
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -43,6 +44,8 @@ def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - o
 
     def again(error: BaseException) -> Any:
         more = dict(settings)
+        if (limit := task.request.override_max_retries) is not None:
+            more["max_retries"] = limit  # of a retry that the task has asked for itself, and that was one too many
         if factor:
             more["countdown"] = backoff_s(factor, task.request.retries, longest, jitter=jitter)
         return task.retry(exc=error, **more)
@@ -78,26 +81,28 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
     task: Task[..., Any],
     args: Iterable[Any] | None,
     kwargs: Mapping[str, Any] | None,
-    error: BaseException | None,
+    exc: BaseException | None,
     when: dict[str, Any],
     max_retries: int | None,
     options: dict[str, Any],
     *,
     throw: bool,
 ) -> Retry:
-    """Implement :meth:`beatd.Task.retry`; ``error`` is the cause, ``when`` has ``eta`` and ``countdown``."""
+    """Implement :meth:`beatd.Task.retry`; ``when`` has ``eta`` and ``countdown``."""
     request = task.request
     if request.called_directly:
-        raise error or Retry("Task can be retried", None)
+        raise exc or Retry("Task can be retried")
+    if max_retries is not None:
+        request.update(override_max_retries=max_retries)
     limit = task.max_retries if max_retries is None else max_retries
     if limit is not None and request.retries >= limit:
-        _give_up(task, request, error)
+        _give_up(task, request, exc)
     if when["eta"] is None and when["countdown"] is None:
         when = {**when, "countdown": task.default_retry_delay}
     args, kwargs = carried_over(task.run, request, args, kwargs)
     again = task.signature_from_request(request, args, kwargs, **when, **options)
-    reason = Retry(exc=error, when=when["eta"] or when["countdown"])
-    reason.signature = again  # type: ignore[attr-defined]  # for the next attempt of an eager run
+    cause = exc or sys.exc_info()[1]
+    reason = Retry(exc=cause, when=when["eta"] or when["countdown"], is_eager=request.is_eager, sig=again)
     if not request.is_eager:
         try:
             send_after_state(task, again)
@@ -153,6 +158,10 @@ def send_after_state(task: Task[..., Any], call: Signature, **options: Any) -> N
     postponed += collected
 
 
+_DEATHS = ("x-death", "x-first-death-", "x-last-death-")
+"""RabbitMQ's headers of messages that were dead letters: it drops one that would become it again in the same way."""
+
+
 def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of the next attempt: the same id, address, limits and callbacks, one retry more.
 
@@ -171,7 +180,7 @@ def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]
         "expires": request.expires,
         "time_limit": hard,
         "soft_time_limit": soft,
-        "headers": request.headers or None,
+        "headers": {name: value for name, value in request.headers.items() if not name.startswith(_DEATHS)} or None,
         "link": request.callbacks,
         "link_error": request.errbacks,
         "chain": request.chain,
@@ -195,9 +204,11 @@ def _address(info: Mapping[str, Any]) -> dict[str, Any]:
     return {"exchange": exchange, "routing_key": key} if exchange and key else {"queue": key}
 
 
-def _give_up(task: Task[..., Any], request: Context, error: BaseException | None) -> NoReturn:
-    if error is not None:
-        raise error
+def _give_up(task: Task[..., Any], request: Context, exc: BaseException | None) -> NoReturn:
+    if exc is not None:
+        raise exc
     raise task.MaxRetriesExceededError(
-        f"Can't retry {task.name}[{request.id}] args:{tuple(request.args or ())} kwargs:{request.kwargs}"
+        f"Can't retry {task.name}[{request.id}] args:{tuple(request.args or ())} kwargs:{request.kwargs}",
+        task_args=request.args,
+        task_kwargs=request.kwargs,
     )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from beatd.app.canvas import chunks, xmap, xstarmap
 from beatd.app.canvas.signature import Signature
-from beatd.app.context import Context, RequestStack, current, running
+from beatd.app.context import Context, RequestStack, context_of, current, running
 from beatd.app.current import current_app
 from beatd.app.eager_result import EagerResult
-from beatd.app.message_options import as_received
+from beatd.app.message_options import arguments, as_received
 from beatd.app.pydantic_support import plain
 from beatd.app.replacement import replace_task
 from beatd.app.result import AsyncResult
@@ -96,6 +95,8 @@ class Task(Hooks, Generic[P, R]):
     abstract: ClassVar[bool] = True
     is_bound: bool = False
     """True if the function takes the task as its first argument."""
+    is_function: bool = False
+    """True if it was made of a function."""
     is_configured: bool = False
     takes_models: bool = False
     """True if it was made with ``pydantic=True``."""
@@ -136,11 +137,11 @@ class Task(Hooks, Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in this process, like a plain function.
 
-        From the ``__call__`` of a custom base class (``super().__call__``), continue the running attempt.
+        In a run of the task itself it belongs to that run: from the ``__call__`` of a custom base class
+        (``super().__call__``), and from a task that calls itself.
         """
         now = current()
-        if now is not None and now.task is self and not now.context.called_directly and not now.context.get("entered"):
-            now.context.update(entered=True)  # a nested call of the same task is a plain call
+        if now is not None and now.task is self and not now.context.called_directly:
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         with running(self, Context(task=self.name, args=args, kwargs=kwargs)):
             result: R = self.run(*args, **kwargs)
@@ -152,12 +153,14 @@ class Task(Hooks, Generic[P, R]):
         """Send the task to a worker with these arguments."""
         return self.apply_async(args, kwargs)
 
-    def apply_async(
+    def apply_async(  # noqa: PLR0917 - Celery's signature
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         task_id: str | None = None,
-        *,
+        producer: Any = None,  # noqa: ARG002 - Celery's; the app has one connection for what it sends
+        link: Any = None,
+        link_error: Any = None,
         shadow: str | None = None,
         **options: Any,
     ) -> AsyncResult[R]:
@@ -170,7 +173,11 @@ class Task(Hooks, Generic[P, R]):
         :class:`~beatd.exceptions.BrokerError` if the broker does not accept the message.
         """
         self.app.finalize()  # it completes the options below
-        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        args, kwargs = arguments(self.name, args, kwargs)
+        if link is not None:
+            options["link"] = link
+        if link_error is not None:
+            options["link_error"] = link_error
         if self.typing:
             self._check_arguments(args, kwargs)
         if self.takes_models:
@@ -179,7 +186,9 @@ class Task(Hooks, Generic[P, R]):
         if self.app.conf.task_always_eager:
             args, kwargs = as_received([args, kwargs], options.get("serializer") or self.serializer)
             return self.apply(args, kwargs, task_id=task_id, **{**self.message_options(), **options})
-        own = {"ignore_result": bool(self.ignore_result), "task_type": self}
+        own: dict[str, Any] = {"ignore_result": bool(self.ignore_result), "task_type": self}
+        if type(self).AsyncResult is not Task.AsyncResult:
+            own["result_cls"] = self.AsyncResult
         options = {**own, **options, "task_id": task_id, "shadow": shadow}
         result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **options)
         return result
@@ -188,37 +197,41 @@ class Task(Hooks, Generic[P, R]):
         """Return the options that each message of the task has, unless the call gives others."""
         return {name: value for name in _SENT if (value := getattr(self, name)) is not None}
 
-    def apply(
+    def apply(  # noqa: PLR0917 - Celery's signature
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        *,
+        link: Any = None,
+        link_error: Any = None,
         task_id: str | None = None,
+        retries: int | None = None,
         throw: bool | None = None,
-        retries: int = 0,
         **options: Any,
     ) -> EagerResult[R]:
         """Run the task in this process, with context, retries and hooks.
 
         ``throw`` (default: ``task_eager_propagates``) raises the task's exception.
         """
-        how: dict[str, Any] = {"task_id": task_id, "throw": throw, "retries": retries, "options": options}
+        options |= {"link": link, "link_error": link_error}
+        how: dict[str, Any] = {"task_id": task_id, "throw": throw, "retries": retries or 0, "options": options}
         result: EagerResult[R] = self.app.run_eagerly(self, tuple(args or ()), dict(kwargs or {}), **how)
         return result
 
     def signature(
-        self, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        app: App | None = None,
+        **more: Any,
     ) -> Signature:
-        """Return the call as a signature, to be sent later."""
-        immutable = bool(options.pop("immutable", False))
-        given = options.pop("options", None) or {}
-        return Signature(self.name, args, kwargs, {**given, **options}, app=self.app, immutable=immutable)
+        """Return the call as a signature, to be sent later; ``more`` are further options."""
+        given = {**(options or {}), **more}
+        return Signature(self.name, args, kwargs, given, app=app or self.app, immutable=bool(immutable))
 
     subtask = signature
-
-    def subtask_from_request(self, request: Context | None = None, *args: Any, **options: Any) -> Signature:
-        """Call :meth:`signature_from_request`; an older name."""
-        return self.signature_from_request(request or self.request, *args, **options)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
         """Return a signature; arguments given later come in front of these."""
@@ -233,8 +246,7 @@ class Task(Hooks, Generic[P, R]):
     @property
     def request(self) -> Context:
         """The context of the running attempt; empty outside of one."""
-        now = current()
-        return now.context if now is not None and now.task is self else Context(task=self.name)
+        return context_of(self) or Context(task=self.name)
 
     @property
     def request_stack(self) -> RequestStack:
@@ -267,31 +279,37 @@ class Task(Hooks, Generic[P, R]):
 
         The next attempt starts after ``countdown`` seconds or at ``eta`` (default: after ``default_retry_delay``
         seconds), with the same id, and the same arguments unless new ones are given. After ``max_retries`` retries,
-        ``exc`` is raised, else the exception being handled, else
-        :class:`~beatd.exceptions.MaxRetriesExceededError`.
+        ``exc`` is raised, or :class:`~beatd.exceptions.MaxRetriesExceededError` without one. In a task that was called
+        as a function it is ``exc``, or ``Retry``, at once.
         """
         when = {"eta": eta, "countdown": countdown}
-        return retry_task(self, args, kwargs, exc or sys.exc_info()[1], when, max_retries, options, throw=throw)
+        return retry_task(self, args, kwargs, exc, when, max_retries, options, throw=throw)
 
     def signature_from_request(
         self,
-        request: Context,
+        request: Context | None = None,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Signature:
         """Return the signature of the next attempt: the same id, queue, limits and callbacks."""
+        request = request or self.request
         again = next_attempt(request, options)
         if again["ignore_result"] is None:
             again["ignore_result"] = self.ignore_result
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
-        return self.signature(args, kwargs, options=again)
+        return self.signature(args, kwargs, again)
 
-    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
-        """Store a custom state, with ``meta`` (JSON) as its result. Waiting clients are notified."""
-        self.app.store_state(task_id or self.request.id or "", str(state), meta)
-        if not self.request.called_directly and task_id in (None, "", self.request.id):
-            self.request.stored_state = True
+    subtask_from_request = signature_from_request
+
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **more: Any) -> None:
+        """Store a custom state, with ``meta`` (JSON, or an exception) as its result. Waiting clients are notified."""
+        request = self.request
+        named = str(task_id or request.id or "")
+        own = request if named == request.id else None
+        self.app.backend.store_result(named, meta, str(state), more.get("traceback"), own)
+        if own is not None and not own.called_directly:
+            own.stored_state = True
 
     def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:  # noqa: ARG002
         """Send an event of this run to monitors: ``self.send_event("task-progress", percent=40)``."""
@@ -347,19 +365,21 @@ class Task(Hooks, Generic[P, R]):
         return self.app.backend
 
     def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
-        """Replace an attribute by ``around(attribute)``."""
-        setattr(self, attribute, around(getattr(self, attribute)))
+        """Replace a method by ``around(method)``: that of the class, but for ``run``."""
+        owner = self if attribute == "run" else type(self)
+        setattr(owner, attribute, around(getattr(owner, attribute)))
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
-        """Return the handle of a run of this task."""
-        return AsyncResult(task_id, app=self.app)
+    def AsyncResult(self, task_id: str, **options: Any) -> AsyncResult[R]:  # noqa: N802 - Celery's name
+        """Return the handle of a run of this task; that of a subclass is used for what is sent, too."""
+        return AsyncResult(task_id, **{"app": self.app, **options})
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cached = self.__dict__.get("_signature")
         if cached is None or cached[0] is not self.__dict__.get("run"):
-            cached = self.__dict__["_signature"] = (self.__dict__.get("run"), inspect.signature(self.run))
+            called = self.run if self.is_function or type(self).__call__ is Task.__call__ else self.__call__
+            cached = self.__dict__["_signature"] = (self.__dict__.get("run"), inspect.signature(called))
         try:
             cached[1].bind(*args, **kwargs)
         except TypeError as error:

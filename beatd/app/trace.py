@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import socket
 import traceback as tracebacks
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,24 @@ class Outcome:
 
 
 def call_here(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call the function in this thread; a coroutine runs in an event loop of its own."""
+    """Call the function in this thread; a coroutine runs in an event loop of its own, in another thread beside one."""
     value = function(*args, **kwargs)
-    return asyncio.run(value) if inspect.iscoroutine(value) else value
+    if not inspect.iscoroutine(value):
+        return value
+    if not _is_in_event_loop():
+        return asyncio.run(value)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - costs memory; few need it
+
+    with ThreadPoolExecutor(1, thread_name_prefix="eager-task") as thread:
+        return thread.submit(copy_context().run, asyncio.run, value).result()
+
+
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> Outcome:
@@ -165,7 +182,7 @@ def _after(task: Task[..., Any], context: Context, outcome: Outcome, runtime: fl
 
 
 def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None:
-    if not _overrides(task, name):
+    if not (name in vars(task) or _overrides(task, name)):
         return
     try:
         getattr(task, name)(*args)
@@ -229,9 +246,10 @@ def run_eagerly(
         outcome = run_task(task, context)
         if outcome.state != RETRY:
             break
-        if (again := getattr(outcome.value, "signature", None)) is None:
+        if (again := outcome.value.sig) is None:
             break  # raised by hand: there is no next attempt
         args, kwargs, retries = again.args, again.kwargs, retries + 1
+        options = {**options, **again.options, "parent_id": context.parent_id}
     _call_back(task, context, outcome)
     if throw if throw is not None else task.app.conf.task_eager_propagates:
         _throw(outcome)
@@ -250,6 +268,8 @@ def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **att
         group_index=options.get("group_index"),
         stamped_headers=options.get("stamped_headers"),
         stamps={name: options.get(name) for name in options.get("stamped_headers") or ()},
+        hostname=socket.gethostname(),
+        ignore_result=options.get("ignore_result", task.ignore_result),
         timelimit=(options.get("time_limit", task.time_limit), options.get("soft_time_limit", task.soft_time_limit)),
         **attempt,
         is_eager=True,

@@ -23,6 +23,7 @@ import tomli_w
 from beatd import config, log_format, signals
 from beatd.app.app import App
 from beatd.app.find_app import find_app
+from beatd.app.loader import module_names
 from beatd.app.routing import Queues, direct_queue
 from beatd.broker import is_redis, redis_url
 from beatd.cli.celery_options import WORKER_IDLE, detach, idle_options
@@ -294,7 +295,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
     if options["result_backend"]:
         app.conf.result_backend = options["result_backend"]
     if options["include"]:
-        app.conf.include = (*app.conf.include, *_names(options["include"]))
+        app.conf.include = (*module_names(app.conf.include), *_names(options["include"]))
     for name in ("time_limit", "soft_time_limit"):
         if options[name]:
             app.conf[f"task_{name}"] = options[name]

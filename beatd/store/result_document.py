@@ -13,6 +13,7 @@ from typing import Any
 from beatd import exceptions
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
+from beatd.message.protocol import safe_repr
 
 _BILLIARD = {"SoftTimeLimitExceeded", "TimeLimitExceeded", "WorkerLostError", "Terminated"}
 _CELERY_MODULES = {"celery.exceptions", "billiard.exceptions"}
@@ -110,4 +111,15 @@ def _json_safe(value: Any) -> Any:
         json_codec.dumps(value)
     except MessageError:
         return repr(value)
+    return value
+
+
+def carried(value: Any) -> Any:
+    """Return a value that JSON can carry: what it cannot is text in it."""
+    try:
+        json_codec.dumps(value)
+    except MessageError:
+        if isinstance(value, dict):
+            return {str(name): carried(each) for name, each in value.items()}
+        return [carried(each) for each in value] if isinstance(value, list | tuple) else safe_repr(value)
     return value

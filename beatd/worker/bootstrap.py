@@ -176,6 +176,7 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
     Returns True after SIGHUP: its process is to start again.
     """
     app.finalize()
+    app.set_current()  # modules of tasks may have made other apps, for what they send elsewhere
     app.amqp.consumed = settings.queues
     _log_idle_settings(app)
     _check_accepted(app)

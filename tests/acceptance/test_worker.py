@@ -263,6 +263,23 @@ def test_a_tasks_own_request_class_is_told(start_worker, app, server, wait_until
     ]
 
 
+ELSEWHERE = """
+from beatd import current_app, shared_task
+elsewhere = App("elsewhere", broker="redis://elsewhere.invalid")
+
+@shared_task
+def which():
+    return current_app.main, which.app.main
+"""
+
+
+def test_the_app_of_a_worker_is_the_current_one_though_its_module_makes_another(project, start_worker, app):
+    with (project / "proj.py").open("a") as file:
+        file.write(ELSEWHERE)
+    start_worker("-c", "1")
+    assert send(app, "which").get(timeout=10) == ["proj", "proj"]
+
+
 def test_tasks_send_tasks(start_worker, app):
     start_worker("-c", "1")
     result = send(app, "first", 4)

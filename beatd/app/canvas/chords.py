@@ -13,7 +13,7 @@ from beatd.app.canvas.fields import field
 from beatd.app.canvas.groups import group, outer_result, tasks_of
 from beatd.app.canvas.signature import Signature, as_signature, listed, shortened, unrolled
 from beatd.app.canvas.stamps import StampingVisitor
-from beatd.app.context import current
+from beatd.app.context import worker_run
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
 from beatd.app.routing import route_for
@@ -114,7 +114,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
             self._announce(header_result, body)
             args = () if self.immutable else (*(args or ()), *self.args)
             header.send(args, {**self.kwargs["kwargs"], **kwargs}, for_header)
-            if (running := current()) is not None and options.get("add_to_parent", True):
+            if (running := worker_run()) is not None and options.get("add_to_parent", True):
                 running.task.add_trail(header_result)
         else:
             body.apply_async(([],))

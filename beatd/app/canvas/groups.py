@@ -10,7 +10,7 @@ from beatd.app.canvas.chains import chain
 from beatd.app.canvas.composition import Composition
 from beatd.app.canvas.signature import Signature, as_signature, kind, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
-from beatd.app.context import current
+from beatd.app.context import worker_run
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
 
@@ -90,7 +90,7 @@ class group(Composition):  # noqa: N801 - Celery's name
         result = outer_result(copy.freeze_members(own, own, root_id=options.get("root_id")))
         options = {name: value for name, value in options.items() if value is not None}
         copy.send(() if self.immutable else args, kwargs, options)
-        running = current()
+        running = worker_run()
         if add_to_parent and running is not None:
             running.task.add_trail(result)
         return result
@@ -121,10 +121,12 @@ class group(Composition):  # noqa: N801 - Celery's name
             task.set_immutable(immutable)
 
     def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> group:
-        """Give the members increasing countdowns (seconds), to spread their starts."""
-        for number, task in enumerate(self.tasks):
-            pause = start + number * step
-            task.set(countdown=pause if stop is None else min(pause, stop))
+        """Give the members increasing countdowns (seconds), none above ``stop``, to spread their starts."""
+        pause = float(start)
+        for task in self.tasks:
+            task.set(countdown=pause)
+            if not stop or pause + step <= stop:
+                pause += step
         return self
 
     def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:

@@ -120,8 +120,8 @@ class Signature(dict[str, Any]):
 
     @property
     def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name
-        """The class of its app's result handles."""
-        return self.app.AsyncResult
+        """The maker of its result handles: that of its task, else of its app."""
+        return (self._type or self.app.tasks.get(self.task) or self.app).AsyncResult
 
     @classmethod
     def register_type(cls, name: str | None = None) -> Callable[[Any], Any]:
@@ -283,7 +283,7 @@ class Signature(dict[str, Any]):
         options.update((name, value) for name, value in given.items() if value is not None)
         if group_id:
             options.setdefault("group_id", group_id)
-        return self.app.AsyncResult(options["task_id"])
+        return self.AsyncResult(options["task_id"])
 
     def delay(self, *args: Any, **kwargs: Any) -> Any:
         """Send it, with further arguments."""

@@ -56,7 +56,7 @@ class RevokedStates:
         try:
             for task_id in ids:
                 if (app.results.get(task_id) or {"status": PENDING})["status"] in _NOT_BEGUN:
-                    app.store_state(task_id, REVOKED, payload)
+                    app.backend.store_result(task_id, payload, REVOKED)
         except BeatdError as error:
             self._warn(error)
         except Exception:

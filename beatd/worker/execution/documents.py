@@ -9,10 +9,8 @@ from beatd.app.app import App
 from beatd.app.context import Context
 from beatd.app.trace import Outcome
 from beatd.exceptions import MessageError
-from beatd.message import json_codec
-from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, READY_STATES, REJECTED, RETRY, SUCCESS
-from beatd.store.result_document import document, exception_payload
+from beatd.store.result_document import carried, document, exception_payload
 from beatd.timestamps import from_ms
 
 _OWN_FIELDS = {
@@ -56,7 +54,7 @@ class Documents:
         try:
             return document(str(context.id), state, result, **fields, **extended)
         except MessageError:  # of the result, or of arguments that came as a pickle, for one
-            return document(str(context.id), state, result, **fields, **_carried(extended))
+            return document(str(context.id), state, result, **fields, **carried(extended))
 
     def _now(self) -> str:
         """Return the time in the app's zone."""
@@ -73,14 +71,3 @@ class Documents:
             **context.extended(),
             "worker": self._hostname,
         }
-
-
-def _carried(value: Any) -> Any:
-    """Return a value that JSON can carry: what it cannot is text in it."""
-    try:
-        json_codec.dumps(value)
-    except MessageError:
-        if isinstance(value, dict):
-            return {str(name): _carried(each) for name, each in value.items()}
-        return [_carried(each) for each in value] if isinstance(value, list | tuple) else safe_repr(value)
-    return value

@@ -39,6 +39,8 @@ log = logging.getLogger("celery.app.trace")
 class EncodeError(MessageError):
     """The failure of a task that returned a value which cannot be stored."""
 
+    __module__ = "kombu.exceptions"  # where clients of Celery find it
+
 
 class Attempt(NamedTuple):
     """A job with its opened message."""
@@ -93,7 +95,12 @@ class Executor:
         started = perf_counter()
         try:
             with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
-                outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).call)
+                calling = Calling(attempt.job.soft_limit, hard_limit)
+
+                def call(*called: Any) -> Any:
+                    return self._storable(attempt, calling.call(*called))
+
+                outcome = run_task(attempt.task, attempt.context, call)
                 done(outcome)
             return self._recorded(attempt, outcome, output, self._report(*attempt, outcome, perf_counter() - started))
         except Abandoned:
@@ -112,7 +119,11 @@ class Executor:
         started = perf_counter()
         try:
             with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
-                call = Calling(attempt.job.soft_limit).call_async
+                calling = Calling(attempt.job.soft_limit)
+
+                async def call(*called: Any) -> Any:
+                    return self._storable(attempt, await calling.call_async(*called))
+
                 outcome = await run_task_async(attempt.task, attempt.context, call)
                 done(outcome)
             runtime = perf_counter() - started
@@ -142,6 +153,7 @@ class Executor:
         info["redelivered"] = message.headers.get("redelivered")
         return Context(
             message.headers,
+            **_OF_THIS_ATTEMPT,
             args=args,
             kwargs=kwargs,
             callbacks=embed.get("callbacks"),
@@ -156,6 +168,16 @@ class Executor:
             correlation_id=message.properties.get("correlation_id"),
             reply_to=message.properties.get("reply_to"),
         )
+
+    def _storable(self, attempt: Attempt, value: Any) -> Any:
+        """Return the value that a task has returned, whose document is encoded; raises :class:`EncodeError`.
+
+        So hooks and signals are not told of a success that is none.
+        """
+        job, task, context = attempt
+        if _wants_document(job, task, context):
+            context.encoded = len(context.children), self._document(context, value)
+        return value
 
     def _store_start(self, attempt: Attempt) -> None:
         """Store STARTED for a task with ``track_started``, on the way of the states that the task itself stores."""
@@ -299,23 +321,38 @@ class Executor:
         """Return the outcome and the document to store; a result that JSON cannot carry is a failure."""
         if not _is_stored(job, task, context, outcome):
             return outcome, None
+        if outcome.state == SUCCESS:
+            children, encoded = context.encoded or (-1, b"")
+            try:
+                return outcome, encoded if children == len(context.children) else self._document(context, outcome.value)
+            except EncodeError as refused:
+                outcome = Outcome(FAILURE, refused)
         try:
             encoded = self._documents.of_outcome(context, outcome)
             if len(encoded) <= self._largest_result:
                 return outcome, encoded
-            error = MessageError(f"{len(encoded)} bytes, more than result_max_bytes ({self._largest_result}) allows")
-        except Exception as failed:  # noqa: BLE001 - a result's or exception's own methods may do anything
-            error = failed if isinstance(failed, MessageError) else MessageError(safe_repr(failed))
-        if outcome.state in (SUCCESS, IGNORED):
-            refused = EncodeError(f"the result cannot be stored: {error}")
-            payload = named_error("EncodeError", *refused.args, module="kombu.exceptions")
-            return Outcome(FAILURE, refused), self._documents.of(context, FAILURE, payload)
+        except Exception as failed:  # noqa: BLE001 - an exception's own methods may do anything
+            log.debug("Task %s[%s]: its exception is stored as text: %s", task.name, context.id, safe_repr(failed))
         kind = type(outcome.value)
-        payload = named_error(kind.__qualname__, safe_repr(outcome.value), module=kind.__module__)
+        arguments = outcome.value.args if kind is EncodeError else (safe_repr(outcome.value),)
+        payload = named_error(kind.__qualname__, *arguments, module=kind.__module__)
         return outcome, self._documents.of(context, outcome.state, payload)
+
+    def _document(self, context: Context, value: Any) -> bytes:
+        """Return the document of a result; raises :class:`EncodeError`."""
+        try:
+            encoded = self._documents.of(context, SUCCESS, value)
+            if len(encoded) <= self._largest_result:
+                return encoded
+            error = MessageError(f"{len(encoded)} bytes, more than result_max_bytes ({self._largest_result}) allows")
+        except Exception as failed:  # noqa: BLE001 - a result's own methods may do anything
+            error = failed if isinstance(failed, MessageError) else MessageError(safe_repr(failed))
+        raise EncodeError(f"the result cannot be stored: {error}")
 
 
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
+_OF_THIS_ATTEMPT: dict[str, Any] = {"stored_state": False, "override_max_retries": None, "encoded": None}
+"""Fields of a context that are no headers of a message, whatever its sender has written."""
 
 
 def begun(tag: int, pid: int | None = None) -> JobReport:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import sys
+import types
 from typing import ClassVar
 
+import celery
 import pytest
 
-from beatd import App, AsyncResult, GroupResult, ResultSet, Task, current_app, current_task, exceptions, signals
+from beatd import (
+    App,
+    AsyncResult,
+    GroupResult,
+    ResultSet,
+    Task,
+    current_app,
+    current_task,
+    exceptions,
+    shared_task,
+    signals,
+)
 from beatd.app.context import Context, running
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
@@ -141,6 +156,79 @@ def test_annotations_change_tasks_once(app):
     late = app.task(name="late")(lambda: 1)
     assert (app.tasks["add"].rate_limit, app.tasks["add"].max_retries, app.tasks["add"](1, 2)) == ("5/s", 9, 4)
     assert (late.rate_limit, late.max_retries) == ("5/s", 3)
+
+
+def test_functions_in_annotations_are_methods_as_in_celery(app):
+    seen = []
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        seen.append((self.name, task_id))
+
+    def around(call):
+        def called(self, *args):
+            seen.append(self.name)
+            return call(self, *args)
+
+        return called
+
+    def divide():
+        return 1 / 0
+
+    for each in (app, celery.Celery("x", set_as_current=False)):
+        each.conf.task_annotations = {"*": {"on_failure": on_failure}, "boom": {"@__call__": around}}
+        boom = each.task(name="boom", shared=False)(divide)
+        each.finalize()
+        assert boom.apply(task_id="it").state == "FAILURE"
+    assert seen == ["boom", ("boom", "it")] * 2
+    assert app.tasks["add"](1, 2) == 3
+
+
+class Annotations:
+    """An item of ``task_annotations``."""
+
+    def annotate(self, task):
+        return {"priority": 3} if task.name == "t" else None
+
+    def annotate_any(self):
+        return {"max_retries": 8}
+
+
+def nothing():
+    """Return nothing: a task of both makes."""
+
+
+def test_annotations_may_be_the_name_of_a_class_as_in_celery(monkeypatch):
+    module = types.ModuleType("annotating")
+    module.Annotations = Annotations
+    monkeypatch.setitem(sys.modules, "annotating", module)
+    for each in (App("x", set_as_current=False), celery.Celery("x", set_as_current=False)):
+        each.conf.task_annotations = ["annotating.Annotations", {"t": {"rate_limit": "1/s"}}]
+        task = each.task(name="t", shared=False)(nothing)
+        each.finalize()
+        assert (task.priority, task.max_retries) == (3, 8)
+
+
+def test_a_hook_may_be_set_on_the_task_itself(app, monkeypatch):
+    told = []
+    boom = app.task(name="boom")(lambda: 1 / 0)
+    for name in ("on_failure", "after_return"):
+        monkeypatch.setattr(boom, name, lambda *args, name=name: told.append(name))
+    boom.apply()
+    assert told == ["on_failure", "after_return"]
+
+
+def test_an_eager_coroutine_may_be_called_in_an_event_loop(app):
+    app.conf.task_always_eager = True
+
+    @app.task(name="who", bind=True)
+    async def who(self, x):
+        await asyncio.sleep(0)
+        return self.request.id, x
+
+    async def calls():
+        return who.apply_async((3,), task_id="it").get()
+
+    assert asyncio.run(calls()) == ("it", 3)
 
 
 def test_shadow_name_names_the_runs(app, sent):
@@ -289,6 +377,14 @@ def test_current_app_and_current_task():
         assert current_app.main == "other"
 
 
+def test_proxies_give_what_they_stand_for_as_in_celery():
+    app, seen = App("mine"), []
+    shared = shared_task(name="shared.whole")(lambda: seen.append(current_task._get_current_object()))
+    shared.apply()
+    assert current_app._get_current_object() is app
+    assert seen == [shared._get_current_object()] == [app.tasks["shared.whole"]]
+
+
 def test_allow_join_result_allows_waiting_inside_a_task(app):
     result = app.AsyncResult("1")
     result.learn({"status": "SUCCESS", "result": 5})
@@ -307,6 +403,22 @@ def test_handles_convert_to_tuples_and_back(app):
     assert (restored, restored.parent.id, str(restored), len(restored)) == (group, "p", "g", 2)
     assert restored[1].id == "b"
     assert AsyncResult("a", parent=AsyncResult("p")).as_list() == ["a", "p"]
+
+
+def test_revoking_several_tasks_can_wait_for_answers(app):
+    asked = []
+
+    class Control:
+        def revoke(self, ids, **options):
+            asked.append((ids, options))
+            return ["answer"]
+
+    app.__dict__["control"] = Control()
+    both = ResultSet([app.AsyncResult("a"), GroupResult("g", [app.AsyncResult("b")])], app=app)
+    assert both.revoke(wait=True, terminate=True, timeout=3) == ["answer"]
+    both[0].revoke(connection=None, wait=True)
+    assert asked[0] == (["a", "b"], {"reply": True, "terminate": True, "timeout": 3})
+    assert (asked[1][0], asked[1][1]["reply"]) == ("a", True)
 
 
 def test_result_sets(app):

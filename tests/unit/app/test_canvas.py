@@ -308,6 +308,13 @@ def test_signatures_can_be_changed(add):
     assert group(add.s(1, 1), add.s(2, 2)).skew(1, 5, 2).tasks[1].options == {"countdown": 3}
 
 
+@pytest.mark.parametrize("bounds", [(), (1, 2.5), (2, 5, 2), (0, None, 0.5)])
+def test_starts_are_spread_as_celerys(add, bounds):
+    ours = group([add.s(1, 1) for _ in range(5)]).skew(*bounds)
+    theirs = celery.group([celery.signature("add") for _ in range(5)]).skew(*bounds)
+    assert [task.options for task in ours.tasks] == [task.options for task in theirs.tasks]
+
+
 def test_fields_of_signatures_can_be_set(add, total):
     call = add.s(1)
     call.args, call.kwargs, call.options, call.id = (2, 3), {"z": 1}, {"queue": "a"}, "own"

@@ -436,3 +436,19 @@ def test_hooks_run_before_the_signals_of_the_same_event(app):
     finally:
         signals.task_success.disconnect(note)
     assert told == ["on_success", "task_success", "after_return"]
+
+
+def test_an_eager_task_has_ended_whatever_became_of_it(app):
+    for reason in (exceptions.Ignore, exceptions.Reject("no"), exceptions.Retry("later")):
+
+        @app.task(name=f"quiet-{type(reason).__name__}")
+        def quiet(reason=reason):
+            raise reason
+
+        done = quiet.apply()
+        assert (done.ready(), done.get()) == (True, None)
+        assert [node for _, node in done.iterdeps()] == [done]
+
+
+def test_an_eager_run_has_a_host(app):
+    assert app.task(name="t", bind=True)(lambda self: self.request.hostname).apply().get()

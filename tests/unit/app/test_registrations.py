@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import types
 from datetime import timedelta
 
+import celery
 import pytest
 
 from beatd import App
 from beatd.app.find_app import find_app
 from beatd.exceptions import ConfigError
 from beatd.signals import Signal
+from tests.fakes import SentMessages
 
 
 @pytest.fixture
@@ -193,6 +196,113 @@ def test_settings_on_conf_override_the_module(app, settings_module):
     assert app.conf.timezone == "Europe/Berlin"
 
 
+def test_another_thread_can_register_tasks_while_the_app_is_finalized(app):
+    """Both may be importing the same module: each would wait for what the other one holds."""
+    waiting = []
+
+    def importing(sender, **_):
+        other = threading.Thread(target=lambda: app.task(name="late")(lambda: 1), daemon=True)
+        other.start()
+        other.join(20)
+        waiting.append(other.is_alive())
+
+    app.on_import_modules.connect(importing)
+    app.conf.task_ignore_result = True
+    app.finalize()
+    assert waiting == [False]
+    assert app.tasks["late"].ignore_result is True
+
+
+def test_a_forked_process_finalizes_anew_what_a_thread_of_its_parent_had_begun(app, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def importing(sender, **_):
+        begun.set()
+        go_on.wait(30)
+
+    app.on_import_modules.connect(importing)
+    parents = threading.Thread(target=app.finalize)
+    parents.start()
+    assert begun.wait(30)
+    app.on_import_modules.disconnect(importing)
+    childs = threading.Thread(target=app.finalize, daemon=True)
+    try:
+        with monkeypatch.context() as forked:
+            forked.setattr("os.getpid", lambda: -1)
+            childs.start()
+            childs.join(20)
+        assert not childs.is_alive()
+        assert "celery.accumulate" in app.tasks
+    finally:
+        go_on.set()
+        parents.join()
+
+
+def test_events_of_a_forked_process_do_not_wait_for_a_thread_of_its_parent(app, monkeypatch):
+    app.conf.broker_url = "memory://"
+    events = app.sent_events
+    sends = threading.Thread(target=lambda: events.send("task-halfway", {}), daemon=True)
+    with events._lock, monkeypatch.context() as forked:
+        forked.setattr("os.getpid", lambda: -1)
+        sends.start()
+        sends.join(20)
+        assert not sends.is_alive()
+
+
+def test_a_name_that_is_taken_is_logged_once(app, caplog):
+    for _ in range(2):
+        app.task(name="tasks.test")(lambda: 2)
+    assert [record.event for record in caplog.records] == ["task_name_taken"]
+
+
+def test_settings_on_conf_override_the_module_also_later(app, settings_module):
+    settings_module.timezone = settings_module.worker_pool = "solo"
+    app.config_from_object("my_settings")
+    app.conf.timezone = "Europe/Berlin"
+    app.config_from_object({"timezone": "Asia/Baku"})
+    assert (app.conf.timezone, app.conf.worker_pool) == ("Europe/Berlin", "prefork")
+
+
+def test_a_later_source_of_settings_replaces_an_earlier_one_as_in_celery(app):
+    theirs = celery.Celery("x", set_as_current=False)
+    for each in (app, theirs):
+        each.config_from_object({"result_expires": 1, "task_default_queue": "a"})
+        assert each.conf.result_expires == 1
+        each.config_from_object({"result_expires": 2})
+        assert (each.conf.result_expires, each.conf.task_default_queue) == (2, "celery")
+        each.config_from_object({"result_expires": 3})
+        each.config_from_object({"worker_pool": "solo"})
+        assert (each.conf.result_expires == 3, each.conf.worker_pool) == (False, "solo")
+
+
+def test_a_configuration_that_cannot_be_read_is_an_error_each_time(app):
+    app.config_from_object("no_such_module")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no_such_module"):
+            _ = app.conf.broker_url
+
+
+def test_no_thread_sees_settings_without_those_of_a_source_that_another_reads(app):
+    reading, read = threading.Event(), threading.Event()
+
+    class Slow:
+        @property
+        def task_default_queue(self):
+            (read if reading.is_set() else reading).set()  # the second thread lets the first one go on
+            read.wait(30)
+            return "slow"
+
+    app.config_from_object(Slow())
+    first = threading.Thread(target=lambda: app.conf.task_default_queue)
+    first.start()
+    try:
+        assert reading.wait(30)
+        assert app.conf.task_default_queue == "slow"
+    finally:
+        read.set()
+        first.join()
+
+
 def test_a_configuration_module_that_is_missing_is_named(app):
     app.config_from_object("no_such_module")
     with pytest.raises(ConfigError, match="no_such_module"):
@@ -253,3 +363,35 @@ def test_autodiscovery_imports_the_modules_that_exist(project, app):
     app.autodiscover_tasks(["disco", "json"])
     app.finalize()
     assert app.tasks["disco.tasks.found"].apply().get() == 1
+
+
+def test_autodiscovery_takes_names_of_classes_and_no_package_that_does_not_exist(project):
+    for name in ("classes", "classes/orders"):
+        (project / name).mkdir()
+        (project / name / "__init__.py").write_text("")
+    (project / "classes/orders/apps.py").write_text("class OrdersConfig: pass")
+    sys.path.insert(0, str(project))
+    for each in (App("x", set_as_current=False), celery.Celery("x", set_as_current=False)):
+        each.autodiscover_tasks(["classes.orders.apps.OrdersConfig", "classes"], force=True)
+        for name in ("tasks", None):
+            with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+                each.autodiscover_tasks(["no_such_package"], related_name=name, force=True)
+
+
+@pytest.mark.parametrize("place", ["imports", "include", "argument"])
+def test_one_module_of_tasks_may_be_a_text_as_in_celery(project, place):
+    (project / "lonely.py").write_text("from beatd import shared_task\n@shared_task\ndef found(): return 1")
+    sys.path.insert(0, str(project))
+    app = App("x", set_as_current=False, include="lonely" if place == "argument" else None)
+    if place != "argument":
+        app.conf[place] = "lonely"
+    app.finalize()
+    assert app.tasks["lonely.found"].apply().get() == 1
+
+
+def test_an_app_takes_changes_and_strict_typing_as_in_celery():
+    for kind in (App, celery.Celery):
+        app = kind("x", set_as_current=False, include=None, changes={"task_default_queue": "q"}, strict_typing=False)
+        assert (app.conf.task_default_queue, app.strict_typing) == ("q", False)
+    task = App("x", set_as_current=False, publisher=SentMessages(), strict_typing=False).task(lambda x: x)
+    assert task.delay(1, 2, 3).id

@@ -223,6 +223,56 @@ def test_a_retry_of_a_function_called_directly_raises_the_error_itself(app):
         flaky()
 
 
+def test_retries_end_as_celerys_do_in_the_handler_of_an_error(app):
+    """A task that catches the end of its retries: the error that it handles is no ``exc``."""
+    theirs = celery.Celery("x", set_as_current=False)
+    theirs.conf.task_eager_propagates = False
+
+    def gives_up(self):
+        try:
+            {}["away"]
+        except KeyError:
+            try:
+                self.retry(countdown=0)
+            except self.MaxRetriesExceededError as error:
+                return "gave up", list(error.task_args), self.request.retries
+
+    kinds = [each.task(name="t", bind=True, max_retries=1, shared=False)(gives_up) for each in (app, theirs)]
+    assert [task.apply().get() for task in kinds] == [("gave up", [], 1)] * 2
+    for task, predicate in zip(kinds, (Retry, celery.exceptions.Retry), strict=True):
+        with pytest.raises(predicate, match="Task can be retried"):
+            task()
+
+
+def test_a_limit_of_the_tasks_own_counts_for_autoretry_as_in_celery(app):
+    theirs, attempts = celery.Celery("x", set_as_current=False), []
+
+    def flaky(self):
+        attempts.append(self.request.retries)
+        raise self.retry(exc=OSError("away"), countdown=0, max_retries=1)
+
+    for each in (app, theirs):
+        task = each.task(name="t", bind=True, autoretry_for=(OSError,), max_retries=5, shared=False)(flaky)
+        assert isinstance(task.apply().result, OSError)
+    assert attempts == [0, 1] * 2
+
+
+def test_an_eager_retry_has_the_options_that_it_was_given(app):
+    @app.task(bind=True)
+    def flaky(self):
+        if self.request.retries == 0:
+            raise self.retry(countdown=0, headers={"tenant": "a"})
+        return self.request.headers
+
+    assert flaky.apply(headers={"tenant": "b"}).get() == {"tenant": "a"}
+
+
+def test_a_retry_may_name_its_reason_as_text():
+    ours, theirs = (kind(exc="the broker is away", when=3) for kind in (Retry, celery.exceptions.Retry))
+    assert str(ours) == str(theirs) == "Retry in 3s: the broker is away"
+    assert (ours.exc, ours.excs) == (theirs.exc, theirs.excs) == (None, "the broker is away")
+
+
 def test_hooks_are_called_around_a_run():
     app, calls = App("hooks"), []
 

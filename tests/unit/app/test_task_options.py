@@ -151,3 +151,124 @@ def test_chords_run_inside_the_tasks_of_a_worker(app):
     task = app.task(name="t", typing=False)(lambda *args: list(args))
     with run_of(task):
         assert beatd.chord([task.s(1)], task.s()).apply().get(disable_sync_subtasks=False) == [[[1]]]
+
+
+def test_an_apply_async_of_ones_own_may_pass_all_its_arguments_by_place(app, sent):
+    """As it is written for Celery's task."""
+
+    class Counting(beatd.Task):
+        def apply_async(
+            self,
+            args=None,
+            kwargs=None,
+            task_id=None,
+            producer=None,
+            link=None,
+            link_error=None,
+            shadow=None,
+            **options,
+        ):
+            return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+
+    task = app.task(name="t", base=Counting)(lambda x: x)
+    assert task.apply_async((1,), {}, "an-id", None, task.s(), None, "shown").id == "an-id"
+    embed = json_codec.loads(sent.last.body)[2]
+    assert (sent.last.headers["shadow"], embed["errbacks"]) == ("shown", None)
+    assert [call["task"] for call in embed["callbacks"]] == ["t"]
+    seen = []
+    note = app.task(name="note")(seen.append)
+    app.conf.task_always_eager = True
+    task.apply_async((1,), {}, None, None, note.s())
+    assert task.apply((2,), {}, note.s(), None, "eager").id == "eager"
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("args", [{"x": 1, "y": 2}, "xy", b"xy"])
+def test_positional_arguments_are_a_list(app, sent, args):
+    add = app.task(name="add")(lambda x, y: (x, y))
+    for send in (add.apply_async, lambda given: app.send_task("elsewhere", given)):
+        with pytest.raises(TypeError, match="takes positional arguments as a list or a tuple, not as"):
+            send(args)
+    assert sent.messages == []
+
+
+def test_signatures_take_options_by_place_and_another_app(app, sent):
+    task, other = app.task(name="t")(lambda *_: None), App("other", set_as_current=False)
+    for call in (task.signature((1,), {}, {"priority": 3}), app.signature("t", (1,), {}, {"priority": 3})):
+        call.delay()
+        assert sent.last.properties["priority"] == 3
+    assert task.signature((1,), app=other).app is other
+    assert beatd.signature("t", (1,), {}, {"priority": 3}, app=app).options == {"priority": 3}
+
+
+def test_the_signature_of_the_next_attempt_is_that_of_the_running_one(app):
+    task = app.task(name="t")(lambda *_: None)
+    with run_of(task, retries=2):
+        assert task.signature_from_request().options["retries"] == 3
+        assert task.subtask_from_request().id == "run"
+
+
+def test_a_retry_leaves_out_what_rabbitmq_adds_to_dead_letters(app, sent):
+    task = app.task(name="t", bind=True)(lambda self: None)
+    with run_of(task, headers={"tenant": "a", "x-death": [{"count": 1}], "x-first-death-queue": "q"}):
+        assert task.request.headers["x-death"] == [{"count": 1}]
+        with pytest.raises(Retry):
+            task.retry()
+    assert sent.last.headers["tenant"] == "a"
+    assert not [name for name in sent.last.headers if name.startswith("x-")]
+
+
+def test_headers_of_a_request_can_be_set(app):
+    task = app.task(name="t")(lambda: None)
+    with run_of(task, headers={"tenant": "a"}):
+        assert task.request.headers == {"tenant": "a"}
+        task.request.update(headers={"tenant": "b"})
+        assert task.request.headers == {"tenant": "b"}
+
+
+class Notified(beatd.Task):
+    """A task class with a parameter more than an errback gets."""
+
+    name = "notified"
+    seen = ()
+
+    def run(self, task_id, more=None):
+        type(self).seen = (*self.seen, (task_id, more))
+
+
+def test_an_errback_that_is_a_class_gets_the_id_as_in_celery(app):
+    errback = app.register_task(Notified)
+    boom = app.task(name="boom")(lambda: 1 / 0)
+    boom.apply(task_id="it", link_error=errback.s())
+    assert errback.seen == (("it", None),)
+
+
+def test_a_task_class_with_a_call_of_its_own_says_what_it_takes(app, sent):
+    class Tenanted(beatd.Task):
+        name = "tenanted"
+
+        def __call__(self, *args, tenant=None, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+        def run(self, x):
+            return x
+
+    task = app.register_task(Tenanted)
+    task.delay(1, tenant="a")
+    assert json_codec.loads(sent.last.body)[1] == {"tenant": "a"}
+    assert task.apply((1,), {"tenant": "a"}).get() == 1
+
+
+def test_handles_are_those_of_the_task_as_in_celery(app):
+    class Named(beatd.AsyncResult):
+        pass
+
+    class Base(beatd.Task):
+        def AsyncResult(self, task_id, **options):
+            return Named(task_id, app=self.app, **options)
+
+    task = app.task(name="t", base=Base, ignore_result=True)(lambda: None)
+    for handle in (task.delay(), task.s().freeze(), app.send_task("t", result_cls=Named)):
+        assert isinstance(handle, Named)
+    assert task.delay().ignored
+    assert type(app.send_task("t")) is beatd.AsyncResult

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd import App
+from beatd import App, Task, signals
 from beatd.app.context import outlet
 from beatd.exceptions import Ignore, Reject
 from beatd.message import json_codec
 from beatd.message.protocol import TaskMessage, build, envelope
 from beatd.worker.builtin.command import command
-from beatd.worker.execution.executor import Executor
+from beatd.worker.execution.executor import EncodeError, Executor
 from beatd.worker.messages import LOST, MEANWHILE, NO_JOB, Job
 from beatd.worker.pools.base import PrefetchWindow
 from beatd.worker.pools.prefork_child import Frames, frame
@@ -97,6 +97,46 @@ def test_a_result_that_json_cannot_carry_is_a_failure(app, caplog):
     assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "EncodeError")
     assert stored["result"]["exc_module"] == "kombu.exceptions"
     assert "Task t[the-id] raised unexpected: EncodeError('the result cannot be stored: JSON cannot" in caplog.text
+
+
+@pytest.mark.parametrize("strange", [object(), {"k": object()}, "x" * 200])
+def test_hooks_and_signals_are_told_that_a_result_cannot_be_stored(app, strange):
+    told = []
+
+    class Told(Task):
+        def on_success(self, *_):
+            told.append("success")
+
+        def on_failure(self, exc, *_):
+            told.append(exc)
+
+    def fails(sender, exception, **_):
+        told.append(exception)
+
+    app.conf.result_max_bytes = 150
+    task = app.task(name="t", base=Told)(lambda: strange)
+    signals.task_failure.connect(fails)
+    try:
+        report = run(app, task)
+    finally:
+        signals.task_failure.disconnect(fails)
+    first, second = told
+    assert first is second
+    assert isinstance(first, EncodeError)
+    assert json.loads(report.document)["result"]["exc_message"] == list(first.args)
+    assert report.state == "FAILURE"
+
+
+def test_no_header_of_a_message_is_a_field_of_the_attempt(app):
+    @app.task(name="t", bind=True)
+    def given(self):
+        return self.request.headers, self.request.override_max_retries
+
+    app.finalize()
+    headers = {"encoded": [0, "text"], "override_max_retries": 9, "stored_state": True}
+    raw = envelope(build("t", "the-id", (), headers=headers), queue="q")
+    report = Executor(app, "me@here")(Job(1, raw, "q", document=True), print)
+    assert json.loads(report.document)["result"] == [headers, None]
 
 
 @pytest.mark.parametrize(
