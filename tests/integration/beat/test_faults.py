@@ -253,7 +253,7 @@ def test_one_unreadable_entry_does_not_stop_the_others(server, admin, start_daem
 @pytest.mark.parametrize(
     ("put", "event"),
     [
-        (lambda admin: admin.hset(KEYS.lease, "a", "b"), "store_refused"),
+        (lambda admin: admin.hset(KEYS.lease, "a", "b"), "lease_foreign"),
         (lambda admin: admin.set(KEYS.lease, "somebody else's"), "lease_foreign"),
         (lambda admin: admin.set(KEYS.term, "nonsense"), "store_refused"),
     ],
