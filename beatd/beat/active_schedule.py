@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
@@ -15,6 +16,7 @@ from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.term import Term
 from beatd.clock import Clock
+from beatd.exceptions import StoreUnavailable, TermLost
 from beatd.memory import give_back
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoints
@@ -193,8 +195,7 @@ class ActiveSchedule:
     def _resume(self, term: Term, now_ms: int) -> None:
         """Build the heap from what the store says was claimed, and let catch-up decide about the rest."""
         self._resumed_in = 0  # should the store fail half way, the next turn begins again
-        with self._handing_over:
-            entries, changes, self._changes = self._entries, self._changes, ScheduleDiff()
+        entries, changes = self._handed_over()
         if changes or self._left:
             self._left.clear()
             self._sweep_at_ms = 0  # which finds who left and who is back
@@ -212,14 +213,19 @@ class ActiveSchedule:
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
         log.info("%d %s in force", len(entries), "entry" if len(entries) == 1 else "entries", extra=extra)
 
+    def _handed_over(self) -> tuple[Mapping[str, Entry], ScheduleDiff]:
+        """The entries in force, and the change since the last call; entries that are gone are forgotten."""
+        with self._handing_over:
+            entries, changes, self._changes = self._entries, self._changes, ScheduleDiff()
+        self._held.forget(changes.gone)
+        self._dispatcher.forget(changes.gone)
+        return entries, changes
+
     def _take_in(self, term: Term, now_ms: int) -> None:
         """Apply the changes handed to :meth:`replace` and :meth:`amend`; the rest of the heap is not touched."""
-        with self._handing_over:
-            changes, self._changes = self._changes, ScheduleDiff()
+        _, changes = self._handed_over()
         if changes:
             self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
-            self._held.forget(changes.gone)
-            self._dispatcher.forget(changes.gone)
             self._held.try_now(changes.put)
             self._without_state -= changes.gone
             left_at = self._clock.monotonic()
@@ -227,9 +233,9 @@ class ActiveSchedule:
                 self._heap.remove(name)
                 self._left[name] = left_at
             new = [name for name in changes.put if name not in self._heap and self._left.pop(name, None) is None]
+            self._note_absence((), new, term, now_ms)
             self._put(changes.put, term, now_ms)
             self._resumed_in = term.token
-            self._claims.note_absence((), new, lease_value=term.lease_value, now_ms=now_ms)
 
     def _put(self, named: Mapping[str, Entry], term: Term, now_ms: int) -> None:
         """Put entries into the heap at their resume points; hold back those for which that fails."""
@@ -317,9 +323,10 @@ class ActiveSchedule:
         with self._handing_over:
             entries, unloaded = self._entries, len(self._changes.put) + len(self._without_state)
         self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
-        swept = self._claims.sweep(
-            entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS, unloaded=unloaded
-        )
+        with self._swept_soon_if_away():
+            swept = self._claims.sweep(
+                entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS, unloaded=unloaded
+            )
         if swept:
             extra = {"event": "state_swept", "entries": swept[:10], "count": len(swept)}
             log.info("Forgot %d entries that left the schedule long ago", len(swept), extra=extra)
@@ -333,7 +340,20 @@ class ActiveSchedule:
         for name in names:  # should the store refuse it, the next sweep marks them
             del self._left[name]
         if names:
-            self._claims.note_absence(names, (), lease_value=term.lease_value, now_ms=now_ms)
+            self._note_absence(names, (), term, now_ms)
+
+    def _note_absence(self, gone: Sequence[str], back: Sequence[str], term: Term, now_ms: int) -> None:
+        with self._swept_soon_if_away():
+            self._claims.note_absence(gone, back, lease_value=term.lease_value, now_ms=now_ms)
+
+    @contextmanager
+    def _swept_soon_if_away(self) -> Iterator[None]:
+        """Sweep when the store is back, if it went away: marks are missing. One that refuses is asked an hour later."""
+        try:
+            yield
+        except (StoreUnavailable, TermLost):
+            self._sweep_at_ms = 0
+            raise
 
     def _offset_ms(self) -> int:
         return self._clock.now_ms() - int(self._clock.monotonic() * 1000)

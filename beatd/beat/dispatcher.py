@@ -114,8 +114,10 @@ class Dispatcher:
                 self._passed_over.clear()
             self._passed_over |= {gap.name: gap.after_ms for gap in gaps}
 
-    def dispatch(self, runs: DueRuns, term: Term) -> Iterator[Sequence[Decision]]:
+    def dispatch(self, runs: DueRuns, term: Term, *, until: float) -> Iterator[Sequence[Decision]]:
         """Send what is to be sent; yields the decisions for the runs of each batch, when the store has it.
+
+        No batch is prepared after ``until`` (monotonic seconds) but the first: the runs that are left are due again.
 
         1. Fetch the facts that policies ask about. 2. Prepare the runs in batches: decide, render the message, make the
         claim. 3. Claim each batch: one step of the store, which works on it while the next one is prepared. 4. Settle
@@ -127,7 +129,7 @@ class Dispatcher:
         """
         started = self._clock.monotonic()
         facts = self._facts(runs)
-        to_claim, unsettled = tee(self._batches(runs, facts))  # `unsettled` keeps those that are claimed meanwhile
+        to_claim, unsettled = tee(self._batches(runs, facts, until))  # `unsettled` keeps those under way
         results = self._claims.claim(map(_claims_of, to_claim), lease_value=term.lease_value)
         try:
             for claimed, batch in zip(results, unsettled, strict=True):
@@ -137,7 +139,7 @@ class Dispatcher:
             yield from self._claim_in_parts(unsettled, term)
         self._counters.claims.observe(self._clock.monotonic() - started)
 
-    def _batches(self, runs: Iterable[Run], facts: Facts) -> Iterator[list[PreparedRun]]:
+    def _batches(self, runs: Iterable[Run], facts: Facts, until: float) -> Iterator[list[PreparedRun]]:
         """Prepare the runs in batches that keep the store busy for moments only."""
         batch: list[PreparedRun] = []
         now_ms, size, most = self._clock.now_ms(), 0, FIRST_BATCH
@@ -149,6 +151,8 @@ class Dispatcher:
                 batch.append(_dropped(run, prepared.decision.passed_ms, now_ms))
             if len(batch) >= most or size >= BATCH_BYTES:
                 yield batch
+                if self._clock.monotonic() >= until:
+                    return
                 batch, now_ms, size, most = [], self._clock.now_ms(), 0, min(2 * most, BATCH)
         if batch:
             yield batch

@@ -114,14 +114,17 @@ class Held:
         """Release entries that work again; try at once the others that are held back for the same cause."""
         if not self._held:
             return
+        over: set[str] = set()
         for name in names:
             held = self._held.get(name)
             if held is not None and not held.waiting:
                 self._drop(name)
                 self._log_recovered(name, held, now_ms)
-                for other in self._by_cause.get(held.cause, ()):
-                    self._held[other].again_ms = now_ms
-                    self._again_ms = now_ms
+                over.add(held.cause)
+        for cause in over:  # each once: thousands may be held back for it
+            for other in self._by_cause.get(cause, ()):
+                self._held[other].again_ms = now_ms
+                self._again_ms = now_ms
 
     def was_put(self, name: str, due_ms: int | None, now_ms: int) -> None:
         """Release an entry that is in the heap or has no further run, unless only a run can show that it works."""

@@ -163,8 +163,11 @@ class ShardLoop:
         return len(self._dispatcher.held)
 
     def led(self) -> Mapping[str, Entry]:
-        """The entries of the shard, by name, while this daemon leads it, else none. May be asked from any thread."""
-        return self.schedule.entries if self._leadership.term() is not None else _NONE
+        """The entries of the shard, by name, while this daemon leads it, else none. May be asked from any thread.
+
+        A term that is not trusted for a moment has not ended: who watches the entries is not to forget them.
+        """
+        return self.schedule.entries if self._leadership.token is not None else _NONE
 
     def ran_since(self) -> Iterable[str]:
         """Return the entries that have had runs since this was asked before. May be asked from another thread."""
@@ -217,12 +220,12 @@ class ShardLoop:
                 break
             is_last = len(runs) < FEW and now_ms - runs.earliest_fire_ms < ON_TIME_MS
             entries = runs.entries
-            for decisions in self._dispatcher.dispatch(runs, term):  # claims and pushes batch by batch, or raises
+            for decisions in self._dispatcher.dispatch(runs, term, until=until):  # claims batch by batch, or raises
                 for entry, error in self._heap.advance(decisions):  # memory moves after the store has
                     held.hold(entry.name, error, self._clock.now_ms())
                 self.schedule.load_again(_uncounted(entries, decisions))
+                self._on_turn()  # a slow store may take seconds for each batch
             held.note(term, self._clock.now_ms())
-            self._on_turn()
             if (later := self._leadership.term()) is None or later.token != term.token:
                 return 0.0
             if is_last:

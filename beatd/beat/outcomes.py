@@ -166,9 +166,10 @@ class OutcomeWatch:
                     is_at_work = run.run_id in started  # its worker may die at any time
                     pause_ms = _FIRST_TRY_MS if is_at_work else min(2 * run.pause_ms, _LONGEST_TRY_MS)
                     self._pending.put_off(run, now_ms + min(run.pause_ms, pause_ms), pause_ms)
-            self._outcomes.note(ended)
+            left = {end.run_id for end in self._outcomes.note(ended)}
             for run in over:  # not before their ends are noted
-                self._pending.remove(run)
+                if run.run_id not in left:
+                    self._pending.remove(run)
 
     def _end_or_none(
         self, run: PendingRun, ending: Ending | None, started: Started | None, now_ms: int

@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import Any
 
 import kombu as _kombu
-from amqp.exceptions import AMQPError, ChannelError, FrameError, FrameSyntaxError
+from amqp.exceptions import AccessRefused, AMQPError, ChannelError, FrameError, FrameSyntaxError
 from kombu.exceptions import KombuError
 
 from beatd.broker import amqp_codec
@@ -317,14 +317,24 @@ class AmqpPublisher:
             # One of the messages made the broker close the channel, and it does not say which: too large a message, an
             # exchange without write permission. So each is sent alone.
             self._abort()
-            return [self._publish_alone(outgoing) for outgoing in messages]
+            denied: dict[Address, str] = {}
+            return [self._publish_alone(outgoing, denied) for outgoing in messages]
 
-    def _publish_alone(self, outgoing: OutgoingMessage) -> str:
+    def _publish_alone(self, outgoing: OutgoingMessage, denied: dict[Address, str]) -> str:
+        """Publish a message; returns its outcome.
+
+        ``denied``: addresses that this user may not write to, and why. Each further message there would cost a
+        connection, for which the others wait.
+        """
+        if outgoing.to in denied:
+            return denied[outgoing.to]
         channel = self._open()
         try:
             return channel.publish([outgoing])[0]
         except _MESSAGE_ERRORS as error:
             self._abort()
+            if isinstance(error, AccessRefused):
+                denied[outgoing.to] = str(error)
             return str(error)
 
     def _open(self) -> ConfirmChannel:

@@ -53,7 +53,9 @@ class DeadLetterSource:
         refusals = [Refusal(one, reason) for one in letters if (reason := _unsendable(one))]
         letters = [one for one in letters if not _unsendable(one)]
         if self._publisher is None:
-            return self.letters.requeue(letters), refusals
+            outcomes = list(zip(letters, self.letters.requeued(letters), strict=True))
+            refusals += [Refusal(one, f"queue {one.queue!r}: {why}") for one, why in outcomes if isinstance(why, str)]
+            return sum(outcome is True for _, outcome in outcomes), refusals
         with self.letters.alone():
             there = {one.raw for one in self.letters}
             count = 0

@@ -253,9 +253,11 @@ class Claims:
         if unreadable_gaps:
             return Unreadable(shard.gaps, unreadable_gaps)
         raws = ((shard.last_due, resume_point), (shard.fingerprints, first_seen), (shard.runs, runs))
-        for key, raw in raws:
-            if not raw.isdigit() or len(raw) > DIGITS or int(raw) > LAST_MS:
-                return Unreadable(key, raw)
+        wrong = [
+            Unreadable(key, raw) for key, raw in raws if not raw.isdigit() or len(raw) > DIGITS or int(raw) > LAST_MS
+        ]
+        if wrong:  # a field that is absent reads as an empty one: the other is the reason
+            return next((one for one in wrong if one.value), wrong[0])
         return EntryState(int(resume_point), int(first_seen), int(runs))
 
 

@@ -210,6 +210,9 @@ def translated(error: RedisError | OSError, client: redis.Redis) -> Exception:
     if isinstance(client, ClusterClient) and isinstance(error, AskError):
         client.topology.note(error)
         return store_error(TryAgainError(_moved(error)), server_of(client))
+    if "read only replica" in str(error) and not isinstance(client, ClusterClient):
+        # a failover behind one address: connections that are open stay with the former primary, new ones do not
+        client.connection_pool.disconnect(inuse_connections=False)
     return store_error(error, server_of(client))
 
 

@@ -167,13 +167,19 @@ class DeadLetters:
 
     def requeue(self, letters: Sequence[DeadLetter]) -> int:
         """Put the messages back into their queues on this server; returns how many dead letters were still there."""
-        count = 0
+        return sum(outcome is True for outcome in self.requeued(letters))
+
+    def requeued(self, letters: Sequence[DeadLetter]) -> list[bool | str]:
+        """Do the same; returns for each dead letter whether it was still there, or why its queue refuses the message:
+        then it stays."""
+        outcomes = list[bool | str]()
         for start in range(0, len(letters), _PAGE):
             page = letters[start : start + _PAGE]
             args = [arg for letter in page for arg in (letter.raw, letter.message)]
             queues = (f"{self._queue_prefix}{letter.queue}" for letter in page)
-            count += sum(self._requeue([*self._keys, *queues], args))
-        return count
+            answers = self._requeue([*self._keys, *queues], args)
+            outcomes += (one.decode() if isinstance(one, bytes) else bool(one) for one in answers)
+        return outcomes
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused
-from beatd.store.client import connection_to, server_of, store_error, translate_errors, translated
+from beatd.store.client import connection_to, translate_errors, translated
 from beatd.store.keys import type_of
 
 log = logging.getLogger("beatd.store")
@@ -146,8 +146,7 @@ class Script:
         for place, answer in zip(unknown, self._pipelined([several[place] for place in unknown]), strict=True):
             answers[place] = answer
         self._is_sent = True
-        server = server_of(self._client)
-        return [store_error(one, server) if isinstance(one, redis.RedisError) else one for one in answers]
+        return [translated(one, self._client) if isinstance(one, redis.RedisError) else one for one in answers]
 
     def all(self, calls: Iterable[Call]) -> list[Any]:
         """The answers to many calls, see :meth:`each`; raises the first error, when all have been made."""

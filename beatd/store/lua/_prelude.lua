@@ -7,6 +7,15 @@ local function fenced(lease, value)
   end
 end
 
+-- String under a key; "?" where the key is of another type: no lease and no number, and no reason to stop other shards.
+local function string_at(key)
+  local value = redis.pcall('GET', key)
+  if type(value) ~= 'table' then
+    return value
+  end
+  return string.find(value.err, '^WRONGTYPE') and '?' or redis.call('GET', key)
+end
+
 -- The error CORRUPT: a key that people or other programs have changed.
 local function corrupt(key)
   return redis.error_reply('CORRUPT key ' .. key .. ' does not hold a number')

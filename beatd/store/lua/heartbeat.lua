@@ -6,7 +6,8 @@
 -- ARGV[2]  its status, JSON
 -- ARGV[3]  time (ms) without a heartbeat after which a daemon is forgotten
 --
--- Returns {now (ms), {daemon id, value, …}, {lease or '', ms left, …}}, all of one instant by the server's clock.
+-- Returns {now (ms), {daemon id, value, …}, {lease or '', ms left, …}}, all of one instant by the server's clock. A
+-- lease of another type than a string is "?".
 
 local now = now_by_server()
 if ARGV[1] ~= '' then
@@ -21,7 +22,7 @@ if ARGV[1] ~= '' then
 end
 local leases = {}
 for i = 2, #KEYS do
-  leases[#leases + 1] = redis.call('GET', KEYS[i]) or ''
+  leases[#leases + 1] = string_at(KEYS[i]) or ''
   leases[#leases + 1] = redis.call('PTTL', KEYS[i])
 end
 return {now, redis.call('HGETALL', KEYS[1]), leases}

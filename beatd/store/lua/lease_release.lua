@@ -8,7 +8,7 @@
 
 local released = 0
 for i, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[i + 1] then
+  if string_at(key) == ARGV[i + 1] then
     released = released + redis.call('DEL', key)
   end
 end

@@ -8,7 +8,7 @@
 
 local renewed = {}
 for i, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[i + 1] then
+  if string_at(key) == ARGV[i + 1] then
     renewed[i] = redis.call('PEXPIRE', key, ARGV[1])
   else
     renewed[i] = 0

@@ -30,7 +30,7 @@
 --          record; empty: none
 --
 -- Returns the kind of each run's cell, or 0 for a run that is not in its history any more, or whose history cannot be
--- read.
+-- read. An error, and nothing is written, when the server takes no writes.
 
 local SENT, BACKFILLED, RUN_ID = 1, 2, 5 -- kinds of cells
 local FIRST, FIELDS = 4, 12 -- of the runs in ARGV
@@ -194,6 +194,14 @@ local function note_over()
         redis.pcall('HDEL', KEYS[3], names[n])
       end
     end
+  end
+end
+
+-- Errors of single keys are passed over, but not that the server takes no writes for now: the ends would be lost.
+local tried = redis.pcall('SETRANGE', KEYS[4] .. ARGV[FIRST], 0, '')
+for _, code in ipairs({'OOM', 'READONLY', 'MISCONF', 'NOREPLICAS'}) do
+  if type(tried) == 'table' and string.find(tried.err, code, 1, true) then
+    return tried
   end
 end
 

@@ -150,12 +150,12 @@ def test_a_server_that_comes_back_without_data_is_led_again(start, wait_until, r
     wait_until(lambda: token() > first.token, timeout=20, what="a token that was not given out before")
 
 
-def test_a_key_of_a_foreign_type_is_named_and_waited_out(start, wait_until, admin, caplog):
-    admin.rpush(KEYS.shard(0).lease, "mine")
-    elector = start()
-    named = f"the key {KEYS.shard(0).lease} is a list and should be a string"
-    wait_until(lambda: named in caplog.text, what="the key to be named")
-    assert led(elector) == []
-    assert admin.lrange(KEYS.shard(0).lease, 0, -1) == [b"mine"]
-    admin.delete(KEYS.shard(0).lease)
-    wait_until(lambda: led(elector), what="leadership once the key is gone")
+def test_a_lease_of_a_foreign_type_is_named_and_waited_out_and_other_shards_are_led(start, wait_until, admin, caplog):
+    key = KEYS.shard(1).lease
+    admin.rpush(key, "mine")
+    elector = start(shards=2)
+    wait_until(lambda: f"The key {key} has a value that is not beatd's" in caplog.text, what="the key to be named")
+    wait_until(lambda: led(elector) == [0], what="leadership of the other shard")
+    assert admin.lrange(key, 0, -1) == [b"mine"]
+    admin.delete(key)
+    wait_until(lambda: led(elector) == [0, 1], timeout=20, what="leadership once the key is gone")

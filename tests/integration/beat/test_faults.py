@@ -152,6 +152,27 @@ def test_a_server_that_loads_its_data_is_waited_for(start_server, start_daemon, 
     queue.assert_every_run_once()
 
 
+def test_a_failover_behind_one_address_is_followed(start_server, start_daemon, queue_of, wait_until):
+    """The address is that of a proxy, a service of Kubernetes or a name: connections that are open stay with the server
+    that is no primary any more, and answers as if nothing had happened, but for writes."""
+    former = start_server(*KEPT)
+    replica = start_server(*KEPT, "--replicaof", "127.0.0.1", str(former.port))
+    with (
+        Proxy(former.port) as proxy,
+        redis.Redis.from_url(former.url) as old,
+        redis.Redis.from_url(replica.url) as new,
+    ):
+        wait_until(lambda: new.info("replication")["master_link_status"] == "up", 20, "a replica")
+        queue, daemon = queue_of(replica.url), start_daemon(f"redis://127.0.0.1:{proxy.port}/0")
+        queue.grows()
+        proxy.target = replica.port
+        old.execute_command("FAILOVER", "TO", "127.0.0.1", replica.port)  # loads no data, which would end connections
+        daemon.says("store_unavailable", "it is a read-only replica")
+        queue.grows(8)
+        queue.grows(25)  # longer than a renewal of the lease
+    queue.assert_every_run_once()
+
+
 def test_scripts_that_are_forgotten_are_sent_again(server, admin, start_daemon, queue_of):
     queue, daemon = queue_of(server.url), start_daemon(server.url)
     for _ in range(3):
@@ -232,7 +253,7 @@ def test_one_unreadable_entry_does_not_stop_the_others(server, admin, start_daem
 @pytest.mark.parametrize(
     ("put", "event"),
     [
-        (lambda admin: admin.hset(KEYS.lease, "a", "b"), "store_refused"),
+        (lambda admin: admin.hset(KEYS.lease, "a", "b"), "lease_foreign"),
         (lambda admin: admin.set(KEYS.lease, "somebody else's"), "lease_foreign"),
         (lambda admin: admin.set(KEYS.term, "nonsense"), "store_refused"),
     ],

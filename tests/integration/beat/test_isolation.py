@@ -291,6 +291,18 @@ def test_many_entries_of_one_bad_queue_come_back_together(bench):
     bench.admin.delete("badq")
 
 
+def test_a_bad_entry_that_is_taken_out_during_an_outage_is_held_back_no_more(bench):
+    bench.admin.hset("badq", "a", "1")
+    bench.beat.schedule.replace([structs.replace(GOOD, name="bad", options=Options(queue="badq")), GOOD])
+    bench.run_for(5)
+    assert bench.noted().keys() == {"bad"}
+    bench.beat.schedule.replace([GOOD])
+    bench.clock.advance(60)  # nothing left for so long that catch-up decides about all entries anew
+    bench.run_for(2)
+    assert bench.noted() == {}
+    assert bench.dues()[-1] >= 66_000
+
+
 def test_it_is_tried_again_with_growing_pauses_and_said_seldom(bench, caplog):
     caplog.set_level("INFO", "beatd.beat")
     bench.beat.schedule.replace([structs.replace(GOOD, name="bad", schedule=Raising()), GOOD])

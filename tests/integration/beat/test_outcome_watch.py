@@ -166,6 +166,17 @@ def test_an_end_that_could_not_be_noted_is_noted_by_a_later_look(client, clock, 
     assert [record.run_id for record in Outcomes(client, KEYS).records("a")] == [one]
 
 
+def test_an_end_whose_node_of_a_cluster_is_away_is_noted_by_a_later_look(client, clock, watch, monkeypatch):
+    one = sent(client, "a")
+    note, left = Outcomes.note, []
+    monkeypatch.setattr(Outcomes, "note", lambda self, ended: left.extend(ended) or list(ended))
+    look(watch, clock)
+    assert left
+    monkeypatch.setattr(Outcomes, "note", note)
+    look(watch, clock)
+    assert [end.run_id for end in Outcomes(client, KEYS).records("a")] == [one]
+
+
 def test_a_clock_that_is_set_back_delays_no_end(client, clock, watch):
     one = run_id("a", NOW)
     client.append(KEYS.history("a"), run_cell(SENT, NOW, NOW, NOW))

@@ -10,7 +10,7 @@ import pytest
 from amqp.exceptions import PreconditionFailed
 
 from beatd.broker import Refused
-from beatd.broker.amqp_publisher import AmqpPublisher
+from beatd.broker.amqp_publisher import AmqpPublisher, ConfirmChannel
 from beatd.broker.amqp_queues import task_queue
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import build
@@ -127,6 +127,29 @@ def test_a_message_that_makes_the_broker_close_the_channel_is_found_among_the_ot
     assert refused.number == 1
     assert "PRECONDITION_FAILED" in refused.reason
     assert set(queues.ids(queue)) == {"a", "b"}
+
+
+def test_an_exchange_that_may_not_be_written_to_costs_one_connection(rabbitmq, queues, queue, monkeypatch):
+    """The broker closes the connection's channel for each message there, and those to other addresses wait."""
+    opened = []
+
+    class Counted(ConfirmChannel):
+        def __init__(self, *arguments, **more):
+            opened.append(True)
+            super().__init__(*arguments, **more)
+
+    monkeypatch.setattr("beatd.broker.amqp_publisher.ConfirmChannel", Counted)
+    queues.channel.exchange_declare(f"{queue}-x", "direct", durable=True, auto_delete=False)
+    rabbitmq.ctl("add_user", queue, "secret")
+    rabbitmq.ctl("set_permissions", "-p", "/", queue, ".*", f"^(amq\\.default|{queue})$", ".*")
+    publisher = AmqpPublisher(rabbitmq.url.replace("guest:guest", f"{queue}:secret"))
+    parcels = [parcel(f"x{number}", exchange=f"{queue}-x", key="k") for number in range(50)]
+    refused = publisher.publish_many([parcel("a", queue), *parcels, parcel("b", queue)])
+    publisher.close()
+    assert [one.number for one in refused] == list(range(1, 51))
+    assert all("ACCESS_REFUSED" in one.reason for one in refused)
+    assert sorted(queues.ids(queue)) == ["a", "b"]
+    assert len(opened) <= 4
 
 
 def test_a_full_queue_that_rejects_is_a_refusal(publisher, queues, queue):

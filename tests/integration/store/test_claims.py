@@ -151,6 +151,15 @@ def test_state_that_cannot_be_read_is_said_and_kept(claims, client, held, key, v
     assert states["b"].last_due_ms == NOW
 
 
+@pytest.mark.parametrize("key", ["last_due", "fingerprints", "runs"])
+def test_of_a_state_with_one_field_that_field_is_named(claims, client, held, key):
+    hash_key = getattr(KEYS.shard(), key)
+    client.hset(hash_key, "a", "nonsense")
+    states = load_entries(claims, held, ("a", "x"), ("b", "x"))
+    assert f"{hash_key} holds b'nonsense'" in str(states["a"])
+    assert states["b"].last_due_ms == NOW
+
+
 @pytest.mark.parametrize("key", ["last_due", "runs"])
 @pytest.mark.parametrize("value", ["nonsense", "nan", "-5", "inf", "1e300"])
 def test_a_claim_that_meets_nonsense_claims_all_others(claims, client, held, key, value):

@@ -89,13 +89,23 @@ def test_a_lease_that_is_none_is_shown_as_it_is(registry, client, value):
     assert holder.token == 0
 
 
-@pytest.mark.parametrize("key", [KEYS.daemons, KEYS.shard(0).lease])
-def test_a_key_of_a_foreign_type_is_named_and_kept(registry, client, key):
-    client.rpush(key, "mine")
+def test_a_key_of_a_foreign_type_is_named_and_kept(registry, client):
+    client.rpush(KEYS.daemons, "mine")
     with pytest.raises(StoreRefused) as caught:
         registry.heartbeat(Status(id="d1"), shards=1)
-    assert key in str(caught.value)
-    assert client.lrange(key, 0, -1) == [b"mine"]
+    assert KEYS.daemons in str(caught.value)
+    assert client.lrange(KEYS.daemons, 0, -1) == [b"mine"]
+
+
+def test_a_lease_of_a_foreign_type_hides_no_other(registry, client):
+    client.rpush(KEYS.shard(1).lease, "mine")
+    client.set(KEYS.shard(2).lease, "d1:7", px=60_000)
+    leases = registry.heartbeat(Status(id="d1"), shards=3).leases
+    assert {shard: (one.daemon_id, one.is_foreign) for shard, one in leases.items()} == {
+        1: ("", True),
+        2: ("d1", False),
+    }
+    assert client.lrange(KEYS.shard(1).lease, 0, -1) == [b"mine"]
 
 
 def test_outboxes_are_counted(registry, client):

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from beatd.client.dead_letters import DeadLetterSource
 from beatd.clock import SystemClock
 from beatd.store.client import connect
 from beatd.store.dead_letters import BOUNDS, Bounds, DeadLetters, decode, encode
@@ -78,6 +79,22 @@ def test_a_message_that_is_too_large_keeps_its_head():
     assert (part.size, part.whole, len(part.message)) == (1_001, False, 100)
     in_binary = decode(encode(b"\xff" * 1_001, reason="r", queue="q", at=AT, bounds=bounds))
     assert (in_binary.size, in_binary.whole, in_binary.message) == (1_001, False, b"\xff" * 100)
+
+
+def test_a_letter_whose_queue_takes_no_messages_stays(client):
+    letters, source = DeadLetters(client, KEYS), DeadLetterSource(client, KEYS, None)
+    for number, queue in enumerate(("q", "no list", "q")):
+        letters.add([encode(b"%d" % number, reason="r", queue=queue, at=AT)])
+    client.hset("no list", "a", "1")
+    count, [refusal] = source.requeue(list(letters))
+    assert (count, refusal.letter.message) == (2, b"1")
+    assert "'no list'" in refusal.reason
+    assert "WRONGTYPE" in refusal.reason
+    assert [one.message for one in letters] == [b"1"]
+    assert int(client.get(SHARED.dead_letters_size)) == size_of(client)
+    client.delete("no list")
+    assert source.requeue(list(letters)) == (1, [])
+    assert client.lrange("no list", 0, -1) == [b"1"]
 
 
 def test_a_head_may_end_in_the_middle_of_a_character():

@@ -1,5 +1,7 @@
 """Leases: one holder each, terms that only grow, and releases that are heard."""
 
+import re
+
 import pytest
 import redis
 
@@ -92,6 +94,21 @@ def test_a_lease_of_somebody_else_is_left_alone(client, leases):
     client.set(KEYS.shard(0).lease, "not ours")
     assert leases.take([0]) == {}
     assert client.get(KEYS.shard(0).lease) == b"not ours"
+
+
+@pytest.mark.parametrize("which", ["lease", "term"])
+@pytest.mark.parametrize("kind", ["a list", "a string"])
+def test_a_key_that_is_not_ours_keeps_no_other_shard_without_a_leader(client, leases, which, kind):
+    key = getattr(KEYS.shard(1), which)
+    client.rpush(key, "mine") if kind == "a list" else client.set(key, "mine")
+    before = client.dump(key)
+    assert leases.take([0, 1, 2]) == {0: 1, 2: 1}
+    assert leases.renew({0: 1, 1: 1, 2: 1}).done == {0, 2}
+    assert leases.release({0: 1, 1: 1, 2: 1}) == 2
+    if which == "term":
+        with pytest.raises(StoreRefused, match=re.escape(key)):
+            leases.take([1])
+    assert client.dump(key) == before
 
 
 def test_a_server_that_is_gone_is_unavailable(redis_server, redis_url):

@@ -6,9 +6,10 @@ import string
 import pytest
 
 from beatd.client.outcomes import OutcomeReader, word_of
-from beatd.exceptions import TaskRevokedError
+from beatd.exceptions import StoreUnavailable, TaskRevokedError
 from beatd.model import run_id
 from beatd.store import history
+from beatd.store.client import connect
 from beatd.store.history import Record
 from beatd.store.keys import Keys
 from beatd.store.outcomes import BYTES_MAX, RECORDS_MAX, Ended, Outcomes, Started
@@ -63,6 +64,23 @@ def test_what_is_noted_twice_counts_once(outcomes, client):
     client.set(KEYS.history("a"), history.run_cell(history.SENT, NOW, NOW, NOW))
     [run] = OutcomeReader(client, KEYS).find(run_id("a", NOW), ["a"], NOW)
     assert len(run.attempts) == 1
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_an_end_that_the_server_cannot_write_is_an_error_and_is_noted_later(start_server, fault):
+    """Its message would be acknowledged, and the run count as running for as long as it may."""
+    server = start_server()
+    with connect(server.url) as client:
+        outcomes, one = Outcomes(client, KEYS), ended("a", NOW)._replace(after_ms=NOW - 1)
+        client.config_set("maxmemory", 1) if fault == "full" else client.replicaof("127.0.0.1", 1)
+        with pytest.raises(StoreUnavailable):
+            outcomes.note([one])
+        assert outcomes.records("a") == []
+        client.config_set("maxmemory", 0) if fault == "full" else client.replicaof("NO", "ONE")
+        outcomes.note([one])
+        assert [record.run_id for record in outcomes.records("a")] == [one.run_id]
+        assert client.hget(KEYS.shard().ended, "a") == b"%d %d" % (NOW - 1, NOW)
+        assert client.keys(f"{KEYS.shard().finished}*") == []
 
 
 def test_records_are_bounded_in_number(outcomes, client):

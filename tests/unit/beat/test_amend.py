@@ -1,5 +1,7 @@
 """Some entries of a schedule change and the rest of it is not touched."""
 
+from beatd.exceptions import StoreUnavailable
+
 
 def times(rig, name):
     return [when for each, when in rig.sent if each == name]
@@ -82,3 +84,56 @@ def test_an_entry_that_left_while_nobody_led_is_marked_by_the_next_leader(rig, e
     rig.run_for(30)
     assert times(rig, "a") == [10.0, 20.0, 30.0, 40.0]
     assert rig.claims.gone == {}
+
+
+def fails_once(monkeypatch, claims, verb):
+    """The store does not answer the next call of that kind."""
+    call, failed = getattr(claims, verb), []
+
+    def first(*arguments, **more):
+        if any(arguments) and not failed:
+            failed.append(True)
+            raise StoreUnavailable("gone")
+        return call(*arguments, **more)
+
+    monkeypatch.setattr(claims, verb, first)
+    return failed
+
+
+def test_an_entry_that_leaves_as_the_store_goes_away_catches_up_nothing_when_it_comes_back(rig, entry, monkeypatch):
+    both = [entry("a", 10.0, catch_up="all"), entry("b", 10.0)]
+    rig.beat.schedule.replace(both)
+    rig.run_for(14)
+    rig.beat.schedule.replace(both[1:])
+    failed = fails_once(monkeypatch, rig.claims, "note_absence")
+    rig.run_for(60)
+    rig.beat.schedule.replace(both)
+    rig.run_for(17)
+    assert failed
+    assert times(rig, "a") == [10.0, 80.0, 90.0]
+
+
+def test_an_entry_that_comes_back_as_the_store_goes_away_is_not_marked_as_gone_for_long(rig, entry, monkeypatch):
+    both = [entry("a", 10.0), entry("b", 10.0)]
+    rig.beat.schedule.replace(both)
+    rig.run_for(14)
+    rig.beat.schedule.replace(both[1:])
+    rig.run_for(60)
+    assert rig.claims.gone.keys() == {"a"}
+    failed = fails_once(monkeypatch, rig.claims, "note_absence")
+    rig.beat.schedule.replace(both)
+    rig.run_for(17)
+    assert failed
+    assert rig.claims.gone == {}
+    assert times(rig, "a") == [10.0, 80.0, 90.0]
+
+
+def test_a_store_that_goes_away_during_the_first_sweep_of_a_leader_is_swept_when_it_is_back(rig, entry, monkeypatch):
+    rig.beat.schedule.replace([entry("a", 10.0), entry("b", 10.0)])
+    rig.run_for(14)
+    rig.start()
+    rig.beat.schedule.replace([entry("b", 10.0)])
+    failed = fails_once(monkeypatch, rig.claims, "sweep")
+    rig.run_for(3)
+    assert failed
+    assert rig.claims.gone.keys() == {"a"}

@@ -1,5 +1,6 @@
 """The loop: what leaves when, and what a failure changes."""
 
+import itertools
 import logging
 import threading
 from datetime import timedelta
@@ -7,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from beatd.beat.dispatcher import FIRST_BATCH
-from beatd.beat.loop import RETRY_MAX, DaemonLoop
+from beatd.beat.loop import RETRY_MAX, STEP_S, DaemonLoop
 from beatd.beat.term import Leadership, Term
 from beatd.exceptions import StoreUnavailable
 from beatd.model import Options
@@ -580,3 +581,43 @@ def test_values_of_entries_that_left_are_not_kept(rig, entry):
         rig.run_for(2.5)
     assert rig.dispatcher._messages._by_entry.keys() == {"e4", "kept"}
     assert rig.dispatcher._passed_over.keys() <= {"e4", "kept"}
+
+
+def test_a_herd_behind_a_slow_store_is_no_hang_and_other_shards_have_their_turn(rig, entry):
+    """The answers to all of its batches together may take longer than the watchdog waits."""
+    rig.beat.schedule.replace([entry(f"e{number}", 1_000.0) for number in range(3_000)])
+    rig.turn()
+    claim, answer_s, turned = rig.claims.claim, 3, []
+
+    def slow(batches, *, lease_value):
+        for claimed in claim(batches, lease_value=lease_value):
+            rig.clock.advance(answer_s)
+            yield claimed
+
+    rig.clock.advance(1_000)
+    rig.claims.claim, rig.beat._on_turn = slow, lambda: turned.append(rig.clock.mono)
+    turned.append(rig.clock.mono)
+    steps = [rig.clock.mono]
+    while len(rig.sent) < 3_000:
+        rig.turn()
+        steps.append(rig.clock.mono)
+    assert max(later - earlier for earlier, later in itertools.pairwise(turned)) <= 2 * answer_s
+    assert max(later - earlier for earlier, later in itertools.pairwise(steps)) <= STEP_S + 2 * answer_s
+    assert sorted(rig.sent) == sorted((f"e{number}", 1_000.0) for number in range(3_000))
+    assert rig.dispatcher.totals["claimed_before"] == 0
+
+
+def test_a_term_that_is_not_trusted_for_a_moment_has_not_ended(rig, entry):
+    """A process that stood still renews its lease late. Runs whose ends are waited for are not to be forgotten."""
+    seat, term = Leadership(rig.clock, 0), Term(1, "d:1", rig.clock.mono + 14)
+    seat.begin(term)
+    rig.claims.lease_value, rig.elector = term.lease_value, seat
+    rig.start()
+    rig.beat.schedule.replace([entry()])
+    rig.turn()
+    rig.clock.advance(14.5)
+    assert rig.beat.led().keys() == {"a"}
+    seat.prolong(1, rig.clock.mono + 14)
+    assert rig.beat.led().keys() == {"a"}
+    seat.lose(term)
+    assert rig.beat.led() == {}
