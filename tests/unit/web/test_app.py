@@ -308,7 +308,7 @@ def test_an_error_about_such_a_file_is_said_in_words(site):
     site.store.error = StoreRefused("the embedded store cannot use caf\udce9/store: Permission denied")
     for path in ("/", "/entries/tick", "/healthz", "/api/v1/status"):
         answer = site.get(path)
-        assert (answer.status_code, r"caf\udce9" in answer.text) == (503, True), path
+        assert (answer.status_code, "udce9" in answer.text) == (503, True), path
 
 
 def test_other_sites_may_show_badges_and_nothing_else(site):
