@@ -96,7 +96,7 @@ class FileLog(_LossesNoted, WatchedFileHandler):
     """The log in a file, which is opened again when it has been moved away. Raises OSError if it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self._losses = Backoff(1.0, 1.0)
 
 

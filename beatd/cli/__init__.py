@@ -49,7 +49,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders, workers and problems."),
     "top": CommandSpec("beatd.cli.top", "top", "Watch entries, runs, workers and queues, and act by keys."),
-    "doctor": CommandSpec("beatd.cli.doctor", "doctor", "Look at everything that beatd needs; say what to mend."),
+    "doctor": CommandSpec("beatd.cli.doctor", "doctor", "Look at everything that beatd needs; say what to fix."),
     "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
     "run-info": CommandSpec("beatd.cli.run_info", "run_info", "Show one run with attempts, error and output."),

@@ -65,7 +65,7 @@ Findings = Iterator[Finding]
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def doctor(*, config_file: str | None, app: str | None, as_json: bool) -> None:
-    """Look at everything that beatd needs here, and say what to mend.
+    """Look at everything that beatd needs here, and say what to fix.
 
     It looks at this machine, the file, the state store, the broker, the clock, the daemons, the workers and the systemd
     units, and changes nothing. "+" is in order, "~" is worth knowing, "!" is wrong. Exit code 1 if something is wrong.

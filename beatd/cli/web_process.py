@@ -25,7 +25,7 @@ from beatd.web.metrics import PageEndpoint
 from beatd.web.security import LOCAL_NAMES
 from beatd.web.server import serve
 from beatd.web.store_view import StoreView
-from beatd.web.tls import context_of
+from beatd.web.tls import certificate_of
 from beatd.web.tokens import Tokens
 
 log = logging.getLogger("beatd.web")
@@ -57,7 +57,7 @@ def run(
     store = StoreView(lambda: facts(look(settings, rare)), lambda: running_store(settings), settings.redis, clock)
     broker = BrokerView(str(path), lambda: plan.settings, lambda: running_store(settings), clock)
     guards = _guards(settings, listener, names)
-    tls = context_of(settings.web)
+    tls = certificate_of(settings.web)
     plan.start()
     calendars = Calendars.of(settings)  # those of runtime entries, too
     calendars.start(lambda _faults: None)

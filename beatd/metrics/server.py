@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 from beatd.clock import Backoff, monotonic, sleep
 from beatd.listen_address import ListenAddress, listen, why_not
 from beatd.metrics.families import CONTENT_TYPE
+from beatd.redaction import encodable
 
 log = logging.getLogger("beatd.metrics")
 
@@ -79,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _say(self, reasons: Sequence[str]) -> None:
         body = "".join(f"{' '.join(reason.split())}\n" for reason in reasons) or "ok\n"
-        self._answer(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body.encode())
+        self._answer(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, encodable(body).encode())
 
     def _answer(self, status: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)

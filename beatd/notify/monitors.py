@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 
 from beatd.model import Entry, SentryMonitor
 from beatd.notify.http_request import host_of, request
@@ -31,9 +31,10 @@ def ping(entry: Entry, body: Mapping[str, Any], now_ms: int) -> None:
     """
     event: Event = body["what"]
     parts = urlsplit(entry.policies.ping or "")
-    suffix = "" if event == "success" else f"/{event}"
-    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("rid", body["run_id"])])
-    url = urlunsplit(parts._replace(path=parts.path.rstrip("/") + suffix, query=query))
+    path = parts.path if event == "success" else f"{parts.path.rstrip('/')}/{event}"
+    rid = urlencode({"rid": body["run_id"]})
+    query = f"{parts.query}&{rid}" if parts.query else rid
+    url = urlunsplit(parts._replace(path=path, query=query))
     first_line = " ".join(str(body.get("error") or "").strip().partition("\n")[0].split())
     error = printable(redacted_text(first_line, at_most=_FIRST_LINE_MAX))
     text = (error or "failed").encode() if event == "fail" else None

@@ -34,8 +34,8 @@ TIDY_AFTER_S = 2.5
 FILE_TIMES_LAG_NS = 20_000_000
 """By how much the kernel's times of files may be behind the clock: they are taken from its last tick."""
 _NAMES_SHOWN = 10
-_AT_START = ("redis", "broker", "leader", "log", "history", "metrics", "web", "state_dir")
-"""Settings that are read when the daemon starts, and only then."""
+_AT_START = ("redis", "broker", "leader", "log", "results", "worker", "history", "metrics", "web", "state_dir")
+"""Settings that daemon, worker or page reads when it starts, and only then."""
 
 
 class FileSource:
@@ -259,7 +259,7 @@ def _warn_of_settings(before: Settings, now: Settings) -> None:
     changed = [name for name in _AT_START if getattr(before, name) != getattr(now, name)]
     if changed:
         log.warning(
-            "Changes of %s take effect when the daemon is started again",
+            "Changes of %s take effect when the processes that read them are started again",
             ", ".join(changed),
             extra={"event": "restart_needed", "settings": changed},
         )

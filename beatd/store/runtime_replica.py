@@ -37,10 +37,8 @@ class RuntimeReplica:
     """``tables`` and ``pauses`` by entry name, as stored, at ``revision``."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client = client
         self._keys = keys.runtime()
-        self._since = Script(client, "runtime_since")
-        self._reader = BoundedReader(client)
+        self.connect(client)
         self._began = b""
         self._before: Before = {}
         self._went_back = False
@@ -49,6 +47,12 @@ class RuntimeReplica:
         self.tables: dict[str, bytes] = {}
         self.pauses: dict[str, bytes] = {}
         self.revision = 0
+
+    def connect(self, client: redis.Redis) -> None:
+        """Read by another client from now on. The copy stays: of a store that has something else it is read anew."""
+        self.client = client
+        self._since = Script(client, "runtime_since")
+        self._reader = BoundedReader(client)
 
     def refresh(self, *, anew: bool = False) -> RuntimeChanges:
         """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
@@ -91,8 +95,8 @@ class RuntimeReplica:
 
     def _read_anew(self) -> None:
         """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
-        reading = self._client.pipeline(transaction=False)
-        with translate_script_errors(self._client, self._keys), reading as pipeline:
+        reading = self.client.pipeline(transaction=False)
+        with translate_script_errors(self.client, self._keys), reading as pipeline:
             pipeline.hmget(self._keys.revision, "number", "began")
             pipeline.hkeys(self._keys.schedules)
             pipeline.hkeys(self._keys.paused)

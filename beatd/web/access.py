@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -18,11 +20,13 @@ from beatd.clock import Clock
 from beatd.model import WebSettings
 from beatd.web import session
 from beatd.web.rates import Buckets
-from beatd.web.tokens import Role, Token, Tokens
+from beatd.web.tokens import Role, Token, Tokens, digest_of
 
 LOGINS = (10, 60.0)
-"""Wrong tokens of one address, and the seconds in which so many more are allowed."""
+"""Different wrong tokens of one address, and the seconds in which so many more are allowed."""
 _NAME_MAX = 100
+_REFUSED_MAX = 1_000
+"""Wrong tokens that are remembered."""
 
 
 class Person(NamedTuple):
@@ -48,6 +52,8 @@ class Access:
         self.nobody = Person("", "read" if reads else None, "nobody")
         self._proxies = networks(settings.trusted_proxies or ())
         self._wrong = Buckets(*LOGINS, clock)
+        self._noting = threading.Lock()
+        self._refused: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def can_log_in(self) -> bool:
@@ -62,13 +68,14 @@ class Access:
     def person(self, request: Request) -> Person:
         """The person who asks. Raises HTTPException 401 for a token that is not known, 429 after too many of these."""
         header = request.headers.get("authorization")
-        if header is not None:
-            scheme, _, text = header.partition(" ")
-            if scheme.lower() != "bearer":
-                raise HTTPException(401, "expected Authorization: Bearer TOKEN", _CHALLENGE)
+        scheme, _, text = (header or "").partition(" ")
+        if scheme.lower() == "bearer":
             token = self.token(request, text.strip())
             return Person(token.name, token.role, "token")
-        return self._of_proxy(request) or self._of_session(request) or self.nobody
+        named = self._of_proxy(request)
+        if header is not None and named is None:  # a proxy that asks its users for a password may pass it on
+            raise HTTPException(401, "expected Authorization: Bearer TOKEN", _CHALLENGE)
+        return named or self._of_session(request) or self.nobody
 
     def token(self, request: Request, text: str) -> Token:
         """The token of that text, or HTTPException 401."""
@@ -76,9 +83,21 @@ class Access:
             raise HTTPException(429, "too many wrong tokens; try again in a minute", {"Retry-After": "60"})
         token = self._tokens.find(text)
         if token is None:
-            self._wrong.take(peer_of(request))
+            if self._is_new_guess(text):
+                self._wrong.take(peer_of(request))
             raise HTTPException(401, "this token is not known", _CHALLENGE)
         return token
+
+    def _is_new_guess(self, text: str) -> bool:
+        """False for a wrong token that came before: a program that goes on with an old one must lock nobody out."""
+        digest = digest_of(text)
+        with self._noting:
+            is_new = digest not in self._refused
+            self._refused[digest] = None
+            self._refused.move_to_end(digest)
+            if len(self._refused) > _REFUSED_MAX:
+                self._refused.popitem(last=False)
+        return is_new
 
     def require(self, request: Request, role: Role) -> Person:
         """The person who asks, if they have that role. Raises HTTPException 401 or 403."""
@@ -103,7 +122,8 @@ class Access:
     def check_site(self, request: Request, *, browser: bool = True) -> None:
         """Raise HTTPException 403 for a request of another site; a ``browser`` says from which it comes."""
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-        is_same = origin is not None and origin.partition("://")[2] == request.headers.get("host", "")
+        is_here = origin is not None and origin.partition("://")[2] == request.headers.get("host", "")
+        is_same = is_here or site == "same-origin"  # behind a proxy the host may have another name
         if (origin is not None and not is_same) or site not in (None, "same-origin", "none"):
             raise HTTPException(403, "this request comes from another site")
         if browser and origin is None and site is None:
@@ -116,7 +136,8 @@ class Access:
 
     def note(self, text: str) -> str:
         """The value of the cookie with a note for the next page."""
-        return session.sign(self._tokens.key, "note", text, self._clock.now_ms() + session.NOTE_S * 1000)
+        shown = text if len(text) <= session.NOTE_MAX else f"{text[: session.NOTE_MAX - 1]}…"
+        return session.sign(self._tokens.key, "note", shown, self._clock.now_ms() + session.NOTE_S * 1000)
 
     def read_note(self, request: Request) -> str:
         """The note that was left for this page."""

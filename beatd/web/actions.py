@@ -89,9 +89,12 @@ class Operator:
             sent = runs.trigger(
                 name, wanted.args, wanted.kwargs, queue=wanted.queue, request_id=wanted.request_id, by=who
             )
+        if not sent.repeated:
+            given = {"args": wanted.args, "kwargs": wanted.kwargs, "queue": wanted.queue}
+            changed = {key: value for key, value in given.items() if value is not None}
+            self._audit(who, "trigger", name, after={"run_id": sent.run_id, **changed})
         if sent.refused is not None:
             raise HTTPException(409, f"the broker refused it: {sent.refused}; it is among the dead letters")
-        self._audit(who, "trigger", name, after={"run_id": sent.run_id, "queue": wanted.queue})
         what = "was sent before; nothing was sent now" if sent.repeated else "sent"
         waits = "; it waits in the outbox until the broker takes it" if sent.in_outbox else ""
         return {"done": f"run {sent.run_id[:8]} of {name} {what}{waits}", "run_id": sent.run_id}
@@ -145,20 +148,30 @@ class Operator:
         if wanted.dry_run:
             dues = [iso_ms(due) for due in done.dues_ms[:_DUES_SHOWN]]
             return {"done": f"{done.sent:,} of {done.total:,} runs of {name} would be sent", "dues_at": dues}
-        self._audit(who, "backfill", name, after={"window": window, "sent": done.sent})
+        if not done.repeated:
+            self._audit(who, "backfill", name, after={"window": window, "sent": done.sent})
         left_out = "".join(f", {count:,} left out: {reason}" for reason, count in done.left_out.items())
         return {"done": f"{done.sent:,} of {done.total:,} runs of {name} sent{left_out}", "total": done.total}
 
     def stop(self, who: str, run_id: str) -> Sentence:
-        """End a run: it is skipped if it waits, and terminated if it is running."""
-        run = self._documents.run_detail(run_id)
-        if run.word not in ("queued", "running", "retry"):
-            raise HTTPException(409, f"the run has ended meanwhile: {run.word}")
-        identity = run.record.run_id or run_id
+        """End a run, or a running task that no entry has sent: skipped if it waits, terminated if it is running."""
+        identity, subject = self._stoppable(run_id)
         with _in_words():
             self._documents.broker.stop(identity)
-        self._audit(who, "stop-run", run.record.entry, after={"run_id": identity})
-        return {"done": f"run {identity[:8]} of {run.record.entry} is being stopped", "run_id": identity}
+        self._audit(who, "stop-run", subject, after={"run_id": identity})
+        return {"done": f"run {identity[:8]} of {subject} is being stopped", "run_id": identity}
+
+    def _stoppable(self, run_id: str) -> tuple[str, str]:
+        """The whole id of a run that has not ended, and its entry, or its task where no entry has sent it."""
+        try:
+            run = self._documents.run_detail(run_id)
+        except HTTPException:
+            if (task := self._documents.running_task(run_id)) is None:
+                raise
+            return run_id, task
+        if run.word not in ("queued", "running", "retry"):
+            raise HTTPException(409, f"the run has ended meanwhile: {run.word}")
+        return run.record.run_id or run_id, run.record.entry
 
     def requeue(self, who: str, letter: str, *, alike: bool = False) -> Sentence:
         """Send a dead letter again, and with ``alike`` all that are like it."""

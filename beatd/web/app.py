@@ -17,6 +17,7 @@ from starlette.routing import Route
 from beatd.clock import Clock
 from beatd.exceptions import BrokerError, ConfigError, StoreError, StoreUnavailable
 from beatd.model import WebSettings
+from beatd.redaction import encodable
 from beatd.timestamps import iso_ms
 from beatd.web import metrics
 from beatd.web.access import Access
@@ -117,7 +118,7 @@ class Programs:
         reasons = self._documents.status()["not_ready"]
         if not reasons:
             return PlainTextResponse("ok\n")
-        return PlainTextResponse("".join(f"{' '.join(reason.split())}\n" for reason in reasons), 503)
+        return PlainTextResponse(encodable("".join(f"{' '.join(reason.split())}\n" for reason in reasons)), 503)
 
     def metrics(self, request: Request) -> Response:
         """For Prometheus."""
@@ -175,7 +176,7 @@ class Errors:
     def _answer(
         self, request: Request, code: int, text: str, headers: Any = None, *, since_ms: int | None = None
     ) -> Response:
-        path = request.scope["path"]
+        path, text = request.scope["path"], encodable(text)
         if path.startswith("/api/"):
             since = {} if since_ms is None else {"since": iso_ms(since_ms)}
             return JSONResponse({"error": text, **since}, code, headers)

@@ -19,7 +19,7 @@ from beatd.client.dead_letters import (
 )
 from beatd.client.workers import QueueLength, WorkerClient, queue_facts
 from beatd.clock import Clock
-from beatd.exceptions import BeatdError, BrokerError, StoreError
+from beatd.exceptions import BeatdError
 from beatd.model import Entry, Settings
 
 T = TypeVar("T")
@@ -130,5 +130,5 @@ class BrokerView:
         try:
             with self._client() as client:
                 return client.lengths(self._names), None
-        except (BrokerError, StoreError) as error:
+        except BeatdError as error:
             return {}, str(error)

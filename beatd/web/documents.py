@@ -157,6 +157,11 @@ class Documents:
         """The workers that answer."""
         return self.broker.workers()
 
+    def running_task(self, run_id: str) -> str | None:
+        """The name of the task that a worker is running under that id."""
+        active = (task for worker in self.broker.workers()["workers"] for task in worker["active"])
+        return next((str(task["task"]) for task in active if task["id"] == run_id), None)
+
     def queues(self) -> dict[str, Any]:
         """The queues and their lengths."""
         self.selector.lay_over()

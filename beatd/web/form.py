@@ -29,10 +29,14 @@ def _run(operator: Operator, who: str, path: Mapping[str, str], fields: Fields) 
     for name in ("args", "kwargs"):
         if name in given:
             try:
-                given[name] = json.loads(given[name])
+                given[name] = json.loads(given[name], parse_constant=_no_number)
             except (ValueError, RecursionError):
                 raise HTTPException(400, f"{name}: expected JSON") from None
     return operator.run_now(who, path["name"], convert(given, RunNow))
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _backfill(operator: Operator, who: str, path: Mapping[str, str], fields: Fields) -> Sentence:
@@ -105,10 +109,8 @@ class Forms:
         return endpoint
 
     async def _login(self, request: Request) -> Response:
-        person = self._access.person(request)
         fields = read_form(request, await read_body(request))
-        if person.by == "nobody":  # who has no session yet has no token of a form either
-            self._access.check_site(request)
+        self._access.check_site(request)  # who has no session yet has no token of a form
         token = self._access.token(request, fields.get("token", "").strip())
         answer = self._back(fields.get("back", ""), "/", f"logged in as {token.name}, who may {token.role}")
         value = self._access.session_of(token)

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from beatd.client.moments import local_time
-from beatd.timestamps import from_ms, to_ms
+from beatd.timestamps import to_ms
 
 LEVELS = 5
 
@@ -51,7 +51,7 @@ def heat_map(document: Mapping[str, Any], timezone: str) -> HeatMap:
     spans = [(_ms(span["from"]), _ms(span["to"])) for one in document["blackouts"] for span in one["spans"]]
     changes = [_ms(one["at"]) for one in document["clock_changes"]]
     rows = []
-    offset = _minute(start_ms) if is_day else 0
+    offset = local_time(start_ms, timezone).minute if is_day else 0  # some zones are off by half an hour
     first_ms = start_ms - offset * step_ms
     padded = [0] * offset + list(counts)
     for first in range(0, len(padded), columns):
@@ -151,10 +151,6 @@ def _level(count: int, usual: float, most: int) -> int:
 def _columns(span: tuple[int, int], row_ms: int, step_ms: int, columns: int) -> tuple[float, float]:
     first = max((span[0] - row_ms) / step_ms, 0)
     return first, min((span[1] - row_ms) / step_ms, columns) - first
-
-
-def _minute(ms: int) -> int:
-    return from_ms(ms).minute
 
 
 def _ms(text: str) -> int:

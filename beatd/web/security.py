@@ -37,7 +37,10 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+                headers = MutableHeaders(scope=message)
+                headers.update(self._headers)
+                if scope["path"].startswith("/badge/"):  # made to be shown by other sites
+                    headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             await send(message)
 
         given = Headers(scope=scope).getlist("host")

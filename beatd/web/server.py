@@ -22,6 +22,7 @@ from beatd.web.connections import (
     HandshakeListener,
     connections_max,
 )
+from beatd.web.tls import LOOK_S, Certificate
 
 _QUEUE = 128
 """Connections that the kernel holds until they are accepted."""
@@ -47,7 +48,7 @@ class _Server(uvicorn.Server):
             listener.listen(_QUEUE)
 
 
-def serve(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+def serve(app: Starlette, listener: socket.socket, *, tls: Certificate | None = None) -> None:
     """Answer until SIGTERM or SIGINT comes, with ``tls`` over HTTPS. To be called in the main thread."""
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # starts are said in our own words, bad requests in answers
     BoundedProtocol.limit = connections_max()
@@ -68,9 +69,11 @@ def serve(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None
         h11_max_incomplete_event_size=HEADERS_MAX,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=PATIENCE_S,
+        timeout_notify=LOOK_S,
+        callback_notify=None if tls is None else tls.look,
     )
     server = _Server(config)
-    server.tls = tls
+    server.tls = None if tls is None else tls.context
 
     def stop(_: int, __: FrameType | None) -> None:
         """Also called once more by uvicorn at its end, for a signal that it took itself."""

@@ -15,11 +15,14 @@ SESSION, NOTE = "beatd_session", "beatd_note"
 """Names of the cookies."""
 SESSION_S = 12 * 3600
 NOTE_S = 60
+NOTE_MAX = 400
+"""Characters of a note: browsers drop a cookie of more than 4 KB."""
 
 
 def sign(key: bytes, purpose: str, value: Any, until_ms: int) -> str:
     """The value as a text that :func:`verify` takes back, for that purpose and until then."""
-    text = base64.urlsafe_b64encode(json.dumps([value, until_ms]).encode()).decode()
+    document = json.dumps([value, until_ms], ensure_ascii=False).encode(errors="backslashreplace")
+    text = base64.urlsafe_b64encode(document).decode()
     return f"{text}.{_mac(key, purpose, text)}"
 
 

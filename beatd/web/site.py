@@ -21,6 +21,7 @@ from beatd.client.outcomes import FAILED
 from beatd.exceptions import StoreError
 from beatd.planning.preview import new_state
 from beatd.planning.problems import problem_facts, store_problem
+from beatd.redaction import encodable
 from beatd.store.outage import unreachable_text
 from beatd.web import badge, calendar, session
 from beatd.web.access import Access
@@ -256,11 +257,12 @@ class Site:
 
     def message(self, request: Request, code: int, text: str) -> Response:
         """A page that says why something was not done."""
-        back = request.scope["path"].rpartition("/")[0] if request.method == "POST" else "/"
+        is_post = request.method == "POST"  # its path is no place that could be loaded again
+        back = request.scope["path"].rpartition("/")[0] if is_post else "/"
         to = quote(back) if back.startswith("/entries/") else "/"
-        title = "Not done" if request.method == "POST" else _TITLES.get(code, "Refused")
-        title = "Not available" if code >= 500 else title
-        return self._html(request, "message.html", "", code, title=title, is_away=code >= 500, text=text, to=to)
+        title = "Not available" if code >= 500 else "Not done" if is_post else _TITLES.get(code, "Refused")
+        facts = {"title": title, "text": text, "to": to, "is_post": is_post, "is_away": code >= 500}
+        return self._html(request, "message.html", "", code, **facts)
 
     def _html(self, request: Request, template: str, place: str, code: int = 200, **facts: Any) -> Response:
         try:
@@ -271,7 +273,7 @@ class Site:
         now_ms = self._documents.clock.now_ms()
         frame = Frame(person, now_ms, note, self._access.can_log_in, place, _path_of(request))
         facts = {"zone": self._documents.plan.settings.timezone, **facts}
-        answer = HTMLResponse(self._page.render(template, frame, **facts), code)
+        answer = HTMLResponse(encodable(self._page.render(template, frame, **facts)), code)
         if note:
             answer.delete_cookie(session.NOTE, path="/", httponly=True, samesite="strict")
         return answer

@@ -64,7 +64,8 @@ class StoreView:
         self._summing = threading.Lock()
         self._summaries: Mapping[str, Summary] = {}
         self._summed_at = -SHARED_S - 1
-        self._mirror: RuntimeReplica | None = None
+        self._replica: RuntimeReplica | None = None
+        self._mirrored: RuntimeReplica | StoreError | None = None
         self._mirror_until = 0.0
 
     def close(self) -> None:
@@ -92,13 +93,26 @@ class StoreView:
         """The runtime entries and pauses, as they were at most half a second ago."""
         with self._mirroring:
             began = self._clock.monotonic()
-            if self._mirror is None or began >= self._mirror_until:
-                with self._client() as client:
-                    if self._mirror is None:
-                        self._mirror = RuntimeReplica(client, self._keys(client))
-                    self._mirror.refresh()
+            if self._mirrored is None or began >= self._mirror_until:
+                try:
+                    self._mirrored = self._followed()
+                except StoreError as error:  # those who wait share it: else each would wait for a store that hangs
+                    self._mirrored = error
                 self._mirror_until = self._holds_until(began)
-            return self._mirror
+            mirrored = self._mirrored
+        if isinstance(mirrored, StoreError):
+            raise mirrored.with_traceback(None)
+        return mirrored
+
+    def _followed(self) -> RuntimeReplica:
+        """The replica, which has read by the client in use what has changed."""
+        with self._client() as client:
+            if self._replica is None:
+                self._replica = RuntimeReplica(client, self._keys(client))
+            elif self._replica.client is not client:
+                self._replica.connect(client)
+            self._replica.refresh()
+            return self._replica
 
     def _holds_until(self, began: float) -> float:
         """The end (monotonic s) of the time for which an answer holds that was asked for at ``began``."""

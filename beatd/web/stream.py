@@ -15,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from beatd.exceptions import StoreError
 from beatd.web.store_view import StoreView
 
 LISTENERS_MAX = 64
@@ -76,8 +75,8 @@ class Stream:
         try:
             status = self._store.status()
             revision, summaries = self._store.mirror().revision, self._store.summaries()
-        except StoreError as error:
-            return hashlib.sha256(str(error).encode()).hexdigest()[:16]
+        except Exception as error:  # noqa: BLE001 - the pages show it, and the stream goes on
+            return hashlib.sha256(repr(error).encode(errors="replace")).hexdigest()[:16]
         last = max((one.end_ms for one in summaries.values()), default=0)
         text = json.dumps([_lasting(status), revision, last, len(summaries)], default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

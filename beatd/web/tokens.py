@@ -64,7 +64,7 @@ class Tokens:
 
     def find(self, text: str) -> Token | None:
         """The token of that text; takes as long for a wrong one."""
-        digest, found = _digest(text), None
+        digest, found = digest_of(text), None
         for token in self.known():
             if hmac.compare_digest(token.digest, digest):
                 found = token
@@ -139,10 +139,11 @@ def _read_line(file: Path, number: int, words: list[str]) -> Token:
         raise _refused(
             file, number, f"the token of {name} has fewer than {TOKEN_MIN} characters; make one: openssl rand -hex 24"
         )
-    return Token(name, role, _digest(token))
+    return Token(name, role, digest_of(token))
 
 
-def _digest(text: str) -> bytes:
+def digest_of(text: str) -> bytes:
+    """Digest of a token, by which it is known."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 

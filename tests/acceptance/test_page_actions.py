@@ -357,3 +357,43 @@ def test_tls_and_a_file_with_wrong_rights(file, url, tmp_path, beatd):
     (tmp_path / "web.key").write_text("nonsense")
     done = beatd("web", "--config", path, "--port", "0")
     assert (done.returncode, "web.tls_cert" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.slow
+def test_an_open_page_whose_session_has_ended_goes_to_the_login(file, url, tab, tmp_path):
+    root = url(file('anonymous = "none"'))
+    tab.goto(f"{root}/fleet")
+    tab.fill("[name=token]", OPERATE)
+    tab.click("main button")
+    tab.wait_for_selector("#overview h1:has-text('Fleet')")
+    (tmp_path / "tokens").write_text(f"bob read {READ}\n")
+    tab.wait_for_url("**/login?back=/fleet", timeout=30_000)
+    tab.fill("[name=token]", READ)
+    tab.click("main button")
+    tab.wait_for_selector(".note:has-text('Logged in as bob')")
+    assert tab.url == f"{root}/fleet"
+
+
+@pytest.mark.slow
+def test_the_search_shows_the_entries_for_the_last_words(file, url, tab):
+    """Also when the answer to earlier words comes later."""
+    tab.goto(url(file()))
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            waiting.append(route)
+        else:
+            route.continue_()
+
+    waiting = []
+    tab.route("**/?q=*", answer)
+    with tab.expect_request("**/?q=nightly"):
+        tab.fill("[name=q]", "nightly")
+    tab.fill("[name=q]", "long")
+    tab.wait_for_selector("#entries:has-text('match “long”')")
+    waiting[0].continue_()
+    tab.wait_for_timeout(2_500)
+    assert "match “long”" in tab.inner_text("#entries")
+    assert tab.url.endswith("/?q=long")

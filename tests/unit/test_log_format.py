@@ -188,3 +188,14 @@ def test_the_watchdog_wants_a_sign_twice_per_period(
     microseconds: str | None, pid: str | None, period: float | None
 ) -> None:
     assert watchdog_period(microseconds, pid, 7) == period
+
+
+def test_a_line_that_utf_8_cannot_carry_is_in_the_file_all_the_same(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handler = log_format.FileLog(tmp_path / "log")
+    handler.setFormatter(log_format.JsonFormatter())
+    handler.handle(logging.makeLogRecord({"name": "beatd", "msg": "Read caf\udce9.toml"}))
+    handler.close()
+    assert json.loads((tmp_path / "log").read_text())["message"] == "Read caf\udce9.toml"
+    assert capfd.readouterr().err == ""

@@ -2,6 +2,7 @@
 (() => {
   const lost = document.getElementById("lost");
   const regions = () => document.querySelectorAll("[data-live]");
+  const isMessage = document.querySelector("[data-message]") !== null;
 
   // Do not replace a region that has the focus or a selection.
   const inUse = (region) =>
@@ -16,12 +17,17 @@
 
   async function load(url) {
     const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    if (answer.redirected) {
+      location.assign(answer.url); // to the login: the session is over
+      throw new Error("this is not the page");
+    }
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!page.getElementById("main")) throw new Error("this is not the page");
     return page;
   }
 
   function show(page, keep) {
+    if (isMessage && !page.querySelector("[data-message]")) return location.reload();
     for (const old of regions()) {
       const fresh = page.getElementById(old.id);
       if (fresh && !keep(old)) replace(old, fresh);
@@ -32,10 +38,11 @@
   // Live: the server says when something has changed; without its stream the page asks by itself.
   let refreshing = false;
   async function refresh() {
-    if (document.hidden || refreshing || !regions().length) return;
+    if (document.hidden || refreshing || !document.querySelector("main [data-live]")) return;
     refreshing = true;
-    await load(location.href)
-      .then((page) => show(page, inUse))
+    const place = location.href;
+    await load(place)
+      .then((page) => place === location.href && show(page, inUse))
       .then(() => (lost.hidden = true), () => (lost.hidden = false));
     refreshing = false;
   }
@@ -62,13 +69,15 @@
   // Search as one types.
   const search = document.getElementById("search");
   let typing = 0;
+  let asks = 0;
   search?.addEventListener("input", () => {
     clearTimeout(typing);
     typing = setTimeout(async () => {
-      const asked = new URLSearchParams([...new FormData(search)].filter(([, text]) => text));
-      const url = asked.size ? `/?${asked}` : "/";
+      const asked = String(new URLSearchParams([...new FormData(search)].filter(([, text]) => text)));
+      const url = asked ? `/?${asked}` : "/";
+      const mine = ++asks;
       const page = await load(url).catch(() => null);
-      if (!page) return;
+      if (!page || mine !== asks) return; // the answer to an earlier question may come after that to the last one
       history.replaceState(null, "", url);
       show(page, () => false);
     }, 200);

@@ -230,6 +230,14 @@ def test_pings_of_healthchecks(web):
     ]
 
 
+def test_the_url_of_a_ping_is_called_as_it_is_written(web):
+    entry = config.entry("a", {"task": "t", "schedule": 30, "ping": f"{web.url}/push/?key&msg=a%20b'"})
+    for what in ("success", "start"):
+        monitors.ping(entry, {**RUN, "what": what}, NOW)
+    rest = f"?key&msg=a%20b'&rid={RUN['run_id']}"
+    assert [one.path for one in web.requests] == [f"/push/{rest}", f"/push/start{rest}"]
+
+
 def test_check_ins_of_sentry(web):
     dsn = web.url.replace("://", "://pubkey@") + "/42"
     fields = {"task": "t", "schedule": "0 3 * * *", "expect_within": "2h", "sentry": {"dsn": dsn}}

@@ -302,14 +302,18 @@ def test_a_change_is_told_in_numbers_and_names(
     assert (record.added, record.removed, record.changed) == (1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [("redis", 'url = "redis://elsewhere"'), ("results", 'url = "redis://elsewhere"'), ("worker", "output = false")],
+)
 def test_a_setting_that_waits_for_a_restart_is_named(
-    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture, table: str, line: str
 ) -> None:
     found = watched(beat_toml)
-    written(beat_toml, "first", head='[redis]\nurl = "redis://elsewhere"\n')
+    written(beat_toml, "first", head=f"[{table}]\n{line}\n")
     wait_until(lambda: found.attempts, what="the attempt")
     (record,) = [record for record in caplog.records if getattr(record, "event", "") == "restart_needed"]
-    assert record.settings == ["redis"]
+    assert record.settings == [table]
 
 
 def test_what_a_receiver_raises_does_not_end_the_watching(

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import redis
 
 from beatd.beat.active_schedule import known_as
 from beatd.client import Schedules
@@ -12,10 +13,13 @@ from beatd.model import Entry, EntryState, Policies, RedisSettings
 from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.claims import LOAD_BATCH, Claim, Claims
+from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates, Fingerprints
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.web.store_view import StoreView
+from beatd.web import store_view
+from beatd.web.store_view import IDLE_S, StoreView
+from tests.fakes import FakeClock
 
 KEYS = Keys("beatd")
 NOW = 1_790_000_000_000
@@ -125,5 +129,30 @@ def test_it_follows_runtime_entries_and_pauses(redis_url, wait_until):
             schedules.pause("tick")
         wait_until(lambda: list(seen.mirror().tables) == ["later"], 10, "the entry to be seen")
         assert list(seen.mirror().pauses) == ["tick"]
+    finally:
+        seen.close()
+
+
+def test_runtime_entries_are_read_by_a_new_connection_after_a_pause_too(redis_url, monkeypatch):
+    """Something on the way may have forgotten one that nobody has used for long: its questions are never answered."""
+    made, clock = [], FakeClock()
+
+    def opened(*given, **options):
+        made.append(connect(*given, **options))
+        return made[-1]
+
+    def forgotten(*_, **__):
+        raise redis.TimeoutError("Timeout reading from socket")
+
+    monkeypatch.setattr(store_view, "connect", opened)
+    seen = StoreView(dict, lambda: redis_url, RedisSettings(), clock)
+    assert seen.mirror().tables == {}
+    made[0].execute_command = forgotten
+    clock.advance(IDLE_S + 1)
+    try:
+        with Schedules(redis_url) as schedules:
+            schedules.put("later", task="t", schedule="1h")
+        assert list(seen.mirror().tables) == ["later"]
+        assert len(made) == 2
     finally:
         seen.close()

@@ -28,7 +28,7 @@ class Endpoint:
         return []
 
     def unready(self) -> list[str]:
-        return ["not yet"]
+        return ["caf\udce9.toml cannot be read"]
 
 
 @pytest.fixture

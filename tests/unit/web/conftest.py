@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import nullcontext
 
 import httpx
 import pytest
@@ -39,6 +40,7 @@ class Told:
         self.outage = OutageWatch(FakeClock())
         self.tables = {}
         self.pauses = {}
+        self.noted = []
 
     def status(self):
         if self.error is not None:
@@ -100,6 +102,12 @@ class Told:
     def changes(self, limit, subject):
         return []
 
+    def note_change(self, by, action, subject, *, before, after):
+        self.noted.append((by, action, subject, after))
+
+    def connection(self):
+        return nullcontext((None, None))
+
     def too_long(self):
         return {}
 
@@ -114,12 +122,16 @@ class ToldBroker:
     def __init__(self):
         self.seen = {"workers": [], "problem": None}
         self.letters = []
+        self.stopped = []
 
     def workers(self):
         return self.seen
 
     def queues(self, entries):
         return {"queues": [], "problem": None}
+
+    def stop(self, run_id):
+        self.stopped.append(run_id)
 
     def dead_letters(self, wanted, limit):
         return Letters(self.letters, len(self.letters))

@@ -1,15 +1,19 @@
 """Access to the page: tokens and roles, sessions, proxies, and requests that somebody did not mean."""
 
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import pytest
+from starlette.requests import Request
 
-from beatd.exceptions import ConfigError
+from beatd.client.runs import Triggered
+from beatd.exceptions import ConfigError, StoreUnavailable
 from beatd.model import WebSettings
-from beatd.web import rates
+from beatd.web import actions, rates, session
+from beatd.web.access import Access
 from beatd.web.app import create
 from beatd.web.tokens import Tokens, read_tokens
+from tests.fakes import FakeClock
 from tests.unit.web.conftest import Site
 
 OPERATE, READ = "operate-0123456789abcdef", "read-0123456789abcdef"
@@ -235,3 +239,98 @@ def test_names_with_marks_of_urls_survive_the_login_and_an_error(guarded):
     guarded.reads = False
     [_, back] = guarded.get(path).headers["location"].split("back=")
     assert unquote(back) == path
+
+
+def test_a_form_comes_through_a_proxy_that_gives_the_host_another_name(guarded):
+    guarded.hosts = None
+    form = {**log_in(guarded), "Origin": "https://beatd.example.com", "Content-Type": FORM["Content-Type"]}
+    csrf = re.search(r'name="csrf" value="(\w+)"', guarded.get("/entries/tick", headers=form).text)[1]
+    ask = {"method": "POST", "content": f"csrf={csrf}", "host": "10.0.0.7:8800"}
+    codes = [
+        guarded.get("/entries/gone/resume", **ask, headers={**form, **more}).status_code
+        for more in ({"Sec-Fetch-Site": "same-origin"}, {}, {"Sec-Fetch-Site": "same-site"})
+    ]
+    assert codes == [404, 403, 403]
+
+
+def test_a_proxy_may_pass_on_the_password_that_it_has_asked_for(site):
+    site.settings = WebSettings(user_header="X-User", trusted_proxies=("10.1.0.0/16",), proxy_role="operate")
+    asked = {"X-User": "carol", "Authorization": "Basic Y2Fyb2w6c2VjcmV0"}
+    answer = site.get("/", headers=asked, peer="10.1.2.3")
+    assert (answer.status_code, "carol" in answer.text) == (200, True)
+    assert site.get("/", headers=asked, peer="10.2.2.3").status_code == 401
+
+
+def test_no_other_site_logs_anybody_in(guarded):
+    guarded.settings = WebSettings(user_header="X-User", trusted_proxies=("10.1.0.0/16",))
+    evil = {**FORM, "Origin": "http://evil.example.com"}
+    for more in ({}, {"X-User": "carol"}, log_in(guarded)):
+        ask = {"headers": {**evil, **more}, "content": f"token={OPERATE}", "peer": "10.1.2.3"}
+        assert guarded.get("/login", method="POST", **ask).status_code == 403
+
+
+@pytest.mark.parametrize("char", ["x", "ю", "😀", "\udce9"])
+def test_a_long_note_is_cut_so_that_its_cookie_is_not_dropped(char):
+    access = Access(WebSettings(), Tokens(None), FakeClock(), reads=True)
+    note = access.note(char * 5_000)
+    assert len(note) < 3_900
+    request = Request({"type": "http", "headers": [(b"cookie", f"{session.NOTE}={note}".encode())]})
+    shown = access.read_note(request)
+    assert shown == char * (session.NOTE_MAX - 1) + "…"
+
+
+def test_while_the_store_is_away_a_place_is_loaded_again_and_an_action_is_not(guarded):
+    headers = {**log_in(guarded), **FORM}
+    csrf = re.search(r'name="csrf" value="(\w+)"', guarded.get("/entries/tick", headers=headers).text)[1]
+    guarded.store.error = StoreUnavailable("state store redis:6379/0: Connection refused")
+    place = guarded.get("/entries/tick", headers=headers)
+    assert (place.status_code, 'id="overview" data-live' in place.text) == (503, True)
+    done = guarded.get("/entries/tick/resume", method="POST", headers=headers, content=f"csrf={csrf}")
+    assert (done.status_code, 'id="overview" data-live' in done.text) == (503, False)
+    assert "may have been made" in done.text
+    assert 'href="/entries/tick"' in done.text
+
+
+def test_a_running_task_that_no_entry_has_sent_can_be_stopped(guarded):
+    task = {"id": "5b3c2f1a-0000", "task": "shop.resize", "pid": 1, "started_at": None}
+    guarded.broker.seen = {"workers": [{"name": "w", "active": [task]}], "problem": None}
+    stop = {"method": "POST", "headers": bearer(OPERATE)}
+    assert guarded.get("/api/v1/runs/5b3c2f1a-0001/stop", **stop).status_code == 404
+    answer = guarded.get("/api/v1/runs/5b3c2f1a-0000/stop", **stop)
+    assert answer.json()["done"] == "run 5b3c2f1a of shop.resize is being stopped"
+    assert guarded.broker.stopped == ["5b3c2f1a-0000"]
+    assert guarded.store.noted == [("ann", "stop-run", "shop.resize", {"run_id": "5b3c2f1a-0000"})]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "noted"), [({}, 200, 1), ({"repeated": True}, 200, 0), ({"refused": "the queue is full"}, 409, 1)]
+)
+def test_the_audit_has_each_run_that_was_made(guarded, monkeypatch, sent, code, noted):
+    class Runs:
+        def __init__(self, *_):
+            pass
+
+        def trigger(self, name, *_, **__):
+            return Triggered(name, "7c0e5b1f-3c1e", "once", **sent)
+
+    monkeypatch.setattr(actions, "RunClient", Runs)
+    asked = {"headers": {**bearer(OPERATE), "Content-Type": "application/json"}, "content": '{"args": [42]}'}
+    assert guarded.get("/api/v1/entries/tick/run", method="POST", **asked).status_code == code
+    change = ("ann", "trigger", "tick", {"run_id": "7c0e5b1f-3c1e", "args": [42]})
+    assert guarded.store.noted == [change] * noted
+
+
+@pytest.mark.parametrize("args", ["[NaN]", "[-Infinity]", "[16", "16"])
+def test_arguments_of_a_form_are_json(guarded, args):
+    headers = {**log_in(guarded), **FORM}
+    csrf = re.search(r'name="csrf" value="(\w+)"', guarded.get("/entries/tick", headers=headers).text)[1]
+    body = urlencode({"csrf": csrf, "args": args})
+    assert guarded.get("/entries/tick/run", method="POST", headers=headers, content=body).status_code == 400
+
+
+def test_a_program_that_goes_on_with_an_old_token_locks_nobody_out(guarded):
+    app = guarded.app
+    guarded.__class__ = type("Kept", (Site,), {"app": property(lambda _: app)})
+    old = [guarded.get("/api/v1/status", headers=bearer("old-0123456789abcdef")).status_code for _ in range(30)]
+    assert old == [401] * 30
+    assert guarded.get("/api/v1/status", headers=bearer(READ)).status_code == 200

@@ -1,16 +1,19 @@
 """What each path answers: to whom, with which headers, and while the store is down."""
 
 import html
+import os
 import re
 
 import pytest
 
+from beatd import config
 from beatd.client.outcomes import EntryOutcome, RunDetail, Statistics
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Record
 from beatd.store.outcomes import Summary
 from beatd.store.run_record import RunRecord
+from beatd.web.entries import EntryListing
 from tests.unit.web.conftest import NOW, daemon, document
 
 PATHS = ("/", "/api/status", "/api/entries", "/api/entries/tick/history", "/healthz", "/readyz", "/metrics")
@@ -290,3 +293,26 @@ def test_the_page_of_an_entry_with_any_name_can_be_reached(site, name):
     answer = site.get(html.unescape(link))
     assert answer.status_code == 200
     assert html.escape(name) in answer.text
+
+
+@pytest.mark.parametrize("path", ["/", "/fleet", "/entries/tick", "/timeline", "/nothing-here"])
+def test_a_file_whose_name_is_no_utf_8_is_shown(site, tmp_path, path):
+    site.path = tmp_path / os.fsdecode(b"caf\xe9.toml")
+    site.plan = EntryListing(site.path, lambda: config.load(site.path, env={}), site.clock)
+    site.write('[beat_schedule.tick]\ntask = "tasks.tick"\nschedule = "*/5 * * * *"\n')
+    assert site.get(path).status_code == (404 if path == "/nothing-here" else 200)
+    assert path not in ("/", "/fleet") or r"caf\udce9.toml" in site.get(path).text
+
+
+def test_an_error_about_such_a_file_is_said_in_words(site):
+    site.store.error = StoreRefused("the embedded store cannot use caf\udce9/store: Permission denied")
+    for path in ("/", "/entries/tick", "/healthz", "/api/v1/status"):
+        answer = site.get(path)
+        assert (answer.status_code, "udce9" in answer.text) == (503, True), path
+
+
+def test_other_sites_may_show_badges_and_nothing_else(site):
+    policies = {
+        path: site.get(path).headers["cross-origin-resource-policy"] for path in ("/badge/tick.svg", "/", "/api/status")
+    }
+    assert policies == {"/badge/tick.svg": "cross-origin", "/": "same-origin", "/api/status": "same-origin"}

@@ -6,6 +6,7 @@ import pytest
 
 from beatd.exceptions import StoreUnavailable
 from beatd.model import RedisSettings
+from beatd.web import store_view
 from beatd.web.store_view import SHARED_S, StoreView
 from tests.fakes import FakeClock
 
@@ -61,3 +62,28 @@ def test_a_failure_is_shared_too_and_passes(view, looks, clock):
     looks.error = None
     clock.mono += SHARED_S + 0.01
     assert view.status() == {"look": 2}
+
+
+def test_a_store_that_hangs_is_waited_for_once_by_all_who_read_runtime_entries(view, clock, monkeypatch):
+    asked = []
+
+    class Hanging:
+        def __init__(self, client, _keys):
+            self.client = client
+
+        def refresh(self):
+            asked.append(clock.monotonic())
+            clock.advance(2)
+            raise StoreUnavailable("Timeout reading from socket")
+
+    monkeypatch.setattr(store_view, "RuntimeReplica", Hanging)
+    monkeypatch.setattr(store_view, "connect", lambda *_, **__: object())
+    monkeypatch.setattr(store_view, "readable_keys", lambda *_: None)
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable, match="Timeout"):
+            view.mirror()
+    assert len(asked) == 1
+    clock.advance(2)
+    with pytest.raises(StoreUnavailable):
+        view.mirror()
+    assert len(asked) == 2
