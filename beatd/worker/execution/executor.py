@@ -115,16 +115,30 @@ class Executor:
                 call = Calling(attempt.job.soft_limit).call_async
                 outcome = await run_task_async(attempt.task, attempt.context, call)
                 done(outcome)
-            runtime = perf_counter() - started
-            if not _has_followers(attempt.context):
-                report = self._report(*attempt, outcome, runtime)
-            else:  # errbacks run in a report, and a chord is registered in the result backend: not in this thread
-                report = await asyncio.to_thread(self._report, *attempt, outcome, runtime)
-            return self._recorded(attempt, outcome, output, report)
+            return await self._reported(attempt, outcome, output, perf_counter() - started)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001
             return self._defect(attempt, error, perf_counter() - started)
+
+    async def cancelled(self, attempt: Attempt, runtime: float) -> JobReport:
+        """Make the report of a run that code of another task has cancelled: it failed. Raises ``CancelledError``."""
+        error = asyncio.CancelledError("code in the event loop has cancelled the task")
+        outcome = Outcome(FAILURE, error, ExceptionInfo(error))
+        try:
+            with outlet_of(attempt.job.tag, self.say, takes_messages=True):
+                return await self._reported(attempt, outcome, Output(), runtime)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as again:  # noqa: BLE001
+            return self._defect(attempt, again, runtime)
+
+    async def _reported(self, attempt: Attempt, outcome: Outcome, output: Output, runtime: float) -> JobReport:
+        if not _has_followers(attempt.context):
+            report = self._report(*attempt, outcome, runtime)
+        else:  # errbacks run in a report, and a chord is registered in the result backend: not in this thread
+            report = await asyncio.to_thread(self._report, *attempt, outcome, runtime)
+        return self._recorded(attempt, outcome, output, report)
 
     def __call__(self, job: Job, announce: Callable[[JobReport], object]) -> JobReport:
         """Prepare and run one job; ``announce`` gets the report of its start, if the job asks for one."""
@@ -288,7 +302,19 @@ class Executor:
         signals.task_internal_error.send(sender=task, exception=error, traceback=error.__traceback__, **facts)
         payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
         wanted = _wants_document(job, task, context)
-        report = JobReport(job.tag, FAILURE, runtime, self._documents.of(context, FAILURE, payload) if wanted else None)
+        try:
+            after, errbacks = failure_messages(self._app, context, error, None)
+        except Exception:  # noqa: BLE001 - this may be the defect
+            after, errbacks = _NOTHING
+        report = JobReport(
+            job.tag,
+            FAILURE,
+            runtime,
+            self._documents.of(context, FAILURE, payload) if wanted else None,
+            results=after.results,
+            parts=ended(context, FAILURE, payload) + after.parts,
+            follow_ups=errbacks,
+        )
         if not job.record:
             return report
         return msgspec.structs.replace(report, record=self._record(attempt, report, error, None, ""))
