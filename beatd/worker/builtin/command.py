@@ -256,6 +256,8 @@ def command(
             output = Output(process.stdout, words[0] if not shell else "sh", log=bool(log))
         except BaseException:  # the system may have no file or thread left for it
             _kill_group(process)
+            if process.stdout is not None:
+                process.stdout.close()
             raise
         with output:
             try:

@@ -244,7 +244,7 @@ def test_code_of_a_task_that_ends_the_event_loop_ends_no_other_task(how, caplog)
         pool.submit([job(4)])
         assert [report.tag for report in ends(pool, 1)] == [4]
     finally:
-        pool.stop(1.0)
+        end(pool)
     logged = "event_loop_interrupted" in {getattr(record, "event", None) for record in caplog.records}
     assert logged is (how != "stop")
 
