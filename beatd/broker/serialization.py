@@ -42,5 +42,5 @@ def loads(body: bytes, content_type: str, encoding: str) -> Any:
     """Decode a body of an accepted type; raises :class:`MessageError` for whatever is wrong with it."""
     try:
         return registry.loads(body, content_type, encoding, accept={content_type})  # type: ignore[no-untyped-call]
-    except Exception as error:  # noqa: BLE001 - a pickle runs code of its own
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a pickle imports modules, and runs code of its own
         raise MessageError(f"its body cannot be read as {content_type}: {error}") from None

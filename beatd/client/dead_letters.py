@@ -17,7 +17,7 @@ from beatd.broker import Address, OutgoingMessage, Publisher
 from beatd.clock import SystemClock
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault, MessageError
-from beatd.message.protocol import TaskMessage, open_envelope
+from beatd.message.protocol import TaskMessage, open_envelope, without_marks
 from beatd.redaction import printable, redacted, redacted_text
 from beatd.state_store import running_store
 from beatd.store import server_check
@@ -49,9 +49,12 @@ class DeadLetterSource:
         self._publisher = publisher
 
     def requeue(self, letters: Sequence[DeadLetter]) -> tuple[int, list[Refusal]]:
-        """Send the messages to their queues and strike the letters off; returns how many, and what cannot be sent."""
+        """Send the messages to their queues and strike the letters off; returns how many, and what cannot be sent.
+
+        They are sent without the marks of their deliveries: one that has killed its workers would come back at once.
+        """
         refusals = [Refusal(one, reason) for one in letters if (reason := _unsendable(one))]
-        letters = [one for one in letters if not _unsendable(one)]
+        letters = [one._replace(message=without_marks(one.message)) for one in letters if not _unsendable(one)]
         if self._publisher is None:
             outcomes = list(zip(letters, self.letters.requeued(letters), strict=True))
             refusals += [Refusal(one, f"queue {one.queue!r}: {why}") for one, why in outcomes if isinstance(why, str)]

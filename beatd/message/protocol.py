@@ -206,6 +206,25 @@ def _body_in(outer: Envelope) -> bytes:
     raise ValueError(f"unknown body_encoding {encoding!r}")
 
 
+DEATHS = "beatd-deaths"
+"""Header: the number of processes and workers that died with the message; 0 for a plain redelivery."""
+_ANY_DECODER = msgspec.json.Decoder(dict[str, Any])
+
+
+def without_marks(raw: bytes) -> bytes:
+    """Remove the marks of earlier deliveries, and of deaths in them, from an envelope that can be read."""
+    if b'"redelivered"' not in raw:
+        return raw
+    try:
+        outer = json_codec.decode_as(_ANY_DECODER, raw)
+        for name in ("redelivered", DEATHS):
+            outer["headers"].pop(name, None)
+        outer["properties"].get("delivery_info", {}).pop("redelivered", None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return raw
+    return json_codec.dumps_plain(outer)
+
+
 def shown(task: str, arguments: object) -> str:
     """Arguments for logs and monitors; those of beatd's own tasks have secrets in them, in headers for one."""
     return safe_repr(redacted(arguments, at_most=REPR_MAX) if task.startswith("beatd.") else arguments)

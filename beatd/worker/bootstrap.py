@@ -88,12 +88,14 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    handlers: dict[int, Callable[[int, object], None]] = dict.fromkeys(
+    handlers: dict[int, Callable[[int, object], None] | signal.Handlers] = dict.fromkeys(
         UNUSED, lambda number, _: warn_unused(log, number)
     )
     handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not _has_terminal():
         handlers[signal.SIGHUP] = stop
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # inherited; then nobody could be told how a process ended
+        handlers[signal.SIGCHLD] = signal.SIG_DFL
     if sys.__stderr__ is not None:
         faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}

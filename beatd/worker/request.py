@@ -24,7 +24,7 @@ class Request:
     The ``on_…`` methods are called in the worker's main process. What they raise is logged and changes nothing.
     """
 
-    __slots__ = ("__dict__", "acknowledged", "counted", "delivery", "headers", "task", "terminated")
+    __slots__ = ("__dict__", "acknowledged", "counted", "delivery", "headers", "submitted", "task", "terminated")
 
     def __init__(self, delivery: Delivery, headers: Headers, task: Task[..., Any]) -> None:
         self.delivery = delivery
@@ -33,6 +33,8 @@ class Request:
         self.acknowledged = False
         self.counted = False
         """True if it counts among the runs that this worker has begun."""
+        self.submitted = 0.0
+        """Moment at which the pool got it (monotonic seconds)."""
         self.terminated: int | None = None
         """The signal by which its run was ended on request, see ``control revoke --terminate``."""
 

@@ -43,9 +43,9 @@ class RunOutcomes:
         if not self._running:
             return
         now_ms = self._clock.now_ms()
-        if now_ms - self._marked_ms >= MARK_MS:
+        if _is_long(self._marked_ms, now_ms):
             self._marked_ms = now_ms
-            self.long_runs[:] = [run for run, begun_ms in self._running.values() if now_ms - begun_ms >= MARK_MS]
+            self.long_runs[:] = [run for run, begun_ms in self._running.values() if _is_long(begun_ms, now_ms)]
 
     def marks(self, runs: Sequence[Request]) -> dict[str, Started]:
         """Return the marks of these runs, by their id."""
@@ -62,7 +62,7 @@ class RunOutcomes:
         if headers.entry is None:
             return
         end_ms = self._clock.now_ms()
-        was_marked = bool(headers.redelivered) or (begun_ms is not None and end_ms - begun_ms >= MARK_MS)
+        was_marked = bool(headers.redelivered) or (begun_ms is not None and _is_long(begun_ms, end_ms))
         is_over = _is_over(report)
         if report.record and (is_over or report.state == RETRY):
             self.ended.append(
@@ -111,6 +111,11 @@ class RunOutcomes:
         end = Ended(headers.id, headers.entry, headers.due_at, state, runtime, encoded(record), record.mark)
         end = end._replace(is_over=is_over, end_ms=end_ms, after_ms=headers.after_ms, was_marked=was_marked)
         self.ended.append(end)
+
+
+def _is_long(since_ms: int, now_ms: int) -> bool:
+    """True after :data:`MARK_MS`, and after the clock was set back: nobody knows how long it was then."""
+    return not 0 <= now_ms - since_ms < MARK_MS
 
 
 def state_of(error: Exception) -> str:

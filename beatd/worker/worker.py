@@ -24,8 +24,8 @@ from beatd.worker.admission.strategy import Decisions, Strategy
 from beatd.worker.consumers import Consumer
 from beatd.worker.control.panel import WorkerHandles
 from beatd.worker.control.remote_control import RemoteControl
-from beatd.worker.effects import Effect, Ended, Revoked, Started
-from beatd.worker.messages import NO_JOB, JobReport, is_end
+from beatd.worker.effects import Effect, Ended, Revoked
+from beatd.worker.messages import LOST, NO_JOB, JobReport, is_end
 from beatd.worker.metrics import WorkerMetrics, WorkerState
 from beatd.worker.poller import Poller
 from beatd.worker.pools.autoscale import Autoscaled
@@ -42,6 +42,10 @@ _POOL_STOP_S = 5.0
 """Time for idle processes to end."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 """Pauses while the broker is away."""
+_UNWANTED_S = 2.0
+"""What waits in a busy pool for this time goes back to its queue: other workers may be idle."""
+_LOOK_S = 0.5
+"""Period of the check for it."""
 
 
 class Worker:
@@ -80,6 +84,7 @@ class Worker:
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._tended = False
         """True if the broker answered in this turn."""
+        self._look_at = 0.0
         self._remote = remote
         self._metrics = metrics or WorkerMetrics()
         self._metrics.attach(WorkerState(pool, consumer, self._requests, self.shutdown))
@@ -90,6 +95,7 @@ class Worker:
                 requests=self._requests,
                 stop=self._stop_once,
                 drop=self._discard,
+                condemn=self._hard_limits.condemn,
                 held=self._admission.held,
                 rates=rates,
                 autoscaler=pool if isinstance(pool, Autoscaled) else None,
@@ -140,6 +146,7 @@ class Worker:
         self._consumer.tend()
         self._tended = True
         self._withdraw(self._consumer.lost())
+        self._return_unwanted()
         self._settlement.flush()
         room = 0 if self.shutdown.begun else self._pool.room()
         taken = self._take(room) if room else 0
@@ -227,7 +234,9 @@ class Worker:
 
     def _start(self, requests: Sequence[Request]) -> None:
         watched = self._remote.events.on
+        now = self._app.clock.monotonic()
         for request in requests:
+            request.submitted = now
             self._requests[request.delivery.tag] = request
             self._hard_limits.begun(request)
         if requests:
@@ -252,12 +261,9 @@ class Worker:
         """Tell all parts of the worker what has changed."""
         for effect in effects:
             if isinstance(effect, (Ended, Revoked)):
-                tag = effect.request.delivery.tag
-                self._requests.pop(tag, None)
-                self._hard_limits.ended(tag)
-                self._admission.ended(tag)
-            elif isinstance(effect, Started) and effect.request.terminated is not None:
-                self._pool.kill(effect.request.delivery.tag, effect.request.terminated)  # revoked just before its start
+                died = isinstance(effect, Ended) and effect.report.text == LOST
+                self._forget(effect.request.delivery.tag, died=died)
+        self._admission.forgive()
         self._metrics.on_effects(effects)
         self._remote.on_effects(effects)
 
@@ -266,9 +272,34 @@ class Worker:
         for tag in tags:
             self._admission.withdraw(tag)
             if self._pool.withdraw(tag):
-                self._requests.pop(tag, None)
-                self._hard_limits.ended(tag)
-                self._admission.ended(tag)
+                self._forget(tag)
+
+    def _return_unwanted(self) -> None:
+        """Give back the messages that wait behind long tasks; a warm shutdown finishes them."""
+        now = self._app.clock.monotonic()
+        if now < self._look_at or len(self._requests) <= self._pool.size or self.shutdown.begun:
+            return
+        self._look_at = now + _LOOK_S
+        running = self._pool.running_since()
+        if len(running) < self._pool.size:
+            return
+        waiting = [one for tag, one in self._requests.items() if tag not in running]
+        unwanted = [
+            one.delivery
+            for one in waiting
+            if now - one.submitted > _UNWANTED_S and self._pool.withdraw(one.delivery.tag)
+        ]
+        if unwanted:
+            log.debug("Gave back %d messages", len(unwanted), extra={"event": "prefetched_returned"})
+        for delivery in unwanted:
+            self._forget(delivery.tag)
+        self._admission.forgive()
+        self._settlement.give_back(unwanted)
+
+    def _forget(self, tag: int, *, died: bool = False) -> None:
+        self._requests.pop(tag, None)
+        self._hard_limits.ended(tag)
+        self._admission.ended(tag, died=died)
 
     def _discard(self, request: Request) -> None:
         """Settle a request as revoked that no process has."""

@@ -453,6 +453,25 @@ def test_no_task_waits_behind_a_long_one_while_a_process_is_free(start_worker, a
     assert worker.end(signal.SIGQUIT) == 0
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+def test_no_task_waits_behind_a_long_one_while_another_worker_is_free(start_worker, app, server, wait_until, pool):
+    first = start_worker("-c", "1", "-P", pool)
+    for result in [send(app, "add", n, n) for n in range(300)]:
+        result.get(timeout=10)
+    pipeline = server.pipeline()  # all at once, so that the long one has company in its batch
+    for n in range(60):
+        app.send_task("proj.late", (120 if n == 2 else 0, f"n{n}"), queue="prepared")
+    for _ in range(60):
+        pipeline.lmove("prepared", "celery", "RIGHT", "LEFT")
+    pipeline.execute()
+    wait_until(lambda: server.llen("begun") == 3, 20, "the long one to begin")
+    second = start_worker("-c", "1", name="w2")
+    wait_until(lambda: server.llen("done") == 59, 40, "all but the long one to be done")
+    assert server.llen("begun") == 60, "none was run twice"
+    for worker in (first, second):
+        assert worker.end(signal.SIGQUIT) == 0
+
+
 def test_processes_are_replaced_after_so_many_tasks(start_worker, app, project):
     (project / "pids.py").write_text(
         "import os\nfrom proj import app\n@app.task(name='proj.pid')\ndef pid():\n    return os.getpid()\n"

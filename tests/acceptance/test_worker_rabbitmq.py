@@ -42,6 +42,11 @@ def nap(name, seconds):
     time.sleep(seconds)
     server.hincrby("ran", name, 1)
 
+@app.task(ignore_result=True)
+def early_nap(name, seconds):
+    server.rpush("begun", name)
+    time.sleep(seconds)
+
 @app.task(bind=True, max_retries=3, ignore_result=True)
 def again(self, name, wanted):
     server.hincrby("tried", name, 1)
@@ -156,6 +161,18 @@ def test_long_tasks_leave_the_others_to_others(start_beatd, project, publish, se
     wait_until(lambda: server.llen("begun") == 1, 20, "a long one to begin")
     second = start_beatd("worker", "-A", "proj", "-c", "2", "-l", "warning")
     wait_until(lambda: server.llen("begun") >= 3, 20, "others to begin elsewhere")
+    for worker in (first, second):
+        worker.send(signal.SIGQUIT)
+
+
+def test_a_task_waits_behind_no_long_one_that_was_acknowledged_early(start_beatd, project, publish, server, wait_until):
+    """When the first is acknowledged, RabbitMQ sends the second to the same worker."""
+    project()
+    first = start_beatd("worker", "-A", "proj", "-c", "1", "-l", "warning")
+    publish("early_nap", ("first", 120), ("second", 120))
+    wait_until(lambda: server.llen("begun") == 1, 20, "the first to begin")
+    second = start_beatd("worker", "-A", "proj", "-c", "1", "-l", "warning")
+    wait_until(lambda: server.llen("begun") == 2, 40, "the other one to begin elsewhere")
     for worker in (first, second):
         worker.send(signal.SIGQUIT)
 

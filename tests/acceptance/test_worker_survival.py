@@ -21,6 +21,7 @@ TASKS = """
 import os, signal, time
 import redis
 from beatd import App
+from beatd.exceptions import Reject
 
 app = App("proj", broker={url!r}, backend={url!r})
 # a client that repeats a command whose answer is late would count a run twice
@@ -34,6 +35,18 @@ def add(x, y):
 def kills_its_process():
     server.incr("killed")
     os.kill(os.getpid(), signal.SIGKILL)
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def kills_until_cured():
+    if server.get("cured") is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "cured"
+
+@app.task(acks_late=True)
+def polls():
+    if server.incr("polled") < 8:
+        raise Reject("not yet", requeue=True)
+    return "at last"
 
 @app.task(acks_late=True, reject_on_worker_lost=True)
 def kills_its_worker():
@@ -114,12 +127,20 @@ def test_a_task_that_kills_its_process_has_three_chances(app, start_worker, serv
     worker.expect("it gets one more attempt, alone")
 
 
-def test_it_has_no_more_of_them_on_rabbitmq(rabbitmq, tmp_path, redis_url, start_worker, server):
+@pytest.fixture
+def on_rabbitmq(rabbitmq, tmp_path, redis_url):
+    """The same tasks with another broker."""
     text = TASKS.format(url=rabbitmq.url, ledger=redis_url).replace(
         "backend=" + repr(rabbitmq.url), f"backend={redis_url!r}"
     )
     (tmp_path / "proj.py").write_text(f"{text}\napp.conf.state_store = {redis_url!r}\n")
-    app = App("proj", broker=rabbitmq.url, backend=redis_url)
+    client = App("proj", broker=rabbitmq.url, backend=redis_url)
+    yield client
+    client.close()
+
+
+def test_it_has_no_more_of_them_on_rabbitmq(on_rabbitmq, start_worker, server):
+    app = on_rabbitmq
     worker = start_worker("-c", "1", "-Q", "killers")
     killer = send(app, "kills_its_process", queue="killers")
     with pytest.raises(WorkerLostError, match="was running 3 times"):
@@ -127,7 +148,28 @@ def test_it_has_no_more_of_them_on_rabbitmq(rabbitmq, tmp_path, redis_url, start
     assert server.get("killed") == "3"
     assert send(app, "add", 2, 3, queue="killers").get(timeout=20) == 5
     worker.expect("it gets one more attempt, alone")
-    app.close()
+
+
+def test_a_task_that_requeues_its_message_again_and_again_is_not_taken_for_one_that_kills(
+    on_rabbitmq, start_worker, server
+):
+    start_worker("-c", "1", "-Q", "polling")
+    assert send(on_rabbitmq, "polls", queue="polling").get(timeout=60) == "at last"
+    assert dead_letters(server) == []
+
+
+def test_a_task_that_was_cured_runs_when_its_message_is_sent_again(
+    app, start_worker, server, wait_until, beatd, tmp_path, redis_url
+):
+    start_worker("-c", "1")
+    killer = send(app, "kills_until_cured")
+    wait_until(lambda: dead_letters(server), 30, "the dead letter")
+    server.set("cured", "yes")
+    (tmp_path / "beat.toml").write_text(f"[redis]\nurl = {redis_url!r}\n")
+    done = beatd("dead-letters", "requeue", "--all")
+    assert done.stdout == "1 message sent again\n"
+    wait_until(lambda: killer.state == "SUCCESS", 30, "its run")
+    assert dead_letters(server) == []
 
 
 @pytest.mark.soak
@@ -150,6 +192,48 @@ def test_a_failed_task_may_be_left_unacknowledged(app, start_worker, server, wai
         send(app, "fails").get(timeout=20)
     wait_until(lambda: dead_letters(server))
     assert dead_letters(server)[0]["reason"] == "proj.fails failed, and acks_on_failure_or_timeout is off"
+
+
+def ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+PREPARES = """
+from beatd.signals import worker_process_init
+
+@worker_process_init.connect
+def prepare(**_):
+    server.rpush("preparing", os.getpid())
+    while not server.exists("go on"):
+        time.sleep(0.05)
+"""
+
+
+def test_a_process_that_is_not_ready_yet_does_not_outlive_its_worker(app, start_worker, server, wait_until, tmp_path):
+    """Its task comes back to the queue, and must not run twice."""
+    with (tmp_path / "proj.py").open("a") as file:
+        file.write(PREPARES)
+    worker = start_worker("-c", "1")
+    send(app, "late", 0, "once")
+    wait_until(lambda: server.llen("preparing") and not server.llen("celery"))
+    time.sleep(0.2)  # for the process to be sent the task
+    worker.send(signal.SIGKILL)
+    worker.wait()
+    server.set("go on", "yes")
+    wait_until(lambda: ended(server.lindex("preparing", 0)))
+    assert server.lrange("begun", 0, -1) == []
+
+
+def test_a_worker_that_inherits_that_ends_of_processes_are_ignored(app, start_worker, tmp_path):
+    with (tmp_path / "proj.py").open("a") as file:
+        file.write("\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n")
+    worker = start_worker("-c", "1", "--max-tasks-per-child", "1")
+    for number in range(3):
+        assert send(app, "add", number, 1).get(timeout=30) == number + 1
+    assert worker.end(signal.SIGTERM, timeout=15) == 0
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------

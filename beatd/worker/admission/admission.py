@@ -10,7 +10,7 @@ from beatd.app.app import App
 from beatd.exceptions import StoreError, WorkerLostError
 from beatd.store.ended_runs import SentRun
 from beatd.store.worker_state import FinishedRuns
-from beatd.worker.admission.poison import MAX_DEATHS, QUARANTINE_MS, PoisonDetector, try_forgive
+from beatd.worker.admission.poison import MAX_DEATHS, QUARANTINE_MS, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.messages import Headers
 from beatd.worker.request import Request
@@ -66,14 +66,20 @@ class AdmissionControl:
         """Forget a delayed request: its message is another worker's now."""
         self._rates.withdraw(tag)
 
-    def ended(self, tag: int) -> None:
-        """Forget an admitted request that has ended."""
-        self._poison.ended(tag)
+    def ended(self, tag: int, *, died: bool = False) -> None:
+        """Forget an admitted request that has ended, or whose process has ``died``; :meth:`forgive` follows."""
+        self._poison.ended(tag, died=died)
+
+    def forgive(self) -> None:
+        """Take back the death counts of what has ended otherwise, before its message is returned."""
+        self._poison.forgive()
 
     def leave(self, unfinished: Sequence[Request]) -> None:
         """Give back delayed requests at the end of the worker; ``unfinished`` requests do not count as poison."""
         self._settlement.give_back([request.delivery for request in self.held()])
-        try_forgive(self._poison, unfinished)
+        for request in unfinished:
+            self.ended(request.delivery.tag)
+        self.forgive()
 
     def _without_repeats(self, requests: list[Request]) -> list[Request]:
         """Drop scheduled runs that have ended before or run here: duplicates of their messages."""

@@ -58,6 +58,8 @@ class PoisonDetector:
         self._deaths = deaths
         self._counted: dict[int, str] = {}
         """By tag: requests whose count in the store stands for their run."""
+        self._forgiven: list[str] = []
+        """Counts of runs that have ended without a death, to be taken back."""
         self._alone: int | None = None
         """The tag of the suspect that runs alone."""
 
@@ -95,15 +97,23 @@ class PoisonDetector:
             raise
         return run, later, killers
 
-    def ended(self, tag: int) -> None:
-        """Forget a request that has ended in any state."""
+    def ended(self, tag: int, *, died: bool = False) -> None:
+        """Forget a request that has ended; its count is taken back unless its process has ``died``."""
         if tag == self._alone:
             self._alone = None
-        self._counted.pop(tag, None)
+        name = self._counted.pop(tag, None)
+        if name is not None and not died:
+            self._forgiven.append(name)
 
-    def forgive(self, request: Request) -> None:
-        """Take back the count of a request that a living worker returns."""
-        self._forgive([request])
+    def forgive(self) -> None:
+        """Take back the counts of the runs that ended without a death; a store that is away delays nothing."""
+        if not self._forgiven:
+            return
+        names, self._forgiven = self._forgiven, []
+        try:
+            self._deaths.add(names, -1)
+        except StoreError as error:
+            log.warning("The deaths of messages are not counted: %s", error, extra={"event": "deaths_uncounted"})
 
     def _forgive(self, requests: Sequence[Request]) -> None:
         names = [name for one in requests if (name := self._counted.pop(one.delivery.tag, None)) is not None]
@@ -125,12 +135,3 @@ class PoisonDetector:
             deaths |= zip(names, self._deaths.add(list(names.values()), 1), strict=True)
             self._counted |= names
         return deaths
-
-
-def try_forgive(poison: PoisonDetector, requests: Sequence[Request]) -> None:
-    """Call :meth:`PoisonDetector.forgive` at the end of a worker; a store that is away does not delay it."""
-    try:
-        for request in requests:
-            poison.forgive(request)
-    except StoreError as error:
-        log.warning("The deaths of messages are not counted: %s", error, extra={"event": "deaths_uncounted"})

@@ -135,7 +135,7 @@ class RevokedSync:
         if not self._store.there:
             self._due = self._clock.monotonic() + _IDLE_S
             return
-        since = now - KEPT_MS if self._seen_ms is None else self._seen_ms - _OVERLAP_MS
+        since = now - KEPT_MS if self._seen_ms is None else min(self._seen_ms, now) - _OVERLAP_MS
         try:
             known = set(self._revoked.ids())
             self._revoked.load([one for one in self._store.since(since) if one[0] not in known], now)

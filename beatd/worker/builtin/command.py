@@ -97,7 +97,12 @@ class Output:
         self._late = 0
         """Bytes that were read after the end."""
         self._thread = threading.Thread(target=self._read, name="command-output", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise
 
     def end(self) -> tuple[str, bool]:
         """Return the last :data:`OUTPUT_MAX` bytes as text, and true if the beginning is missing.
@@ -247,7 +252,14 @@ def command(
     with DeadMansSwitch() as switch:
         process = _start(words, options)
         switch.guard(process.pid)
-        with Output(process.stdout, words[0] if not shell else "sh", log=bool(log)) as output:
+        try:
+            output = Output(process.stdout, words[0] if not shell else "sh", log=bool(log))
+        except BaseException:  # the system may have no file or thread left for it
+            _kill_group(process)
+            if process.stdout is not None:
+                process.stdout.close()
+            raise
+        with output:
             try:
                 code = process.wait(timeout)
             except subprocess.TimeoutExpired:

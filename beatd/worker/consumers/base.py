@@ -1,4 +1,4 @@
-"""Interface of a consumer."""
+"""Interface of a consumer, and what consumers share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from beatd.worker.messages import Delivery
 def never() -> bool:
     """Return False: nobody stops."""
     return False
+
+
+def is_due(now_ms: int, due_ms: int, period_ms: int) -> bool:
+    """Tell if periodic work is to be done, which was planned for ``due_ms``: also after the clock was set back."""
+    return not 0 < due_ms - now_ms <= period_ms
 
 
 class Consumer(Protocol):

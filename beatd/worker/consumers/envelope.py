@@ -9,6 +9,7 @@ import msgspec
 
 from beatd.broker.amqp_codec import Content
 from beatd.message import json_codec
+from beatd.message.protocol import DEATHS
 
 _encode = msgspec.json.Encoder().encode
 _KEPT = ("correlation_id", "reply_to", "priority", "delivery_mode")
@@ -39,9 +40,6 @@ def envelope_of(content: Content, queue: str) -> tuple[bytes, str]:
     except (ValueError, RecursionError) as error:
         return _encode({**envelope, "headers": {}}), f"its headers cannot be read: {error}"
 
-
-DEATHS = "beatd-deaths"
-"""Header: the number of processes and workers that died with the message; 0 for a plain redelivery."""
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
 
@@ -78,18 +76,5 @@ def count_death(raw: bytes) -> bytes:
         envelope = json_codec.decode_as(_DECODER, raw)
         envelope["headers"][DEATHS] = int(envelope["headers"].get(DEATHS) or 0) + 1
     except (ValueError, KeyError, TypeError, RecursionError):
-        return raw
-    return json_codec.dumps_plain(envelope)
-
-
-def without_mark(raw: bytes) -> bytes:
-    """Remove the redelivery mark of an envelope that can be read."""
-    if b'"redelivered"' not in raw:
-        return raw
-    try:
-        envelope = json_codec.decode_as(_DECODER, raw)
-        envelope["headers"].pop("redelivered", None)
-        envelope["properties"].get("delivery_info", {}).pop("redelivered", None)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return raw
     return json_codec.dumps_plain(envelope)

@@ -17,13 +17,14 @@ from typing import Protocol
 from beatd.broker import Address, OutgoingMessage, Publisher
 from beatd.clock import Clock
 from beatd.exceptions import MessageError
-from beatd.message.protocol import open_envelope
+from beatd.message.protocol import open_envelope, without_marks
 from beatd.store.client import connect
 from beatd.store.dead_letters import DeadLetters, encode
 from beatd.store.keys import Keys
 from beatd.store.worker_state import DelayedMessage, DelayedMessages
 from beatd.timestamps import iso_ms
-from beatd.worker.consumers.envelope import mark_received, without_mark
+from beatd.worker.consumers.base import is_due
+from beatd.worker.consumers.envelope import mark_received
 from beatd.worker.messages import Delivery
 
 log = logging.getLogger("beatd.worker.consumers.aside")
@@ -108,7 +109,7 @@ class StoreParking:
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> bool:
         # without the mark of a redelivery the same message, put aside twice, is the same text and there once
-        waiting = [(DelayedMessage(one.queue, mark_received(without_mark(one.raw))), due) for one, due in deliveries]
+        waiting = [(DelayedMessage(one.queue, mark_received(without_marks(one.raw))), due) for one, due in deliveries]
         self._waiting.add(waiting)
         self._due = min(self._due, *(due_ms for _, due_ms in deliveries))
         return True
@@ -128,7 +129,7 @@ class StoreParking:
 
     def tend(self) -> list[Delivery]:
         now = self._clock.now_ms()
-        if now >= self._due:
+        if is_due(now, self._due, _LOOK_MS):
             self._due = now + _LOOK_MS  # also when the store or the broker is away
             found, next_due = self._waiting.borrow(now, _BATCH)
             if found:

@@ -28,7 +28,8 @@ _REMEMBERED = 5_000
 _BELIEVED_S = 60.0
 """Time for which acknowledgements on a broken connection still count; later the message may be a new one."""
 
-Identity = tuple[str, str, str]
+Identity = tuple[str, ...]
+"""Id, retries, ETA and nesting: ``Task.replace`` sends another message under the id."""
 
 
 class _Message(NamedTuple):
@@ -47,10 +48,10 @@ class UnackedMessages:
         self._messages: dict[int, _Message] = {}
         self._orphans: dict[Identity, int] = {}
         """Tags of messages from broken connections that still run."""
-        self._acked: dict[Identity, None] = {}
-        """Acknowledged on this connection; unconfirmed if it breaks."""
-        self._done: dict[Identity, None] = {}
-        """Acknowledged on the connection before, or between two connections."""
+        self._settled: dict[Identity, bool] = {}
+        """Acknowledged (true) or rejected on this connection; unconfirmed if it breaks."""
+        self._done: dict[Identity, bool] = {}
+        """The same on the connection before, or between two connections."""
         self._believed_until = math.inf
         self._tag = 0
         self._consumers = 0
@@ -63,7 +64,8 @@ class UnackedMessages:
     def add(self, line: ConsumerConnection, content: Content) -> int | None:
         """Add a delivery; returns its tag, or None for the redelivery of a message that runs or has ended."""
         headers = content.properties.get("headers") or {}
-        identity = (str(headers.get("id", "")), str(headers.get("retries")), str(headers.get("eta")))
+        names = ("retries", "eta", "replaced_task_nesting")
+        identity = (str(headers.get("id", "")), *(str(headers.get(name)) for name in names))
         if content.redelivered and identity[0] and self._reunite(line, content, identity):
             return None
         self._tag += 1
@@ -79,26 +81,30 @@ class UnackedMessages:
         self._messages[tag] = _Message(line, content.tag, identity, self._consumers)
         self.recent += 1
 
-    def note_done(self, deliveries: Sequence[Delivery]) -> None:
-        """Remember messages that have run or begun: their redelivery does not run."""
-        for one in deliveries:
-            if message := self._messages.get(one.tag):
-                self._acked[message.identity] = None
-                if len(self._acked) > _REMEMBERED:
-                    del self._acked[next(iter(self._acked))]
+    def release(
+        self, deliveries: Sequence[Delivery], line: ConsumerConnection | None, *, acked: bool | None = None
+    ) -> list[int]:
+        """Remove messages; returns their delivery tags on ``line``, ascending.
 
-    def release(self, deliveries: Sequence[Delivery], line: ConsumerConnection | None) -> list[int]:
-        """Remove messages; returns their delivery tags on ``line``, ascending."""
+        ``acked``: they have run or begun, and are acknowledged (true) or rejected. So is their redelivery: it does not
+        run.
+        """
         numbers = []
         for one in deliveries:
             message = self._messages.pop(one.tag, None)
             if message is None:
                 continue
             self.recent -= message.consumers == self._consumers
-            if line is not None and message.line is line:
+            on_line = line is not None and message.line is line
+            if on_line:
                 numbers.append(message.number)
-            elif message.identity in self._acked:
-                self._done[message.identity] = None  # acknowledged when it comes again
+            if acked is None:
+                continue
+            self._settled[message.identity] = acked
+            if len(self._settled) > _REMEMBERED:
+                del self._settled[next(iter(self._settled))]
+            if not on_line:
+                self._done[message.identity] = acked  # when it comes again
         return sorted(numbers)
 
     def oldest(self, line: ConsumerConnection) -> float:
@@ -106,13 +112,18 @@ class UnackedMessages:
         return next((message.number for message in self._messages.values() if message.line is line), math.inf)
 
     def break_off(self, not_begun: Sequence[Delivery]) -> None:
-        """Handle a broken connection: messages that have not begun come again as new ones."""
+        """Handle a broken connection: messages that have not begun come again as new ones.
+
+        One of the same identity as a settled one is another message, which a client has sent under the same id.
+        """
         self.renew()
+        open_ones = {message.identity for message in self._messages.values()}
+        self._done = {identity: acked for identity, acked in self._settled.items() if identity not in open_ones}
+        self._settled = {}
         for one in not_begun:
             self._messages.pop(one.tag, None)
         self._messages = {tag: message._replace(line=None) for tag, message in self._messages.items()}
         self._orphans = {message.identity: tag for tag, message in self._messages.items()}
-        self._done, self._acked = self._acked, {}
         self._believed_until = math.inf
 
     def begin(self) -> None:
@@ -121,8 +132,10 @@ class UnackedMessages:
 
     def _reunite(self, line: ConsumerConnection, content: Content, identity: Identity) -> bool:
         if identity in self._done and monotonic() < self._believed_until:
-            del self._done[identity]
-            line.ack(content.tag, multiple=False)
+            if self._done.pop(identity):
+                line.ack(content.tag, multiple=False)
+            else:
+                line.reject(content.tag)
             return True
         tag = self._orphans.pop(identity, None)
         if tag is None or self._messages.pop(tag, None) is None:
@@ -211,12 +224,11 @@ class AmqpConsumer:
         return [self._line.file] if self._line is not None else []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._held.note_done(deliveries)
-        self._forget(deliveries)
+        self._forget(deliveries, acked=True)
 
-    def _forget(self, deliveries: Sequence[Delivery]) -> None:
+    def _forget(self, deliveries: Sequence[Delivery], *, acked: bool | None = None) -> None:
         """Acknowledge messages; one multiple acknowledgement covers all before the first unsettled one."""
-        numbers = self._held.release(deliveries, self._line)
+        numbers = self._held.release(deliveries, self._line, acked=acked)
         if self._line is None or not numbers:
             return
         oldest = self._held.oldest(self._line)
@@ -227,7 +239,7 @@ class AmqpConsumer:
         self._say()
 
     def reject(self, deliveries: Sequence[Delivery]) -> None:
-        for number in self._held.release(deliveries, self._line):
+        for number in self._held.release(deliveries, self._line, acked=False):
             if self._line is not None:
                 self._line.reject(number)
         self._say()
@@ -258,7 +270,7 @@ class AmqpConsumer:
         if line is None or not self._fetch(line):
             return
         self.beat()
-        if self._ready and now - self._ready[0][0] > _UNWANTED_S and self._prefetch > self._least:
+        if self._ready and now - self._ready[0][0] > _UNWANTED_S:
             self._return_unwanted(line)
 
     def lost(self) -> list[int]:
@@ -303,7 +315,7 @@ class AmqpConsumer:
     def _consume(self, line: ConsumerConnection, prefetch: int) -> None:
         self._prefetch = prefetch
         self._held.renew()
-        line.consume(self._queues, prefetch)
+        line.consume(self._queues if prefetch else (), prefetch)
 
     def _away(self, error: BrokerError, pause: float) -> None:
         extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts, "since": self._backoff.since}
@@ -368,8 +380,8 @@ class AmqpConsumer:
             self._say()
 
     def _return_unwanted(self, line: ConsumerConnection) -> None:
-        """Requeue messages that wait too long: other workers may be idle."""
-        self._consume(line, max(1, self._least))
+        """Requeue messages that wait too long, and consume no more until the pool asks: other workers may be idle."""
+        self._consume(line, 0)
         log.debug("Gave back %d messages", len(self._ready), extra={"event": "prefetched_returned"})
         unwanted = [delivery for _, delivery in self._ready]
         self._ready.clear()

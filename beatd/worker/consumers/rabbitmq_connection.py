@@ -82,8 +82,9 @@ class ConsumerConnection:
         return int(self._socket.fileno())
 
     def consume(self, queues: Sequence[str], prefetch: int) -> None:
-        """Consume ``queues`` with a new ``prefetch``; replaces the consumers before."""
-        self._former, self._names = self._names, {}
+        """Consume ``queues``, perhaps none, with a new ``prefetch``; replaces the consumers before."""
+        former = list(self._names)
+        self._former, self._names = self._names or self._former, {}
         self._method(_qos(60, 10, 0, prefetch, 0))
         for queue in queues:
             self._number += 1
@@ -92,7 +93,7 @@ class ConsumerConnection:
             # no-local, no-ack, exclusive: off; no-wait: on
             words = b"\0\0" + _short(queue) + _short(name) + b"\x08" + b"\0\0\0\0"
             self._method(struct.pack(">HH", 60, 20) + words)
-        for name in self._former:
+        for name in former:
             self._method(struct.pack(">HH", 60, 30) + _short(name) + b"\x01")
         self.flush()
 

@@ -26,7 +26,7 @@ from beatd.store.dead_letters import BOUNDS, Bounds, encode
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 from beatd.timestamps import iso_ms
-from beatd.worker.consumers.base import never
+from beatd.worker.consumers.base import is_due, never
 from beatd.worker.consumers.envelope import count_death, mark_received, mark_redelivered
 from beatd.worker.messages import Delivery
 from beatd.worker.poller import readable
@@ -270,12 +270,12 @@ class RedisConsumer:
     def tend(self) -> None:
         now = self._clock.now_ms()
         self._doorbell.answer()
-        if now >= self._beat_due:
+        if is_due(now, self._beat_due, BEAT_MS):
             self._beat_due = now + BEAT_MS
             self.beat()
-        if now >= self._wake_due:
+        if is_due(now, self._wake_due, _PARKED_CHECK_MS):
             self._wake_due = self._wake_parked(now)
-        if now >= self._sweep_due:
+        if is_due(now, self._sweep_due, _SWEEP_MS):
             self._sweep_due = now + _SWEEP_MS
             self._sweep()
 
@@ -358,8 +358,11 @@ class RedisConsumer:
         if worker != self._id:
             messages = [(tag, queue, count_death(raw)) for tag, queue, raw in messages]
         count = self._give_back(unacked, messages)
-        with translate_errors(self._client):
-            self._client.srem(self._shared.workers, worker)
+        with translate_errors(self._client), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.srem(self._shared.workers, worker)
+            pipeline.hlen(unacked)
+            if pipeline.execute()[1]:  # it is alive after all, and has taken messages meanwhile
+                self._client.sadd(self._shared.workers, worker)
         return count
 
     def _give_back(self, unacked: str, messages: list[tuple[int, str, bytes]]) -> int:

@@ -188,7 +188,8 @@ def revoke(station: WorkerView, task_id: Any, terminate: bool = False, signal: A
     ids = list(dict.fromkeys(texts(task_id)))
     station.revoked.add(ids, station.app.clock.now_ms())
     station.remember(ids)
-    ours = [request for task in ids for request in station.find(task)]
+    wanted = set(ids)
+    ours = [request for request in station.tools.requests.values() if request.id in wanted]
     running = station.running()
     begun = {request.id for request in ours if request.delivery.tag in running}
     station.states.mark([task for task in ids if task not in begun])
@@ -260,6 +261,8 @@ def _terminate(station: WorkerView, request: Request, number: signals.Signals) -
     if running and not pool.kill(tag, number):
         request.terminated = None  # it has just ended
         return False
+    if not running:
+        station.tools.condemn(tag)
     log.info(
         "Terminating %s (%s)",
         request.id,

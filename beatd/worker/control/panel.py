@@ -115,6 +115,8 @@ class WorkerHandles:
     """Shut the worker down warm."""
     drop: Callable[[Request], None]
     """Settle a withdrawn request as revoked."""
+    condemn: Callable[[int], None]
+    """End a request, by its tag, as soon as it runs."""
     held: Callable[[], list[Request]]
     """Return the requests that rate limits delay."""
     rates: RateLimits
@@ -152,10 +154,6 @@ class WorkerView:
     def consumer(self) -> Any:
         """Raise AttributeError: Celery's consumer has a prefetch count that commands change."""
         raise AttributeError("a worker of beatd has no state.consumer: it takes what it can run at once")
-
-    def find(self, task_id: str) -> list[Request]:
-        """Return this worker's requests for a task id; more than one if a message came twice."""
-        return [request for request in self.tools.requests.values() if request.id == task_id]
 
     def running(self) -> dict[int, float]:
         """Return the tags of running requests and their run times (seconds)."""

@@ -7,11 +7,13 @@ from typing import Any
 
 from beatd.app.app import App
 from beatd.app.context import Context
+from beatd.app.task import Task
 from beatd.app.trace import Outcome
 from beatd.exceptions import MessageError
-from beatd.states import FAILURE, READY_STATES, REJECTED, RETRY, SUCCESS
+from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, SUCCESS
 from beatd.store.result_document import carried, document, exception_payload
 from beatd.timestamps import from_ms
+from beatd.worker.messages import Job
 
 _OWN_FIELDS = {
     "task_id", "state", "status", "result", "traceback", "date_done", "children", "parent_id", "group_id",
@@ -71,3 +73,22 @@ class Documents:
             **context.extended(),
             "worker": self._hostname,
         }
+
+
+def is_ignored(task: Task[..., Any], context: Context) -> bool:
+    """True if the result of a run is not wanted."""
+    return bool(task.ignore_result if context.ignore_result is None else context.ignore_result)
+
+
+def wants_document(job: Job, task: Task[..., Any], context: Context) -> bool:
+    """True if the result is to be stored; a task that stores states of its own is not left at one of these."""
+    return (job.document or context.stored_state) and not is_ignored(task, context)
+
+
+def is_stored(job: Job, task: Task[..., Any], context: Context, outcome: Outcome) -> bool:
+    """True if an outcome has a document."""
+    if outcome.state == IGNORED or (outcome.state == REJECTED and outcome.value.requeue):
+        return False
+    if wants_document(job, task, context):
+        return True
+    return outcome.state != SUCCESS and bool(task.store_errors_even_if_ignored)

@@ -19,14 +19,14 @@ from beatd.app.trace import Abandoned, ExceptionInfo, Outcome, run_task, run_tas
 from beatd.clock import perf_counter
 from beatd.exceptions import MessageError, Reject, TimeLimitExceeded
 from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
-from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
+from beatd.states import FAILURE, REJECTED, RETRY, STARTED, SUCCESS
 from beatd.store.result_document import exception_payload, named_error
 from beatd.store.results import Stored
 from beatd.store.run_record import RunRecord, arguments_text, encoded, error_texts, result_text
 from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
 from beatd.worker.execution.decode import accepted_types, decode_body
-from beatd.worker.execution.documents import Documents
+from beatd.worker.execution.documents import Documents, is_ignored, is_stored, wants_document
 from beatd.worker.execution.job_outlet import outlet_of
 from beatd.worker.execution.outcome_log import log_outcome, outcome_repr
 from beatd.worker.execution.output import UNCAPTURED, Output, captured
@@ -126,16 +126,30 @@ class Executor:
 
                 outcome = await run_task_async(attempt.task, attempt.context, call)
                 done(outcome)
-            runtime = perf_counter() - started
-            if not _has_followers(attempt.context):
-                report = self._report(*attempt, outcome, runtime)
-            else:  # errbacks run in a report, and a chord is registered in the result backend: not in this thread
-                report = await asyncio.to_thread(self._report, *attempt, outcome, runtime)
-            return self._recorded(attempt, outcome, output, report)
+            return await self._reported(attempt, outcome, output, perf_counter() - started)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001
             return self._defect(attempt, error, perf_counter() - started)
+
+    async def cancelled(self, attempt: Attempt, runtime: float) -> JobReport:
+        """Make the report of a run that code of another task has cancelled: it failed. Raises ``CancelledError``."""
+        error = asyncio.CancelledError("code in the event loop has cancelled the task")
+        outcome = Outcome(FAILURE, error, ExceptionInfo(error))
+        try:
+            with outlet_of(attempt.job.tag, self.say, takes_messages=True):
+                return await self._reported(attempt, outcome, Output(), runtime)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as again:  # noqa: BLE001
+            return self._defect(attempt, again, runtime)
+
+    async def _reported(self, attempt: Attempt, outcome: Outcome, output: Output, runtime: float) -> JobReport:
+        if not _has_followers(attempt.context):
+            report = self._report(*attempt, outcome, runtime)
+        else:  # errbacks run in a report, and a chord is registered in the result backend: not in this thread
+            report = await asyncio.to_thread(self._report, *attempt, outcome, runtime)
+        return self._recorded(attempt, outcome, output, report)
 
     def __call__(self, job: Job, on_begin: Callable[[int], object]) -> JobReport:
         """Prepare and run one job; ``on_begin`` gets its tag when its task begins, if the job's start is reported."""
@@ -175,14 +189,14 @@ class Executor:
         So hooks and signals are not told of a success that is none.
         """
         job, task, context = attempt
-        if _wants_document(job, task, context):
+        if wants_document(job, task, context):
             context.encoded = len(context.children), self._document(context, value)
         return value
 
     def _store_start(self, attempt: Attempt) -> None:
         """Store STARTED for a task with ``track_started``, on the way of the states that the task itself stores."""
         job, task, context = attempt
-        if not _wants_document(job, task, context):
+        if not wants_document(job, task, context):
             return
         facts = {"pid": os.getpid(), "hostname": self._hostname}
         try:
@@ -238,7 +252,7 @@ class Executor:
         elif report.state == FAILURE:  # the result could not be stored, or a callback not be made
             error = MessageError("the result cannot be stored, or a callback cannot be sent; the worker's log says why")
         result = ""
-        if report.state == SUCCESS and not _is_ignored(attempt.task, attempt.context):
+        if report.state == SUCCESS and not is_ignored(attempt.task, attempt.context):
             result = result_text(outcome.value)
         record = self._record(attempt, report, error, outcome.traceback, output.text, result=result)
         return msgspec.structs.replace(report, record=record)
@@ -309,8 +323,20 @@ class Executor:
         facts = {"task_id": context.id, "args": context.args, "kwargs": context.kwargs, "request": context}
         signals.task_internal_error.send(sender=task, exception=error, traceback=error.__traceback__, **facts)
         payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
-        wanted = _wants_document(job, task, context)
-        report = JobReport(job.tag, FAILURE, runtime, self._documents.of(context, FAILURE, payload) if wanted else None)
+        wanted = wants_document(job, task, context)
+        try:
+            after, errbacks = failure_messages(self._app, context, error, None)
+        except Exception:  # noqa: BLE001 - this may be the defect
+            after, errbacks = _NOTHING
+        report = JobReport(
+            job.tag,
+            FAILURE,
+            runtime,
+            self._documents.of(context, FAILURE, payload) if wanted else None,
+            results=after.results,
+            parts=ended(context, FAILURE, payload) + after.parts,
+            follow_ups=errbacks,
+        )
         if not job.record:
             return report
         return msgspec.structs.replace(report, record=self._record(attempt, report, error, None, ""))
@@ -319,7 +345,7 @@ class Executor:
         self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome
     ) -> tuple[Outcome, bytes | None]:
         """Return the outcome and the document to store; a result that JSON cannot carry is a failure."""
-        if not _is_stored(job, task, context, outcome):
+        if not is_stored(job, task, context, outcome):
             return outcome, None
         if outcome.state == SUCCESS:
             children, encoded = context.encoded or (-1, b"")
@@ -370,20 +396,3 @@ def _possible(task: Task[..., Any], outcome: Outcome) -> Outcome:
         return outcome
     reason = f"{outcome.value.reason} (not requeued: without acks_late it was acknowledged when the task began)"
     return Outcome(REJECTED, Reject(reason, requeue=False), outcome.einfo)
-
-
-def _is_ignored(task: Task[..., Any], context: Context) -> bool:
-    return bool(task.ignore_result if context.ignore_result is None else context.ignore_result)
-
-
-def _wants_document(job: Job, task: Task[..., Any], context: Context) -> bool:
-    """True if the result is to be stored; a task that stores states of its own is not left at one of these."""
-    return (job.document or context.stored_state) and not _is_ignored(task, context)
-
-
-def _is_stored(job: Job, task: Task[..., Any], context: Context, outcome: Outcome) -> bool:
-    if outcome.state == IGNORED or (outcome.state == REJECTED and outcome.value.requeue):
-        return False
-    if _wants_document(job, task, context):
-        return True
-    return outcome.state != SUCCESS and bool(task.store_errors_even_if_ignored)

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from beatd.app.task import Task
@@ -29,6 +29,9 @@ _LAST_S = 0.5
 """Time for cancelled tasks to clean up when the pool stops."""
 
 
+Run = Callable[[], Coroutine[Any, Any, JobReport]]
+
+
 class AsyncioPool(InProcessPool):
     """At most ``size`` tasks at a time, coroutines and threads together."""
 
@@ -36,6 +39,8 @@ class AsyncioPool(InProcessPool):
         super().__init__(size, execute)
         self._loop = asyncio.new_event_loop()
         self._is_stopped = False
+        self._is_leaving = False
+        """True once what still runs is cancelled, to be given back."""
         self._thread = threading.Thread(target=self._live, name="AsyncioPoolWorker", daemon=True)
         # From here on: changed by the loop's thread only.
         self._threads = ThreadGroup(size, execute, self._report_from_thread)
@@ -81,6 +86,7 @@ class AsyncioPool(InProcessPool):
         if self._queued.pop(tag, None) is None:
             return False
         self._held.discard(tag)
+        self._window.close()
         return True
 
     def grow(self, by: int = 1) -> None:
@@ -127,22 +133,30 @@ class AsyncioPool(InProcessPool):
             self._reports.say(prepared)
         elif is_async(prepared.task):
             self._running[job.tag] = monotonic()
-            self._tasks[job.tag] = self._loop.create_task(self._serve(prepared))
+            if job.announce:
+                self._reports.say(begun(job.tag))
+            self._create_task(prepared, functools.partial(self._execute.run_async, prepared))
         else:
             self._tasks[job.tag] = None
             self._threads.submit(job)
 
-    async def _serve(self, attempt: Attempt) -> None:
-        tag = attempt.job.tag
-        if attempt.job.announce:
-            self._reports.say(begun(attempt.job.tag))
-        try:
-            report = await self._execute.run_async(attempt)
-        except asyncio.CancelledError:
-            return
+    def _create_task(self, attempt: Attempt, run: Run) -> None:
+        task = self._loop.create_task(self._serve(attempt.job.tag, run))
+        self._tasks[attempt.job.tag] = task
+        task.add_done_callback(functools.partial(self._after, attempt))
+
+    async def _serve(self, tag: int, run: Run) -> None:
+        report = await run()
         if self._running.pop(tag, None) is not None:  # else it was killed and reported meanwhile
             self._reports.say(report)
             self._leave(tag)
+
+    def _after(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        """Let a run fail that code of another task has cancelled, perhaps before it began."""
+        since = self._running.get(attempt.job.tag)
+        if task.cancelled() and since is not None and not self._is_leaving:
+            fail = functools.partial(self._execute.cancelled, attempt, monotonic() - since)
+            self._create_task(attempt, fail)
 
     def _report_from_thread(self, report: JobReport) -> None:
         """Report from a thread of the group."""
@@ -167,6 +181,7 @@ class AsyncioPool(InProcessPool):
         self._loop.call_soon_threadsafe(self._fill)
 
     async def _cancel_all(self) -> None:
+        self._is_leaving = True
         tasks = [task for task in self._tasks.values() if task is not None]
         for task in tasks:
             task.cancel()

@@ -81,6 +81,9 @@ class Pool(Protocol):
 
 log = logging.getLogger("celery.worker")
 
+_CONDEMNED_S = 0.1
+"""Period of the check if what is to be ended has begun: not every start is reported."""
+
 
 class HardTimeLimits:
     """Enforces the hard time limits of a worker's ``requests``.
@@ -88,12 +91,15 @@ class HardTimeLimits:
     The rule: a task that has run for longer than its ``time_limit`` is killed from outside, by the loop, which ends its
     process or gives up its thread; it counts as failed with ``TimeLimitExceeded`` and is not run again. The soft limit,
     which raises ``SoftTimeLimitExceeded`` inside the task before that, is enforced where the task runs.
+
+    A run that remote control has terminated before it began is ended here, too.
     """
 
     def __init__(self, pool: Pool, requests: Mapping[int, Request]) -> None:
         self._pool = pool
         self._requests = requests
         self._limited: set[int] = set()
+        self._condemned: set[int] = set()
 
     def begun(self, request: Request) -> None:
         """Watch a request that the pool has got."""
@@ -104,13 +110,24 @@ class HardTimeLimits:
         """Stop watching a request."""
         if self._limited:
             self._limited.discard(tag)
+        if self._condemned:
+            self._condemned.discard(tag)
+
+    def condemn(self, tag: int) -> None:
+        """End a request with the signal in ``terminated`` as soon as it runs."""
+        self._condemned.add(tag)
 
     def enforce(self, now: float) -> float:
         """Kill the runs over their limit; returns the seconds until the next limit."""
-        if not self._limited:
+        if not self._limited and not self._condemned:
             return math.inf
-        next_in = math.inf
-        for tag, since in self._pool.running_since().items():
+        running = self._pool.running_since()
+        for tag in [tag for tag in self._condemned if tag in running]:
+            request = self._requests.get(tag)
+            if request is None or self._pool.kill(tag, request.terminated or signal.SIGTERM):
+                self._condemned.remove(tag)
+        next_in = _CONDEMNED_S if self._condemned else math.inf
+        for tag, since in running.items():
             request = self._requests.get(tag) if tag in self._limited else None
             if request is None:
                 continue
@@ -178,6 +195,10 @@ class PrefetchWindow:
             self._mean = max(runtime, 1e-6)
         else:
             self._mean += _WEIGHT * (runtime - self._mean)
+
+    def close(self) -> None:
+        """Hand out jobs one by one from now on: one has waited in vain."""
+        self._mean = max(self._mean or 0.0, _AHEAD_S)
 
     @property
     def depth(self) -> int:

@@ -20,7 +20,7 @@ from beatd.clock import Backoff, monotonic, sleep
 from beatd.worker.execution.executor import Executor, begun
 from beatd.worker.messages import KILLED, LOST, MALFORMED, SKIPPED, Job, JobReport
 from beatd.worker.pools.base import PrefetchWindow
-from beatd.worker.pools.prefork_child import ChildLimits, SharedStatus, child_main
+from beatd.worker.pools.prefork_child import ChildLimits, SharedStatus, child_main, die_with
 from beatd.worker.pools.prefork_process import ChildProcess
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class PreforkPool:
         self._in_child = in_child
         self._limits = limits or ChildLimits()
         self._children: list[ChildProcess] = []
+        self._worker = os.getpid()
         self._waiting: list[Job] = []
         self._last: list[JobReport] = []
         """Reports that came while the pool stopped."""
@@ -168,7 +169,7 @@ class PreforkPool:
         """Read a child's reports, and which task it has begun; false if it will not send more."""
         news, linked = child.receive()
         for report in news:
-            job = child.jobs.pop(report.tag, None)
+            job = child.settle(report)
             if report.state != SKIPPED:
                 if job is not None and report.state != MALFORMED and child.has_begun(job):
                     reports.append(begun(job.tag, child.pid))
@@ -248,10 +249,12 @@ class PreforkPool:
         """Run as the child; never returns. ``os._exit`` skips the parent's clean-up handlers."""
         code = 1
         try:
+            die_with(self._worker)
             ours.close()
             for sibling in self._children:
                 sibling.link.close()
             self._in_child(number)
+            die_with(self._worker)  # again: a change of the user takes it away
             child_main(theirs, board, self._execute, self._limits)
             code = 0
         except BaseException:

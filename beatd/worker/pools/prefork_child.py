@@ -204,56 +204,57 @@ class SharedStatus:
     """Memory shared by child and parent: the running job and its start. No call, no message, no lock.
 
     The parent reads it to enforce time limits, to learn which tasks have begun, and to find the job of a child that
-    died.
+    died. It may read at any moment: so each number is written in one piece, and the start of a job before its tag. No
+    job seems older than it is.
     """
 
-    _LAYOUT = struct.Struct("<qd")
-    _RECALLED = struct.Struct("<q")
-    _CONDEMNED = struct.Struct("<q")
-    _BEGUN = struct.Struct("<q")
-    _CONDEMNED_AT = _LAYOUT.size + _RECALLED.size
-    _BEGUN_AT = _CONDEMNED_AT + _CONDEMNED.size
+    _TAG, _SINCE, _RECALLED, _CONDEMNED, _BEGUN = range(5)
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, self._BEGUN_AT + self._BEGUN.size)
+        self._memory = mmap.mmap(-1, 5 * 8)
+        self._numbers = memoryview(self._memory).cast("q")
+        self._times = memoryview(self._memory).cast("d")
 
     def begin(self, tag: int) -> None:
-        self._LAYOUT.pack_into(self._memory, 0, tag, monotonic())
+        self._times[self._SINCE] = monotonic()
+        self._numbers[self._TAG] = tag
 
     def end(self) -> None:
-        self._LAYOUT.pack_into(self._memory, 0, 0, 0.0)
+        self._numbers[self._TAG] = 0
 
     def read(self) -> tuple[int, float] | None:
         """Return the running job's tag and start (monotonic seconds), None between jobs."""
-        tag, since = self._LAYOUT.unpack_from(self._memory, 0)
-        return (tag, since) if tag else None
+        tag = self._numbers[self._TAG]
+        return (tag, self._times[self._SINCE]) if tag else None
 
     def begin_task(self, tag: int) -> None:
         """Child: say that the message is opened and its task begins."""
-        self._BEGUN.pack_into(self._memory, self._BEGUN_AT, tag)
+        self._numbers[self._BEGUN] = tag
 
     def begun_task(self) -> int:
         """Parent: return the tag of the job whose task began last; it may have ended. 0: none yet."""
-        return int(self._BEGUN.unpack_from(self._memory, self._BEGUN_AT)[0])
+        return self._numbers[self._BEGUN]
 
     def recall(self, number: int) -> None:
         """Parent: forbid the start of jobs in batches up to ``number``."""
-        self._RECALLED.pack_into(self._memory, self._LAYOUT.size, number)
+        self._numbers[self._RECALLED] = number
 
     def recalled(self) -> int:
         """Child: return the last recalled batch; call it after :meth:`begin`."""
-        return int(self._RECALLED.unpack_from(self._memory, self._LAYOUT.size)[0])
+        return self._numbers[self._RECALLED]
 
     def condemn(self, tag: int) -> None:
         """Parent: mark the job for which the next signal is sent."""
-        self._CONDEMNED.pack_into(self._memory, self._CONDEMNED_AT, tag)
+        self._numbers[self._CONDEMNED] = tag
 
     def is_condemned(self) -> bool:
         """Child: true if a signal is meant for the running job."""
-        tag = self._LAYOUT.unpack_from(self._memory, 0)[0]
-        return bool(tag) and tag == self._CONDEMNED.unpack_from(self._memory, self._CONDEMNED_AT)[0]
+        tag = self._numbers[self._TAG]
+        return bool(tag) and tag == self._numbers[self._CONDEMNED]
 
     def close(self) -> None:
+        self._numbers.release()
+        self._times.release()
         self._memory.close()
 
 
@@ -269,7 +270,6 @@ def child_main(link: socket.socket, board: SharedStatus, execute: Executor, life
     # Handlers, not SIG_IGN: programs that a task starts would inherit that.
     for number in (*_HANDLED, *UNUSED):
         signal.signal(number, on_signal)
-    _die_with(os.getppid())
     gc.freeze()  # what the parent had made stays in pages shared with it
     tidy = execute.tidy = ProcessStateGuard()
     tasks = 0
@@ -290,7 +290,7 @@ def child_main(link: socket.socket, board: SharedStatus, execute: Executor, life
     execute.traces.stop()
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Let the kernel (Linux) kill this process with its parent: its task is redelivered, and must not run twice."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 
 from beatd.clock import monotonic, sleep
-from beatd.worker.messages import Job, JobReport
+from beatd.worker.messages import SKIPPED, Job, JobReport
 from beatd.worker.pools.prefork_child import Batch, Frames, SharedStatus, decode_reports, encode_batch, frame
 
 _CHUNK = 1 << 18
@@ -39,6 +39,8 @@ class ChildProcess:
         """The job that was running when the others were recalled."""
         self._reported = 0
         """The job whose start was reported last."""
+        self._taken_back: set[int] = set()
+        """Recalled jobs that other processes may have, and that this one has not reported as skipped yet."""
         self._frames = Frames()
         self.unsent = bytearray()
         """The part of the jobs that its socket has not taken."""
@@ -65,6 +67,7 @@ class ChildProcess:
             stuck, self._recalling = self._recalling, None
             if running is not None and running[0] == stuck:
                 waiting = [job for tag, job in self.jobs.items() if tag != stuck]
+                self._taken_back.update(job.tag for job in waiting)
                 self.jobs = {tag: job for tag, job in self.jobs.items() if tag == stuck}
                 return waiting
         elif running is not None and len(self.jobs) > 1 and now - running[1] > _LONG_S:
@@ -94,6 +97,16 @@ class ChildProcess:
                 reports.extend(decode_reports(payload))
             if len(data) < _CHUNK:
                 return reports, True
+
+    def settle(self, report: JobReport) -> Job | None:
+        """Return the job that a report ends; None if this process has none by this report.
+
+        A job that was taken back may have come to this process again before it reports that it has skipped it.
+        """
+        if report.state == SKIPPED and report.tag in self._taken_back:
+            self._taken_back.remove(report.tag)
+            return None
+        return self.jobs.pop(report.tag, None)
 
     def has_begun(self, job: Job) -> bool:
         """True if the start of a job is to be reported now; once for each."""

@@ -44,8 +44,10 @@ class ThreadGroup:
         """By tag: start and thread. The thread that removes an item reports the job."""
         self._idle = 0
         """Idle threads without an assigned job."""
+        self._members = 0
+        """Threads that take jobs: started, and neither abandoned nor told to end."""
         self._assigning = threading.Lock()
-        """Held while a job is put into the queue or a thread finds none there, so that the count is exact."""
+        """Held while a job is put into the queue or a thread finds none there, so that the counts are exact."""
         self._threads: set[threading.Thread] = set()
         self._numbers = 0
         self.is_short = False
@@ -56,7 +58,11 @@ class ThreadGroup:
     def submit(self, job: Job) -> None:
         """Run a job as soon as there is a thread for it."""
         self._queued[job.tag] = job
-        if not self._assign(job.tag) and len(self._threads) < self.size:
+        with self._assigning:
+            self._jobs.put(job.tag)
+            has_thread = self._idle > 0
+            self._idle -= has_thread
+        if not has_thread:
             self._begin()
 
     def withdraw(self, tag: int) -> bool:
@@ -75,15 +81,20 @@ class ThreadGroup:
         self._threads.discard(thread)
         if thread.ident is not None:  # before another thread begins, which may get the same one
             raise_in(thread.ident, HardTimeLimit)
-        if self._jobs.qsize():  # jobs for this thread
-            self._begin()
+        with self._assigning:
+            self._members -= 1
+        self._fill()  # there may be jobs for this thread
         return True
 
     def resize(self, size: int) -> None:
-        """Change the maximal number of threads."""
-        for _ in range(len(self._threads) - size):
-            self._assign(None)
-        self.size = size
+        """Change the maximal number of threads. Of surplus ones those that are busy end after their jobs."""
+        with self._assigning:
+            self.size = size
+            for _ in range(min(self._idle, self._members - size)):
+                self._idle -= 1
+                self._members -= 1
+                self._jobs.put(None)
+        self._fill()
 
     def stop(self, deadline: float) -> None:
         """End the threads; those that still run at ``deadline`` (monotonic) are left running."""
@@ -93,34 +104,40 @@ class ThreadGroup:
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
 
-    def _assign(self, tag: int | None) -> bool:
-        """Queue a job, or the end of a thread; returns true if there is an idle thread for it."""
-        with self._assigning:
-            self._jobs.put(tag)
-            has_thread = self._idle > 0
-            self._idle -= has_thread
-        return has_thread
-
     def begin_missing(self) -> None:
         """Try again to start a thread that the system has refused, if jobs wait for one."""
-        if monotonic() >= self._begin_at and self._jobs.qsize() and len(self._threads) < self.size:
-            self._begin()
+        if monotonic() >= self._begin_at:
+            self._fill()
 
-    def _begin(self) -> None:
-        self._numbers += 1
+    def _fill(self) -> None:
+        """Start threads for the jobs that wait."""
+        for _ in range(self._jobs.qsize()):
+            if not self._begin():
+                return
+
+    def _begin(self) -> bool:
+        """Start a thread; false if there are enough, or the system refuses."""
+        with self._assigning:
+            if self._members >= self.size:
+                return False
+            self._members += 1
+            self._numbers += 1
         thread = threading.Thread(target=self._serve, name=f"ThreadPoolWorker-{self._numbers}", daemon=True)
         self._threads.add(thread)
         try:
             thread.start()
         except RuntimeError as error:  # the system has no more threads for this process
             self._threads.discard(thread)
+            with self._assigning:
+                self._members -= 1
             self.is_short, self._begin_at = True, monotonic() + self._backoff.failed()
             extra = {"event": "pool_thread_failed", "threads": len(self._threads)}
             text = "Cannot start a thread, %d are there: %s"
             log.log(self._backoff.level, text, len(self._threads), error, extra=extra)
-        else:
-            self.is_short = False
-            self._backoff.succeeded()
+            return False
+        self.is_short = False
+        self._backoff.succeeded()
+        return True
 
     def _serve(self) -> None:
         this = threading.current_thread()
@@ -139,7 +156,11 @@ class ThreadGroup:
         self._say(begun(tag))
 
     def _next(self) -> int | None:
+        """Return the tag of the next job; None if the thread is to end."""
         with self._assigning:
+            if self._members > self.size:
+                self._members -= 1
+                return None
             try:
                 return self._jobs.get_nowait()
             except queue.Empty:
@@ -226,6 +247,7 @@ class ThreadPool(InProcessPool):
         found = self._threads.withdraw(tag)
         if found:
             self._held.discard(tag)
+            self._window.close()
         return found
 
     def grow(self, by: int = 1) -> None:

@@ -122,6 +122,18 @@ def test_no_more_is_sent_ahead_than_is_run(make, publish, take, queue, rabbitmq,
     publisher.close()
 
 
+def test_what_is_not_taken_for_a_while_is_for_others(make, publish, take, queue, wait_until):
+    busy = make(queue)
+    publish(queue, "1", "2")
+    busy.ack(take(busy, 1, at_once=1))  # at its start
+    wait_until(lambda: busy.tend() or busy._ready, 15, "the next one, which the broker sends then")
+    idle, found = make(queue), []
+    wait_until(lambda: busy.tend() or found.extend(idle.take(1)) or found, 15, "it elsewhere")
+    assert ids(found) == ["2"]
+    publish(queue, "3")
+    assert ids(take(busy, 1, at_once=1)) == ["3"], "it has room again"
+
+
 def test_messages_that_wait_for_their_time_keep_no_others_from_coming(make, publish, queue, wait_until):
     consumer, waiting, parked = make(queue), 2_500, 0
     due = SystemClock().now_ms() + 3_600_000
@@ -173,6 +185,33 @@ def test_what_is_at_work_is_reunited_after_a_break(make, publish, take, queue):
     consumer.ack([three])
     consumer.stop()
     assert ids(take(make(queue), 1)) == ["4"]
+
+
+def test_another_message_under_the_id_of_one_that_has_run_is_not_taken_for_its_redelivery(
+    make, publish, take, queue, wait_until
+):
+    """As of a client that gives ids of its own."""
+    consumer = make(queue)
+    publish(queue, "same")
+    consumer.ack(take(consumer, 1))
+    publish(queue, "same")
+    wait_until(lambda: consumer.tend() or consumer._ready, 15, "the other one, which has not begun")
+    consumer._line.drop()
+    consumer.tend()  # notices
+    assert ids(take(consumer, 1)) == ["same"]
+
+
+def test_what_has_been_rejected_without_a_connection_does_not_run_again(make, publish, take, queue):
+    consumer = make(queue)
+    publish(queue, "1", "2")
+    one, two = take(consumer, 2)
+    consumer._line.drop()
+    consumer.tend()
+    consumer.reject([one])
+    publish(queue, "3")
+    assert ids(take(consumer, 1)) == ["3"]
+    consumer.give_back([two])
+    assert ids(take(consumer, 1)) == ["2"]
 
 
 def test_delayed_delivery_of_a_celery_client(vhost, queue, wait_until):

@@ -276,6 +276,21 @@ command("sleep 60; :", shell=True)
     wait_until(lambda: not _alive(pid))
 
 
+def test_a_program_does_not_outlive_a_task_that_has_no_thread_for_its_output(tmp_path, wait_until, monkeypatch):
+    pid_file, start = tmp_path / "pid", threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "command-output":
+            wait_until(lambda: pid_file.exists() and pid_file.read_text().strip())
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        command(f"echo $$ > {pid_file}; sleep 60; :", shell=True)
+    wait_until(lambda: not _alive(int(pid_file.read_text())))
+
+
 def test_output_is_logged_line_by_line(caplog):
     caplog.set_level("INFO")
     command(python("print('one'); print('two', end='')"))

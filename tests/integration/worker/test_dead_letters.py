@@ -15,6 +15,7 @@ from beatd.message.protocol import build, envelope
 from beatd.store.client import connect
 from beatd.store.dead_letters import DeadLetters, encode
 from beatd.store.keys import Keys
+from beatd.worker.consumers.envelope import count_death, mark_redelivered
 
 KEY = "{beatd}:dead_letters"
 
@@ -109,6 +110,15 @@ def test_messages_go_back_as_they_were(beatd, letters, server):
     assert oldest_first == ["1", "2"]
     assert json.loads(server.lindex(queue_key("mail", 9), 0))["headers"]["id"] == "3"
     assert server.llen(KEY) == 0
+
+
+def test_a_message_that_killed_its_workers_goes_back_without_their_deaths(beatd, config, server):
+    """Else the next worker would bury it again."""
+    sent = message("t", "1")
+    killer = mark_redelivered(count_death(count_death(count_death(sent))))
+    server.lpush(KEY, encode(killer, reason="t was running 3 times", queue="celery", at="2026-01-01", worker="w"))
+    assert beatd("dead-letters", "requeue", "--all").returncode == 0
+    assert json.loads(server.lindex("celery", 0)) == json.loads(sent)
 
 
 def test_two_operators_send_each_message_once(server, config, redis_url):

@@ -17,6 +17,7 @@ from beatd.broker.kombu import KombuPublisher
 from beatd.clock import SystemClock
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import build
+from beatd.worker.consumers import kombu as kombu_consumer
 from beatd.worker.consumers import open_consumer
 from beatd.worker.consumers.kombu import KombuConsumer
 from beatd.worker.consumers.parking import MemoryParking
@@ -84,6 +85,68 @@ def test_what_is_held_goes_back_when_the_consumer_stops(publisher, queue, wait_u
     second.start()
     assert ids(taken(second, wait_until)) == ["1"]
     second.stop()
+
+
+@pytest.fixture(params=["redis", "filesystem"])
+def elsewhere(request, tmp_path, redis_url):
+    """The URL and the options of a transport that delivers again what was not acknowledged."""
+    if request.param == "redis":
+        return redis_url, {}
+    for name in ("q", "control"):
+        (tmp_path / name).mkdir()
+    folders = {name: str(tmp_path / "q") for name in ("data_folder_in", "data_folder_out")}
+    return "filesystem://", {**folders, "control_folder": str(tmp_path / "control")}
+
+
+@pytest.fixture
+def reached(elsewhere, queue):
+    """A consumer by kombu, and a publisher."""
+    url, options = elsewhere
+    consumer = KombuConsumer(
+        url, [queue], aside=MemoryParking(SystemClock()), arguments=broker.no_arguments, transport_options=options
+    )
+    publisher = broker.open(url, transport_options=options)
+    consumer.start()
+    yield consumer, publisher
+    consumer.stop()
+    publisher.close()
+
+
+def test_a_message_at_work_is_not_run_again_after_a_break(reached, queue, wait_until, monkeypatch):
+    def break_off(*_):
+        raise ConnectionResetError("the broker is gone")
+
+    consumer, publisher = reached
+    monkeypatch.setattr(consumer, "_consume", break_off)
+    publisher.publish(build("t", "1"), queue=queue)
+    at_work = taken(consumer, wait_until)
+    generation = consumer._generation
+    consumer._commands.put(("add", "another queue"))
+    wait_until(lambda: consumer._generation > generation, 20, "another connection")
+    publisher.publish(build("t", "2"), queue=queue)
+    assert ids(taken(consumer, wait_until)) == ["2"]
+    consumer.ack(at_work)
+    wait_until(lambda: len(consumer._held) == 1, 20, "the acknowledgement")
+
+
+def test_a_message_whose_acknowledgement_breaks_the_connection_does_not_run_again(
+    reached, queue, wait_until, monkeypatch
+):
+    consumer, publisher = reached
+    asked = []
+
+    def ack(message):
+        asked.append(message)
+        if len(asked) == 1:
+            raise ConnectionResetError("the broker is gone")
+        message.ack()
+
+    monkeypatch.setitem(kombu_consumer._VERBS, "ack", ack)
+    publisher.publish(build("t", "1"), queue=queue)
+    consumer.ack(taken(consumer, wait_until))
+    wait_until(lambda: len(asked) == 2, 20, "its redelivery to be acknowledged")
+    publisher.publish(build("t", "2"), queue=queue)
+    assert ids(taken(consumer, wait_until)) == ["2"]
 
 
 def test_parked_messages_come_back_on_time(publisher, queue, wait_until):

@@ -13,10 +13,11 @@ from beatd import App
 from beatd.clock import monotonic, sleep
 from beatd.message.protocol import build, envelope
 from beatd.worker.execution.executor import Executor
-from beatd.worker.messages import Job
+from beatd.worker.messages import SKIPPED, Job
 from beatd.worker.poller import Poller
+from beatd.worker.pools import prefork_child
 from beatd.worker.pools.prefork import PreforkPool
-from beatd.worker.pools.prefork_child import ChildLimits
+from beatd.worker.pools.prefork_child import ChildLimits, SharedStatus
 
 
 def test_a_pool_that_was_stopped_has_no_processes_and_starts_none():
@@ -127,3 +128,62 @@ def test_a_task_that_runs_when_the_pool_is_stopped_has_begun(pool):
     sleep(0.2)  # its message is opened
     pool.stop(0.0)
     assert [(report.tag, report.state) for report in pool.collect()] == [(1, "STARTED")]
+
+
+def test_a_job_is_never_seen_with_the_start_of_an_earlier_one():
+    """Else its time limit would be over at once."""
+    board, begun = SharedStatus(), monotonic()
+    if not (pid := os.fork()):
+        while True:  # jobs without an end
+            board.begin(1)
+            board.end()
+    seen, oldest = 0, begun
+    try:
+        while seen < 300_000:
+            if (now := board.read()) is not None:
+                seen, oldest = seen + 1, min(oldest, now[1])
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        board.close()
+    assert oldest >= begun
+
+
+def test_a_job_that_comes_back_to_its_process_runs_once(tmp_path, monkeypatch):
+    """It was recalled behind a long one, and the process says only after it has got it again that it had skipped it."""
+    app = App("proj", set_as_current=False)
+
+    @app.task(name="run")
+    def run(name, seconds):
+        with (tmp_path / "runs").open("a") as file:
+            file.write(f"{name}\n")
+        sleep(seconds)
+
+    app.finalize()
+    send = prefork_child._send
+
+    def send_late(link, report):
+        if report.state == SKIPPED:
+            sleep(0.5)
+        send(link, report)
+
+    monkeypatch.setattr(prefork_child, "_send", send_late)
+    pool, poller, ended, begun = PreforkPool(1, Executor(app, "w@host")), Poller(), [], monotonic()
+    pool.start()
+    try:
+        jobs = [
+            Job(tag, envelope(build("run", f"id-{tag}", (name, seconds)), queue="q"), "q")
+            for tag, name, seconds in ((1, "long", 1.0), (2, "short", 0.0), (3, "last", 0.0))
+        ]
+        pool._children[0].send(jobs[:2])  # as if the tasks before had been short
+        while len(ended) < 2 and monotonic() - begun < 30:
+            poller.until(0.05, pool.files())
+            ended += pool.collect()
+        pool.submit(jobs[2:])
+        while len(ended) < 3 and monotonic() - begun < 30:
+            poller.until(0.05, pool.files())
+            ended += pool.collect()
+    finally:
+        pool.stop(5.0)
+    assert [report.tag for report in ended] == [1, 2, 3]
+    assert (tmp_path / "runs").read_text().split() == ["long", "short", "last"]

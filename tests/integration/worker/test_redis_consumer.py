@@ -145,6 +145,44 @@ def test_a_worker_that_was_thought_dead_cannot_acknowledge_what_others_have(make
     heir.ack([again])
 
 
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_a_clock_that_is_set_keeps_no_worker_from_its_periodic_work(make_consumer, publish, server, clock, step_s):
+    publish("held", "parked", "mine")
+    worker, dead = make_consumer("worker"), make_consumer("dead")
+    dead.start()
+    _, parked = dead.take(2)
+    worker.start()
+    worker.take(1)
+    clock.step(step_s)
+    dead.park([(parked, clock.ms + 2_000)])
+    heartbeat_stops(server, dead)
+    heartbeat_stops(server, worker)
+    clock.advance(4)
+    worker.tend()
+    assert server.exists(worker._keys.worker(worker._id, "alive"))
+    assert sorted(ids(worker.take(5))) == ["held", "parked"]
+
+
+def test_a_worker_that_takes_messages_while_it_is_thought_dead_is_not_forgotten(make_consumer, publish, server, clock):
+    publish("1")
+    paused, rescuer, heir = make_consumer("paused"), make_consumer("rescuer"), make_consumer("heir")
+    paused.start()
+    paused.take(1)
+    heartbeat_stops(server, paused)
+    give_back = rescuer._give_back
+
+    def give_back_slowly(*args):
+        publish("2")
+        assert ids(paused.take(1)) == ["2"]  # it goes on just now, and is killed before its next heartbeat
+        return give_back(*args)
+
+    rescuer._give_back = give_back_slowly
+    rescuer.start()
+    heartbeat_stops(server, paused)
+    heir.start()
+    assert sorted(ids(heir.take(5))) == ["1", "2"]
+
+
 def test_two_rescuers_return_each_message_once(make_consumer, publish, server):
     publish(*map(str, range(450)))
     dead, first, second = make_consumer("dead"), make_consumer("a"), make_consumer("b")

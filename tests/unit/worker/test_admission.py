@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from beatd.states import REJECTED
 from beatd.worker.admission.poison import MAX_DEATHS
 from beatd.worker.messages import LOST
 
@@ -129,3 +130,28 @@ def test_a_suspect_that_is_revoked_leaves_its_place(bench):
     suspected(bench, 2, MAX_DEATHS - 1)
     bench.turn()
     assert list(bench.pool.jobs) == [2]
+
+
+def test_a_message_that_its_task_requeues_again_and_again_is_no_poison(bench):
+    """On a broker that counts no deaths, each of its deliveries but the first looks like that after a death."""
+    for tag in range(1, 8):
+        bench.send(tag, task_id="polls", headers={"redelivered": tag > 1})
+        bench.turn()
+        bench.pool.begin(tag)
+        bench.pool.end(tag, REJECTED, document=None, requeue=True)
+        bench.turn()
+    assert bench.journal.of("give_back") == list(range(1, 8))
+    assert bench.journal.of("bury") == []
+
+
+def test_deaths_are_counted_on_a_broker_that_counts_none(bench):
+    for tag in range(1, 6):
+        bench.send(tag, "keeps", task_id="kills", headers={"redelivered": tag > 1})
+        bench.turn()
+        if tag not in bench.pool.jobs:
+            break
+        bench.pool.begin(tag)
+        bench.pool.end(tag, LOST, document=None, text="signal 9")
+        bench.turn()
+    assert [tag for tag, _ in bench.journal.of("bury")] == [4]
+    assert bench.journal.of("give_back") == [1, 2, 3]

@@ -424,6 +424,25 @@ def test_an_end_that_cannot_be_reported_is_that_of_a_lost_process(app, monkeypat
     assert "a defect" in report.text
 
 
+def test_an_end_that_cannot_be_reported_is_counted_in_its_chord_and_ends_its_chain(app):
+    defects = [RuntimeError("a defect")]
+
+    def tidy():
+        if defects:
+            raise defects.pop()
+
+    app.task(lambda: 7, name="t")
+    app.finalize()
+    executor = Executor(app, "me@here")
+    executor.tidy = tidy
+    following = {"task": "next", "options": {"task_id": "next-id"}}
+    message = build("t", "the-id", embed={"chord": {"task": "body"}, "chain": [following]}, group="g", group_index=0)
+    report = executor(Job(1, envelope(message, queue="q"), "q"), print)
+    assert report.state == "FAILURE"
+    assert [part.task_id for part in report.parts] == ["the-id"]
+    assert [stored.task_id for stored in report.results] == ["next-id"]
+
+
 def test_what_a_coroutine_leaves_running_can_send_messages_when_its_job_is_over(app):
     later = []
 

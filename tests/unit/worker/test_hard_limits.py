@@ -92,3 +92,33 @@ def test_a_tag_whose_request_is_gone_is_not_killed_for_it(bench):
     bench.pool.running[1] = bench.clock.monotonic() - 60  # a run that nobody asked about
     bench.turn()
     assert bench.pool.killed == []
+
+
+def test_what_was_terminated_before_it_began_is_ended_when_it_runs_also_if_nobody_reports_its_start(bench):
+    bench.send(1)
+    bench.turn()
+    (request,) = bench.remote.tools.requests.values()
+    request.terminated = 15
+    bench.remote.tools.condemn(1)
+    assert bench.turn() <= 0.1, "it may begin at any moment"
+    assert bench.pool.killed == []
+    bench.pool.running[1] = bench.clock.monotonic()
+    for _ in range(2):
+        bench.turn()
+    assert bench.pool.killed == [(1, 15)]
+    bench.pool.end(1, KILLED, document=None)
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "REVOKED")), ("ack", 1)]
+
+
+def test_what_was_terminated_and_never_ran_is_forgotten(bench):
+    for tag in (1, 2):
+        bench.send(tag)
+    bench.turn()
+    for tag in (1, 2):
+        bench.remote.tools.condemn(tag)
+    assert bench.pool.withdraw(1)
+    bench.remote.tools.drop(bench.remote.tools.requests[1])
+    bench.consumer.gone = [2]
+    bench.turn()
+    assert bench.turn() > 0.1

@@ -59,8 +59,25 @@ def test_what_a_living_worker_gives_back_is_not_counted(suspects, request_with):
     for _ in range(10):
         request = request_with(7, redelivered=True)
         assert suspects.sift([request])[0] == [request]
-        suspects.forgive(request)
         suspects.ended(7)
+        suspects.forgive()
+
+
+def test_only_runs_that_end_with_their_process_are_counted(suspects, request_with):
+    for died in (True, False, False, True):
+        assert suspects.sift([request_with(7, redelivered=True)])[0]
+        suspects.ended(7, died=died)
+        suspects.forgive()
+    assert suspects.sift([request_with(7, redelivered=True)])[2], "its process died twice, and it has come again"
+
+
+def test_a_store_that_is_away_while_a_count_is_taken_back_delays_nothing(request_with, caplog):
+    suspects = PoisonDetector(FlappingCounter(2))
+    suspects.sift([request_with(7, redelivered=True)])
+    suspects.ended(7)
+    suspects.forgive()
+    suspects.forgive()
+    assert [record.event for record in caplog.records] == ["deaths_uncounted"]
 
 
 def test_another_attempt_is_another_message(suspects, request_with):

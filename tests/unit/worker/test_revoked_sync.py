@@ -81,3 +81,13 @@ def test_all_that_the_store_keeps_is_loaded_in_a_moment(sync, store, clock):
     sync.refresh()
     assert len(sync.ids()) == LIMIT
     assert time.monotonic() - began < 5
+
+
+def test_ids_are_loaded_after_the_clock_was_set_back(sync, store, clock):
+    sync.refresh()
+    clock.step(-3600)
+    sync.learn(["own"])
+    store.kept["revoked-elsewhere"] = clock.now_ms()
+    clock.advance(10)
+    sync.tend()
+    assert "revoked-elsewhere" in sync.ids()

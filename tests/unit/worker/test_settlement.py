@@ -12,7 +12,10 @@ from beatd.message.protocol import build, envelope
 from beatd.states import FAILURE
 from beatd.worker import callbacks_publisher
 from beatd.worker.execution.executor import Executor
-from beatd.worker.messages import Job
+from beatd.worker.messages import Delivery, Headers, Job
+from beatd.worker.request import Request
+from beatd.worker.run_outcomes import RunOutcomes
+from tests.fakes import FakeClock
 
 CALLBACK = {"task": "callback", "args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
 ERRBACK = CALLBACK | {"task": "errback"}
@@ -170,6 +173,21 @@ def test_servers_that_fail_between_the_steps_change_nothing_in_the_end(make_benc
     stored = bench.journal.index(("store", ("id-7", "SUCCESS")))
     assert stored < bench.journal.index(("ack", 7))
     assert not bench.worker._settlement.pending
+
+
+def test_runs_are_marked_as_running_also_after_the_clock_was_set_back(bench):
+    clock, request = (
+        FakeClock(waits=False),
+        Request(Delivery(1, "q", b""), Headers("id-1", "late", entry="e"), bench.app.tasks["late"]),
+    )
+    outcomes = RunOutcomes(clock, "w@here")
+    outcomes.begin(request)
+    outcomes.collect_long_runs()
+    assert outcomes.long_runs == []
+    clock.step(-3600)
+    clock.advance(2.1)
+    outcomes.collect_long_runs()
+    assert outcomes.long_runs == [request]
 
 
 def test_a_flush_without_anything_new_tells_nothing(bench):

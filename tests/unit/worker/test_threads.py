@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import queue
+import sys
 import threading
 
+import msgspec
 import pytest
 
 from beatd import App
@@ -30,6 +33,14 @@ def ends(pool, count):
         poller.until(0.1, pool.files())
         found += [report for report in pool.collect() if is_end(report)]
     return found
+
+
+def end(pool):
+    """Stop a pool, and close its event loop: else garbage collection warns of it during another test."""
+    pool.stop(1.0)
+    if isinstance(pool, AsyncioPool):
+        pool._thread.join(10)
+        pool._loop.close()
 
 
 class LateQueue(queue.SimpleQueue):
@@ -103,6 +114,96 @@ def test_a_thread_that_the_system_refuses_is_started_later(pool, monkeypatch, ca
     assert [report.tag for report in ends(pool, 1)] == [1]
 
 
+def test_a_pool_that_shrinks_and_grows_while_it_is_busy_has_as_many_threads_as_before():
+    app, release = App("x", set_as_current=False), {name: threading.Event() for name in ("first", "second", "third")}
+    for name, event in release.items():
+        app.task(lambda event=event: event.wait(30), name=name)
+    app.finalize()
+    pool = ThreadPool(2, Executor(app, "w@here"))
+    pool.start()
+    try:
+        pool.submit([job(1, "first"), job(2, "second")])
+        pool.shrink()
+        pool.grow()
+        pool.submit([job(3, "third")])
+        release["first"].set()
+        assert [report.tag for report in ends(pool, 1)] == [1]
+        release["third"].set()
+        assert [report.tag for report in ends(pool, 1)] == [3], "it does not wait for the second, which goes on"
+    finally:
+        for event in release.values():
+            event.set()
+        pool.stop(5.0)
+
+
+def test_jobs_that_wait_are_run_at_once_by_a_pool_that_grows():
+    over, release = queue.SimpleQueue(), threading.Event()
+
+    def execute(one, _say):
+        if one.tag == 1:
+            release.wait(30)
+        return JobReport(one.tag, "SUCCESS")
+
+    group = ThreadGroup(1, execute, over.put)
+    group.submit(job(1))
+    group.submit(job(2))
+    group.resize(2)
+    assert over.get(timeout=10).tag == 2
+    group.resize(1)
+    release.set()
+    assert over.get(timeout=10).tag == 1
+    until = monotonic() + 10
+    while len(group._threads) > 1 and monotonic() < until:
+        pass
+    assert len(group._threads) == 1, "the surplus one ends"
+    group.submit(job(3))
+    assert over.get(timeout=10).tag == 3
+    group.stop(monotonic() + 5)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_coroutine_that_is_cancelled_by_another_one_fails(begun):
+    """As by code that cancels all tasks of the loop: a job without an end would keep its place for ever."""
+    app = App("x", set_as_current=False)
+    sleeping = threading.Event()
+
+    @app.task(name="sleeps")
+    async def sleeps():
+        sleeping.set()
+        await asyncio.sleep(60)
+
+    @app.task(name="cancels")
+    async def cancels():
+        if not begun:
+            pool._accept([2])  # in the same turn of the loop: the other one has no time to begin
+        for one in asyncio.all_tasks():
+            one.cancel()
+        await asyncio.sleep(60)
+
+    app.finalize()
+    pool = AsyncioPool(5, Executor(app, "w@here"))
+    pool.start()
+    try:
+        if begun:
+            pool.submit([job(2, "sleeps")])
+            assert sleeping.wait(10)
+        else:
+            pool._held.add(2)
+            pool._queued[2] = job(2, "sleeps")
+        pool.submit([job(1, "cancels")])
+        found = ends(pool, 2)
+        assert sorted((report.tag, report.state) for report in found) == [(1, "FAILURE"), (2, "FAILURE")]
+        assert all(b"CancelledError" in report.document for report in found)
+        assert pool.running_since() == {}
+        until = monotonic() + 10
+        while pool._tasks and monotonic() < until:
+            pass
+        assert not pool._tasks, "their places are free"
+        assert sleeping.is_set() is begun
+    finally:
+        end(pool)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", ["task", "callback", "stop"])
 def test_code_of_a_task_that_ends_the_event_loop_ends_no_other_task(how, caplog):
@@ -143,7 +244,7 @@ def test_code_of_a_task_that_ends_the_event_loop_ends_no_other_task(how, caplog)
         pool.submit([job(4)])
         assert [report.tag for report in ends(pool, 1)] == [4]
     finally:
-        pool.stop(1.0)
+        end(pool)
     logged = "event_loop_interrupted" in {getattr(record, "event", None) for record in caplog.records}
     assert logged is (how != "stop")
 
@@ -157,3 +258,28 @@ def test_a_limit_without_end_keeps_no_other_from_being_kept():
     rung.clear()
     alarms.after(0.05, rung.set)
     assert rung.wait(5)
+
+
+class Leaving:
+    """What ends the thread that unpickles it, as a module that calls ``sys.exit()`` does."""
+
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+@pytest.mark.parametrize("kind", [ThreadPool, AsyncioPool])
+def test_a_body_that_ends_the_thread_which_reads_it_is_malformed(kind):
+    app = App("x", set_as_current=False, accept_content=["json", "pickle"])
+    app.task(lambda: 7, name="t")
+    app.finalize()
+    pool = kind(1, Executor(app, "w@here"))
+    pool.start()
+    try:
+        body = pickle.dumps(([Leaving()], {}, None))
+        message = msgspec.structs.replace(
+            build("t", "id-1"), body=body, content_type="application/x-python-serialize", content_encoding="binary"
+        )
+        pool.submit([Job(1, envelope(message, queue="q"), "q"), job(2)])
+        assert [(report.tag, report.state) for report in ends(pool, 2)] == [(1, "MALFORMED"), (2, "SUCCESS")]
+    finally:
+        end(pool)

@@ -76,11 +76,49 @@ def test_a_message_that_another_worker_has_taken_is_not_started_here(bench):
     assert bench.journal.of("ack") == [1]
 
 
+def busy(bench, running):
+    """A pool of two with four requests, of which these run."""
+    bench.pool.size, bench.pool.room = 2, lambda: 10
+    for tag in range(1, 5):
+        bench.send(tag)
+    bench.turn()
+    for tag in running:
+        bench.pool.begin(tag)
+    bench.turn()
+
+
+def test_what_waits_behind_long_tasks_goes_back_to_its_queue(bench):
+    busy(bench, (1, 2))
+    bench.clock.advance(1.9)
+    bench.turn()
+    assert bench.journal == []
+    bench.clock.advance(1)
+    bench.turn()
+    assert bench.journal == [("give_back", 3), ("give_back", 4)]
+    assert list(bench.remote.tools.requests) == [1, 2]
+    bench.pool.end(1)
+    bench.turn()
+    assert bench.journal.of("ack") == [1]
+
+
+def test_what_waits_while_a_process_is_free_or_the_worker_leaves_is_kept(bench):
+    busy(bench, (1,))
+    bench.clock.advance(3)
+    bench.turn()
+    bench.pool.begin(2)
+    bench.worker.stop()
+    bench.clock.advance(3)
+    bench.turn()
+    assert bench.journal == []
+    assert list(bench.remote.tools.requests) == [1, 2, 3, 4]
+
+
 def test_a_request_revoked_just_before_its_start_is_killed_at_its_start(bench):
     bench.send(1)
     bench.turn()
     (request,) = bench.remote.tools.requests.values()
     request.terminated = 15
+    bench.remote.tools.condemn(1)
     bench.pool.begin(1)
     bench.turn()
     assert bench.pool.killed == [(1, 15)]
