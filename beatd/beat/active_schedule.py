@@ -19,7 +19,8 @@ from beatd.clock import Clock
 from beatd.exceptions import StoreUnavailable, TermLost
 from beatd.memory import give_back
 from beatd.model import Entry, EntryState
-from beatd.planning.catchup import LATE_MS, ResumePoints
+from beatd.planning.catchup import LATE_MS, ResumePoint, ResumePoints
+from beatd.schedules import latest_ms
 from beatd.store.claims import Claims, Gap, Unreadable
 from beatd.store.entry_state import Fingerprints
 from beatd.timestamps import span_text
@@ -294,9 +295,7 @@ class ActiveSchedule:
         if len(self._held):
             due_ms = point.due_ms if entry.name in self._heap else None
             self._held.was_put(entry.name, due_ms, self._clock.now_ms())
-        if point.passes_over and point.due_ms is not None:
-            return Gap(entry.name, state.last_due_ms, point.due_ms)
-        return None
+        return _gap(entry.name, state.last_due_ms, point, points.now_ms)
 
     def _try_again(self, term: Term, now_ms: int) -> None:
         """Put held-back entries whose next attempt is due into the heap."""
@@ -357,3 +356,13 @@ class ActiveSchedule:
 
     def _offset_ms(self) -> int:
         return self._clock.now_ms() - int(self._clock.monotonic() * 1000)
+
+
+def _gap(name: str, last_due_ms: int, point: ResumePoint, now_ms: int) -> Gap | None:
+    """Return the gap that an entry leaves which passes over missed runs, maybe its last ones."""
+    if not point.passes_over:
+        return None
+    before_ms = point.due_ms
+    if before_ms is None and (last_ms := latest_ms(point.timeline, after_ms=last_due_ms, until_ms=now_ms)) is not None:
+        before_ms = last_ms + 1
+    return None if before_ms is None else Gap(name, last_due_ms, before_ms)

@@ -162,9 +162,9 @@ class BackfillJob:
         """The next runs of the window, each with the reason to leave it out, if there is one."""
         dues = list(islice(self._walk, SENT))
         self._exhausted = len(dues) < SENT
-        comes = entry.policies.enabled
+        is_in_force, now_ms = entry.policies.enabled, self._dispatcher.clock.now_ms()
         reasons: list[Reason | None] = ["blackout" if hidden(entry, due_ms) else None for due_ms in dues]
-        by_due = [self._past.reason(due_ms, comes=comes) for due_ms in dues]
+        by_due = [self._past.reason(due_ms, comes=is_in_force or due_ms > now_ms) for due_ms in dues]
         for more in (self._dispatched.reasons(entry.name, dues), by_due):
             reasons = [first or second for first, second in zip(reasons, more, strict=True)]
         if self._request.force:

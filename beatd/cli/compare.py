@@ -14,10 +14,10 @@ from beatd.cli.output import plural, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import values
 from beatd.exceptions import ScheduleError
-from beatd.importers.celery_plan import celery_runs
+from beatd.importers.celery_plan import MOST_RUNS, celery_runs
 from beatd.importers.celerybeat_log import sent_by_celery_beat
 from beatd.importers.report import printable
-from beatd.planning.comparison import dues_between
+from beatd.planning.comparison import plan
 from beatd.planning.sent_comparison import Unmatched, match
 from beatd.schedules import duration_ms
 from beatd.sources.dry_run import dry_run_prefix
@@ -63,15 +63,17 @@ def compare(
     if celery_app is not None:
         since = SystemClock().now_ms() // 1000 * 1000
         until = since + days * _DAY_MS
-        theirs, ours, unknown = _plans(celery_app, config_file, since, until)
+        theirs, ours, unknown, ends = _plans(celery_app, config_file, since, until)
     else:
         theirs, ours = _sent(Path(str(sent)), config_file, _zone(timezone))
         since, until = _common_span(theirs, ours)
-        unknown = {}
+        unknown, ends = {}, {}
     if until - since <= 2 * within_ms:
         raise click.ClickException("the two ran together for too short a time: wait, or give a smaller --within")
     found = {
-        name: match(theirs.get(name, ()), ours.get(name, ()), within_ms).between(since + within_ms, until - within_ms)
+        name: match(theirs.get(name, ()), ours.get(name, ()), within_ms).between(
+            since + within_ms, ends.get(name, until) - within_ms
+        )
         for name in sorted(theirs.keys() | ours.keys())
         if name not in unknown
     }
@@ -104,12 +106,20 @@ def _zone(name: str) -> str:
 Plans = Mapping[str, Sequence[int]]
 
 
-def _plans(app: str, config_file: str | None, since: int, until: int) -> tuple[Plans, Plans, dict[str, str]]:
-    """The runs of a time (ms) by Celery's schedules, and by those of the file."""
+def _plans(
+    app: str, config_file: str | None, since: int, until: int
+) -> tuple[Plans, Plans, dict[str, str], dict[str, int]]:
+    """The runs of a time (ms) by Celery's schedules, and by those of the file; what cannot be foreseen; and the ends of
+    the plans of entries with very many runs."""
     loaded = sources.load(sources.find(config_file).path, with_app=False)
     theirs, unknown = celery_runs(app, since, until)
     enabled = [entry for entry in loaded.entries if entry.policies.enabled]
-    return theirs, {entry.name: sorted(dues_between(entry, since, until)) for entry in enabled}, unknown
+    plans = {entry.name: plan(entry, since, until) for entry in enabled}
+    ends = {name: one.end_ms for name, one in plans.items() if one.end_ms < until}
+    for name, dues in theirs.items():
+        if len(dues) >= MOST_RUNS:
+            ends[name] = min(ends.get(name, until), dues[-1])
+    return theirs, {name: one.dues for name, one in plans.items()}, unknown, ends
 
 
 def _sent(log: Path, config_file: str | None, timezone: str) -> tuple[Plans, Plans]:

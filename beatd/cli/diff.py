@@ -62,11 +62,12 @@ def diff(
         old = sources.load(sources.find(against or config_file, app).path, app=app)
         olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file, app)
     now_ms = SystemClock().now_ms()
-    differences = compare(olds, news, now_ms, now_ms + days * _DAY_MS)
+    until_ms = now_ms + days * _DAY_MS
+    differences = compare(olds, news, now_ms, until_ms)
     if as_json:
         print_json(_facts(differences, days))
     else:
-        for line in _lines(differences, days):
+        for line in _lines(differences, days, until_ms):
             print_colored(line, _COLORS.get(line.strip()[:1]))
     if differences:
         raise click.exceptions.Exit(1)
@@ -124,7 +125,7 @@ _COLORS = {"+": "green", "-": "red", "~": "yellow"}
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
-def _lines(differences: Sequence[Difference], days: int) -> Iterator[str]:
+def _lines(differences: Sequence[Difference], days: int, until_ms: int) -> Iterator[str]:
     if not differences:
         yield "No difference."
         return
@@ -134,6 +135,8 @@ def _lines(differences: Sequence[Difference], days: int) -> Iterator[str]:
         for change in difference.changes:
             yield f"    {change.key}: {_shown(change.old)} → {_shown(change.new)}"
         yield from _run_lines(difference.runs)
+        if (end_ms := difference.runs.end_ms) < until_ms:
+            yield f"    compared up to {from_ms(end_ms):%Y-%m-%d %H:%M:%S} UTC: it has very many runs"
     counts = {what: sum(difference.what == what for difference in differences) for what in _SIGNS}
     entries = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     appear, vanish, moved = total(differences)
@@ -175,7 +178,8 @@ def _facts(differences: Sequence[Difference], days: int) -> dict[str, Any]:
 def _run_facts(runs: Runs) -> dict[str, Any]:
     first = {"first_appearing": runs.first_appearing, "first_vanishing": runs.first_vanishing}
     times = {name: list(map(iso_ms, dues)) for name, dues in first.items()}
-    return {"appear": runs.appear, "vanish": runs.vanish, "moved": runs.moved, **times}
+    counts = {"appear": runs.appear, "vanish": runs.vanish, "moved": runs.moved}
+    return {**counts, **times, "compared_until": iso_ms(runs.end_ms)}
 
 
 def _plain(value: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import click
@@ -14,23 +15,26 @@ from beatd.cli.completion import entry_names
 from beatd.cli.installation import installation, no_entry
 from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
 from beatd.client.entries import has_tags
+from beatd.client.moments import moment_text
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, run_id
-from beatd.planning.preview import Upcoming, all_upcoming, caveats, state_at
+from beatd.planning.preview import Upcoming, all_upcoming, caveats, new_state, state_at
 from beatd.schedules import dst_note, duration_text
+from beatd.store.runtime_entries import Pause, read_pause
 
 PATIENCE_MS = 2_000
 """The store is asked for what it adds; a person who previews a file is not kept waiting for it."""
 _PAUSED_SHOWN = 10
+_NO_PAUSES: Mapping[str, Pause] = MappingProxyType({})
 
 
 class EntriesInForce(NamedTuple):
-    """Entries in force, the names of paused ones, and the state of each in the store."""
+    """Entries in force, also those that are paused; the pauses, and the states in the store, by name."""
 
     entries: Sequence[Entry]
-    paused: Container[str]
+    pauses: Mapping[str, Pause]
     states: Mapping[str, EntryState]
 
 
@@ -57,19 +61,19 @@ def next_runs(
     """Show the next runs of ENTRY, or of all entries: due times, and send times with jitter.
 
     Runs in a blackout are shown and marked; they are not sent. Overdue runs come first: they leave as soon as a daemon
-    leads. A TIME without an offset is in the time zone of the entry, or of the file. The state store supplies last
-    runs, pauses, runtime entries and the first-seen times of intervals without an anchor; without it, such an interval
-    counts from TIME.
+    leads. Runs of an entry that is paused for some time begin when the pause ends. A TIME without an offset is in
+    the time zone of the entry, or of the file. The state store supplies last runs, pauses, runtime entries and the
+    first-seen times of intervals without an anchor; without it, such an interval counts from TIME.
     """
     loaded = sources.load(sources.find(config_file, app).path, app=app)
     print_refused(loaded.refused)
-    in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded, config_file, app)
+    in_force = EntriesInForce(loaded.entries, _NO_PAUSES, {}) if offline else ask_store(loaded, config_file, app)
     entries = in_force.entries if entry is None else (named(entry, in_force.entries),)
     entries = tuple(each for each in entries if has_tags(each, tags))
     timezone = loaded.settings.timezone if entry is None or not entries else entries[0].timezone
     now_ms = SystemClock().now_ms()
     after_ms = read_moment(since, option="--from", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
-    runs = list(islice(planned_runs(entries, in_force.states, after_ms, now_ms), count))
+    runs = list(islice(planned_runs(entries, in_force.states, after_ms, now_ms, in_force.pauses), count))
     if as_json:
         print_json([facts(run) for run in runs])
     elif runs:
@@ -77,23 +81,40 @@ def next_runs(
         unseen = [run.entry for run in runs if run.entry.name not in in_force.states]
         for line in caveats(unseen, "now" if after_ms == now_ms else since):
             print_line(line)
-        if paused := sorted(entry.name for entry in entries if entry.name in in_force.paused):
+        if paused := sorted(_paused(entries, in_force.pauses)):
             more = f" and {len(paused) - _PAUSED_SHOWN} more" if paused[_PAUSED_SHOWN:] else ""
             print_line(f"note: paused: {', '.join(paused[:_PAUSED_SHOWN])}{more}")
     else:
-        click.echo(_why_none(entries, in_force.paused))
+        click.echo(_why_none(entries, in_force.pauses))
 
 
 def planned_runs(
-    entries: Sequence[Entry], states: Mapping[str, EntryState], after_ms: int, now_ms: int
+    entries: Sequence[Entry],
+    states: Mapping[str, EntryState],
+    after_ms: int,
+    now_ms: int,
+    pauses: Mapping[str, Pause] = _NO_PAUSES,
 ) -> Iterator[Upcoming]:
-    """The runs to come; from another time than now as if everything up to then had been sent."""
+    """The runs to come; from another time than now as if everything up to then had been sent.
+
+    Those of a paused entry begin when its pause ends, if it does so by itself.
+    """
 
     def state_of(entry: Entry) -> EntryState:
-        state = states.get(entry.name)
-        return state if state is not None and after_ms == now_ms else state_at(entry, state, after_ms)
+        state, pause = states.get(entry.name), pauses.get(entry.name)
+        if pause is not None:
+            state = _resumed(state or new_state(now_ms), pause, now_ms)
+        if state is None or after_ms != now_ms:
+            state = state_at(entry, state, after_ms, now_ms)
+        return state if pause is None else _resumed(state, pause, now_ms)
 
-    return all_upcoming(entries, after_ms, state_of=state_of, on_error=_say_error)
+    going_on = [each for each in entries if each.name not in pauses or pauses[each.name].until_ms is not None]
+    return all_upcoming(going_on, after_ms, state_of=state_of, on_error=_say_error)
+
+
+def _resumed(state: EntryState, pause: Pause, now_ms: int) -> EntryState:
+    """The state of an entry when its pause ends: nothing that was due before is made."""
+    return state._replace(last_due_ms=max(state.last_due_ms, pause.until_ms or 0, now_ms))
 
 
 def _say_error(entry: Entry, error: Exception) -> None:
@@ -104,14 +125,14 @@ def ask_store(loaded: Config, config_file: str | None, app: str | None) -> Entri
     """The entries in force, with the pauses and the states that the store has; those of the files if it is away."""
     try:
         with installation(config_file, app, timeout_ms=PATIENCE_MS) as place:
-            schedule = place.schedule(loaded)
+            schedule = place.schedule(loaded, as_if_resumed=True)
             entries = tuple(schedule.entries)
             states = place.states(entries, SystemClock().now_ms())
     except StoreError as error:
         print_line(f"note: from the files only, without the state store: {error}", err=True)
-        return EntriesInForce(loaded.entries, frozenset(), {})
+        return EntriesInForce(loaded.entries, _NO_PAUSES, {})
     seen = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
-    return EntriesInForce(entries, frozenset(schedule.pauses), seen)
+    return EntriesInForce(entries, {name: read_pause(raw) for name, raw in schedule.pauses.items()}, seen)
 
 
 def named(name: str, entries: Iterable[Entry]) -> Entry:
@@ -154,10 +175,18 @@ def facts(run: Upcoming) -> dict[str, Any]:
     }
 
 
-def _why_none(entries: Sequence[Entry], paused: Container[str]) -> str:
+def _paused(entries: Sequence[Entry], pauses: Mapping[str, Pause]) -> Iterator[str]:
+    """The names of the paused entries, with the ends of pauses that end by themselves."""
+    for entry in entries:
+        if (pause := pauses.get(entry.name)) is not None:
+            until = "" if pause.until_ms is None else f" until {moment_text(pause.until_ms, entry.timezone)}"
+            yield f"{entry.name}{until}"
+
+
+def _why_none(entries: Sequence[Entry], pauses: Mapping[str, Pause]) -> str:
     if not entries:
         return "There are no entries."
-    if all(entry.name in paused for entry in entries):
+    if all(entry.name in pauses for entry in entries):
         return "Paused."
     if not any(entry.policies.enabled for entry in entries):
         return "Not enabled."

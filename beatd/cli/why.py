@@ -21,6 +21,7 @@ from beatd.exceptions import BeatdError
 from beatd.model import Entry, EntryState, Policies, run_id
 from beatd.planning.policies import runtime_ms
 from beatd.planning.reason import Reasons, Rule, reasons
+from beatd.planning.timeline import next_due_ms, timeline
 from beatd.state_store import running_store
 from beatd.store.entry_state import Running, UnfinishedRun
 from beatd.store.held_back import HeldBackEntry
@@ -69,7 +70,13 @@ _SKIPPED = {
     "unsendable": "its message could not be made",
 }
 
-_NOW = {"overlap now": "the run before has not ended", "queue now": "its queue is full"}
+_NOW = {
+    "overlap now": "the run before has not ended",
+    "queue now": "its queue is full",
+    "first seen": "the entry was not in force",
+}
+_OF_SCHEDULE = frozenset({"scheduled", "skipped", "backfilled"})
+"""Kinds of records of runs of the schedule."""
 
 
 class _WithDistance(click.Command):
@@ -113,8 +120,14 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, conn
             unfinished = read(running.unfinished, {entry: runtime_ms(definition)} if minds else {}, now_ms=now_ms)
             live = read(_ask, place, definition) if connect else None
         [state], records = states.result(), tuple(lines.result())
-        answer = reasons(definition, state, at_ms, now_ms, span_ms=span_ms(time))
-        record = record_of(records, answer.due_ms)
+        waiting_ms = None
+        if state is not None and entry in unfinished.result() and shard in fleet.leases:
+            waiting_ms = waiting_run(definition, state, records, now_ms)
+        span = span_ms(time)
+        answer = reasons(definition, state, at_ms, now_ms, span_ms=span, waiting_ms=waiting_ms)
+        record = record_of(records, answer.on_line_ms, at_ms, at_ms + span)
+        if record is not None:  # whatever the rules of now say
+            answer = answer._replace(due_ms=answer.on_line_ms if record.kind == "missed" else record.due_ms)
         outcomes = OutcomeReader(place.client, place.keys, histories)
         blocker = next(iter(outcomes.detailed(blockers(records, record), now_ms)), None)
     seen = Circumstances(
@@ -132,7 +145,8 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, conn
     if as_json:
         print_json(_facts(definition, answer, rules=rules, verdict=verdict, seen=seen, record=record))
     else:
-        _print(definition, answer, rules, verdict)
+        is_fine = record.sent if record is not None else all(rule.ok is not False for rule in rules)
+        _print(definition, answer, rules, verdict, is_fine=is_fine)
 
 
 def _ask(place: Installation, entry: Entry) -> Live:
@@ -158,13 +172,26 @@ def span_ms(written: str) -> int:
     return 1_000 if _SECONDS.fullmatch(text) else 1
 
 
-def record_of(records: tuple[Record, ...], due_ms: int | None) -> Record | None:
-    """The line of history of the run that was due then, or of the time without a leader that it fell into."""
+def record_of(records: Sequence[Record], due_ms: int | None, from_ms: int, before_ms: int) -> Record | None:
+    """The line of history of the run that was due then, or of the time without a leader that it fell into.
+
+    Without a due time that of a run in the span: the entry may have had another schedule then.
+    """
+    runs = [line for line in records if line.kind in _OF_SCHEDULE]
     if due_ms is None:
-        return None
-    own = [line for line in records if line.kind != "missed" and line.due_ms == due_ms]
+        return next((line for line in runs if from_ms <= line.due_ms < before_ms), None)
+    own = [line for line in runs if line.due_ms == due_ms]
     gaps = [line for line in records if line.kind == "missed" and line.due_ms < due_ms < line.at_ms]
     return next(iter([*own, *gaps]), None)
+
+
+def waiting_run(entry: Entry, state: EntryState, records: Sequence[Record], now_ms: int) -> int | None:
+    """Due time (ms) of the run that waits for the one before it to end: the first that was not passed over."""
+    if entry.policies.overlap != "queue_one":
+        return None
+    passed = [line.at_ms - 1 for line in records if line.kind == "missed" and line.due_ms >= state.last_due_ms]
+    due_ms = next_due_ms(timeline(entry, state.first_seen_ms), max([state.last_due_ms, *passed]))
+    return due_ms if due_ms is not None and due_ms <= now_ms else None
 
 
 def blockers(records: Sequence[Record], record: Record | None) -> list[Record]:
@@ -182,6 +209,9 @@ def _store_rules(
         before_end = answer.due_ms is None or seen.pause.until_ms is None or answer.due_ms < seen.pause.until_ms
         yield Rule("pause", not (after_begin and before_end and record is None), seen.pause.note)
     is_open = record is None and answer.due_ms is not None and answer.due_ms <= now_ms
+    if seen.state is not None and answer.due_ms is not None:
+        is_open = is_open and answer.due_ms > seen.state.last_due_ms
+    begun_ms = now_ms if seen.state is None else seen.state.first_seen_ms
     if seen.held is not None and record is None:
         since, again = utc_text(seen.held.since_ms), utc_text(seen.held.again_ms)
         yield Rule("held back", _passes(is_open, True), f"since {since}: {seen.held.reason}; next try at {again}")
@@ -193,9 +223,17 @@ def _store_rules(
         if record.kind != "missed":
             yield _term_rule(term_of(seen.terms, record))
         yield Rule("history", record.sent, _told(record, seen.blocker))
+    elif answer.due_ms is not None and answer.due_ms <= begun_ms:
+        yield Rule("first seen", False, _first_seen(seen.state))
     elif answer.due_ms is not None and seen.state is not None and answer.due_ms <= seen.state.last_due_ms:
         known = f"the history of {len(seen.records)} records begins later" if seen.records else "the history is empty"
         yield Rule("history", None, f"no record of this run: {known}, or the entry was not in force then")
+
+
+def _first_seen(state: EntryState | None) -> str:
+    if state is None:
+        return "no daemon has seen the entry yet"
+    return f"the entry is in force, or has this schedule, since {utc_text(state.first_seen_ms)}"
 
 
 def _overlap_rule(policies: Policies, unfinished: UnfinishedRun | None, *, is_open: bool) -> Rule:
@@ -280,8 +318,8 @@ def _verdict(answer: Reasons, rules: list[Rule], record: Record | None, now_ms: 
     return "A run is due then, and will be sent."
 
 
-def _print(entry: Entry, answer: Reasons, rules: list[Rule], verdict: str) -> None:
-    print_colored(verdict, "red" if any(rule.ok is False for rule in rules) else "green")
+def _print(entry: Entry, answer: Reasons, rules: list[Rule], verdict: str, *, is_fine: bool) -> None:
+    print_colored(verdict, "green" if is_fine else "red")
     if answer.due_ms is not None:
         print_line(f"Due at {_local(entry, answer.due_ms)}, run id {run_id(entry.name, answer.due_ms)}.")
     click.echo()

@@ -26,7 +26,7 @@ from beatd.message import json_codec, protocol
 from beatd.model import Entry, Options, Policies
 from beatd.schedules import Schedule, duration_text, joined_blackout, parse
 from beatd.schedules.cron import Dst
-from beatd.schedules.cron_parser import is_hashed
+from beatd.schedules.cron_parser import is_named
 from beatd.schedules.interval import Interval, Relative
 
 DST = choice("cron", "skip")
@@ -302,18 +302,6 @@ class EntryReader:
             for tail, message in found:
                 report.add((*path, *tail), message)
         return spec
-
-
-def is_named(schedule: Any) -> bool:
-    """True if the schedule depends on the entry's name, as an H in a cron string does."""
-    match schedule:
-        case str():
-            return is_hashed(schedule)
-        case Mapping():
-            return any(map(is_named, schedule.values()))
-        case list() | tuple():
-            return any(map(is_named, schedule))
-    return False
 
 
 def _name_fault(name: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.config.digest import EntryHasher, digest_of
-from beatd.config.entries import LARGEST_GROWTH, EntryReader, is_named, read_defaults, too_large
+from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
 from beatd.config.entry_cache import EntryCache, moved
 from beatd.config.entry_template import EntryTemplates
 from beatd.config.errors import ErrorReport, near
@@ -33,6 +33,7 @@ from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
 from beatd.memory import without_collections
 from beatd.model import BrokerSettings, Entry, Settings
+from beatd.schedules.cron_parser import is_named
 from beatd.schedules.literals import quoted
 
 

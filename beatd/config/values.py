@@ -26,9 +26,10 @@ from beatd.config.toml import Substituted, plain
 from beatd.config.toml_lines import KeyPath
 from beatd.message.protocol import HEADER_NAMES
 from beatd.schedules import duration_ms, zone
+from beatd.schedules.duration import wall_ms
 from beatd.schedules.literals import or_list, quoted
 from beatd.schedules.literals import shown as literal_shown
-from beatd.timestamps import in_range, to_ms
+from beatd.timestamps import from_ms, in_range, to_ms
 
 
 def size_text(size: int) -> str:
@@ -157,7 +158,9 @@ def seconds(value: Any, timezone: str = "") -> float:
 
 @accepts(said.MOMENT)
 def moment(value: Any, timezone: str) -> datetime:
-    """An instant, aware and in UTC. A naive time is one of ``timezone``; a date is its midnight."""
+    """An instant, aware and in UTC. A naive time is one of ``timezone``, or the end of the gap of the clock in which it
+    lies; a date is its midnight.
+    """
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
@@ -169,10 +172,13 @@ def moment(value: Any, timezone: str) -> datetime:
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
         raise InvalidValue(f"expected a time such as 2026-12-31T23:59:00, got {shown(value)}")
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=zone(timezone).info)
+    where = zone(timezone) if value.tzinfo is None else None
+    if where is not None:
+        value = value.replace(tzinfo=where.info)
     try:
         instant: datetime = value.astimezone(UTC)
+        if where is not None and instant.astimezone(where.info) != value:
+            instant = from_ms(wall_ms(value.replace(tzinfo=None), where))
     except OverflowError:
         instant = datetime.min.replace(tzinfo=UTC)
     if not in_range(to_ms(instant)):

@@ -18,7 +18,7 @@ from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.preview import upcoming
 from beatd.planning.simulation import window_state
-from beatd.schedules import parse
+from beatd.schedules import Schedule, parse
 from beatd.schedules.cron import Cron, Dst
 
 DAY_MS = 86_400_000
@@ -112,6 +112,8 @@ def _best(one: Movable, seconds: Mapping[int, int], unit_s: int) -> int:
 
 def _steps(entry: Entry, unit: Unit) -> int:
     """By how many units the entry can move at most; 0 for a schedule that stays as it is."""
+    if isinstance(entry.schedule, Cron) and entry.schedule.hashed:
+        return 0
     match _written(entry):
         case str(text) if len(fields := text.split()) == 5 and not text.startswith("@"):
             return 59 if unit == "second" else _minute_steps(fields[0])
@@ -142,7 +144,13 @@ def _move(entry: Entry, shift: int, unit: Unit) -> Move | None:
         schedule = parse(new, timezone=entry.timezone, name=entry.name, dst=dst)
     except ScheduleError:
         return None
+    if _is_fixed(schedule) != _is_fixed(entry.schedule):  # it would run at other times when the clock is changed
+        return None
     return Move(entry, old, new, structs.replace(entry, schedule=schedule))
+
+
+def _is_fixed(schedule: Schedule) -> bool:
+    return isinstance(schedule, Cron) and schedule.fixed and not schedule.zone.is_utc
 
 
 def _moved_minute(field: str, shift: int) -> str:

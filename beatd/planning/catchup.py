@@ -101,10 +101,10 @@ def resume_due_ms(entry: Entry, line: Schedule, due_ms: int, *, last_due_ms: int
     missed_ms = None
     match entry.policies.catch_up:
         case "latest":
-            missed_ms = latest_ms(line, after_ms=since_ms, until_ms=until_ms)
+            missed_ms = latest_ms(line, after_ms=last_due_ms, until_ms=until_ms)
         case "all":
-            missed_ms = _oldest_of_the_last(entry.policies.catch_up_max, line, since_ms, until_ms)
-    if missed_ms is not None:
+            missed_ms = _oldest_of_the_last(entry.policies.catch_up_max, line, last_due_ms, since_ms, until_ms)
+    if missed_ms is not None and missed_ms > since_ms:
         return missed_ms
     return waiting_ms if waiting_ms is not None else next_due_ms(line, now_ms)
 
@@ -129,12 +129,13 @@ def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
     return WINDOW_MAX_MS if period is None else min(max(period, WINDOW_MIN_MS), WINDOW_MAX_MS)
 
 
-def _oldest_of_the_last(count: int, schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
-    """Step back from ``until_ms`` at most ``count`` times; the number of runs further back does not matter."""
+def _oldest_of_the_last(count: int, schedule: Schedule, after_ms: int, since_ms: int, until_ms: int) -> int | None:
+    """Step back from ``until_ms`` to ``since_ms``, at most ``count`` times; the number of runs further back does not
+    matter. The runs are those that follow one another from ``after_ms`` on."""
     oldest_ms = None
     for _ in range(count):
         due_ms = latest_ms(schedule, after_ms=after_ms, until_ms=until_ms)
-        if due_ms is None:
+        if due_ms is None or due_ms <= since_ms:
             break
         oldest_ms, until_ms = due_ms, due_ms - 1
     return oldest_ms

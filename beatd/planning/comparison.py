@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 from beatd.config.writer import Unwritable, entry_table
 from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
-from beatd.planning.preview import state_at, upcoming
+from beatd.planning.preview import Upcoming, new_state, upcoming
 
 RUNS_COMPARED = 20_000
-"""Limit of the runs that are compared for an entry."""
+"""Runs of an entry that are planned at most; what comes later is not compared."""
 FIRST_SHOWN = 3
 
 
@@ -34,6 +33,8 @@ class Runs(NamedTuple):
     vanish: int
     first_appearing: tuple[int, ...]
     first_vanishing: tuple[int, ...]
+    end_ms: int
+    """Runs that are due later are not compared."""
 
     @property
     def moved(self) -> int:
@@ -85,23 +86,35 @@ def table_of(entry: Entry) -> Mapping[str, Any]:
 
 
 def _runs(before: Entry | None, after: Entry | None, from_ms: int, until_ms: int) -> Runs:
-    old, new = dues_between(before, from_ms, until_ms), dues_between(after, from_ms, until_ms)
-    appearing, vanishing = sorted(new - old), sorted(old - new)
+    old, new = plan(before, from_ms, until_ms), plan(after, from_ms, until_ms)
+    end_ms = min(old.end_ms, new.end_ms)
+    olds, news = ({ms for ms in one.dues if ms < end_ms} for one in (old, new))
+    appearing, vanishing = sorted(news - olds), sorted(olds - news)
     first_appearing, first_vanishing = tuple(appearing[:FIRST_SHOWN]), tuple(vanishing[:FIRST_SHOWN])
-    return Runs(len(appearing), len(vanishing), first_appearing, first_vanishing)
+    return Runs(len(appearing), len(vanishing), first_appearing, first_vanishing, end_ms)
 
 
-def dues_between(entry: Entry | None, from_ms: int, until_ms: int) -> set[int]:
-    """When the runs of an entry in the window are due, those that are not sent left out."""
-    if entry is None:
-        return set()
-    dues = set[int]()
-    for run in islice(upcoming(entry, state_at(entry, None, from_ms), ResumePoints(from_ms)), RUNS_COMPARED):
+class Plan(NamedTuple):
+    """When the runs of an entry are due that are sent, before ``end_ms``."""
+
+    dues: Sequence[int]
+    end_ms: int
+
+
+def plan(entry: Entry | None, from_ms: int, until_ms: int) -> Plan:
+    """The plan of an entry for a window, which ends early if there are more than :data:`RUNS_COMPARED` runs in it."""
+    dues: list[int] = []
+    runs: Iterable[Upcoming] = ()
+    if entry is not None:
+        runs = upcoming(entry, new_state(from_ms), ResumePoints(from_ms))
+    for number, run in enumerate(runs):
         if run.due_ms >= until_ms:
             break
+        if number == RUNS_COMPARED:
+            return Plan(dues, run.due_ms)
         if run.skip is None:
-            dues.add(run.due_ms)
-    return dues
+            dues.append(run.due_ms)
+    return Plan(dues, until_ms)
 
 
 def total(differences: Sequence[Difference]) -> tuple[int, int, int]:

@@ -16,7 +16,8 @@ from beatd.config.toml import SCHEDULE, Document, read
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
 from beatd.planning.croniter_comparison import differences
-from beatd.planning.timeline import timeline
+from beatd.planning.preview import counts_from_first_seen
+from beatd.planning.timeline import BlackedOut, after_blackouts_ms, timeline
 from beatd.schedules import Schedule, bind, dst_note, duration_text
 from beatd.schedules.cron import Cron
 from beatd.schedules.cron_parser import FIELDS as CRON_FIELDS
@@ -31,8 +32,6 @@ _DAY_MS = 86_400_000
 _YEAR_S = 366 * 86_400
 _RUNS_LOOKED_AT = 1500
 """Runs of one schedule in the search for herds: a day of minutes."""
-_HIDDEN_LOOKED_AT = 500
-"""Runs of one schedule in the search for one that no blackout covers."""
 _SCHEDULES_LOOKED_AT = 2000
 """Schedules in the search for herds, those of most entries first; and cron strings compared with croniter's reading."""
 _GAPS_LOOKED_AT, _GAPS_IN_ALL = 60, 60_000
@@ -126,17 +125,27 @@ def never(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
 
 def hidden(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Entries whose blackout covers all that they do."""
-    covered: dict[tuple[int, int], bool] = {}
+    covered: dict[tuple[int, ...], bool] = {}
     for entry in entries:
-        schedule, blackout = entry.schedule, entry.policies.blackout
-        if blackout is None or bind(schedule, from_ms(now_ms)) is not schedule:
+        policies = entry.policies
+        if policies.blackout is None or counts_from_first_seen(entry):
             continue  # when an interval without an anchor runs is not known here
-        key = id(schedule), id(blackout)
+        bounds = id(policies) if policies.start or policies.end else 0
+        key = id(entry.schedule), id(policies.blackout), bounds
         if key not in covered:
-            runs = list(islice(_runs(schedule, now_ms), _HIDDEN_LOOKED_AT))
-            covered[key] = bool(runs) and all(map(blackout.covers_ms, runs))
+            covered[key] = _is_hidden(entry, now_ms)
         if covered[key]:
             yield entry_warning(entry, "blackout", "it covers all of the coming runs: none is sent")
+
+
+def _is_hidden(entry: Entry, now_ms: int) -> bool:
+    """True if the entry has runs to come, and no search finds one that its blackout does not cover."""
+    line = timeline(entry, now_ms)
+    due_ms = line.next_after_ms(now_ms)
+    try:
+        return due_ms is not None and after_blackouts_ms(entry, line, due_ms) is None
+    except BlackedOut:
+        return True
 
 
 def long_lived(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:

@@ -59,11 +59,11 @@ def load(
 
 def closed_times(entries: Sequence[Entry], from_ms: int, to_ms: int) -> list[ClosedTime]:
     """The blackouts of enabled entries in a window, those of most entries first."""
-    shared: dict[str, tuple[Blackout, list[str]]] = {}
+    shared: dict[Blackout, list[str]] = {}
     for entry in entries:
         if (blackout := entry.policies.blackout) is not None and entry.policies.enabled:
-            shared.setdefault(str(blackout.notation), (blackout, []))[1].append(entry.name)
-    most = sorted(shared.values(), key=lambda one: -len(one[1]))[:_BLACKOUTS]
+            shared.setdefault(blackout, []).append(entry.name)
+    most = sorted(shared.items(), key=lambda one: -len(one[1]))[:_BLACKOUTS]
     found = (ClosedTime(blackout, names, list(_spans(blackout, from_ms, to_ms))) for blackout, names in most)
     return [one for one in found if one.spans]
 

@@ -18,6 +18,7 @@ MONTHS = (
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
 _ORDINALS = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth", LAST: "last"}
+_SUFFIXES = {2: "nd", 3: "rd"}
 _TIMES_SHOWN = 6
 """Times of day that are listed one by one."""
 
@@ -64,15 +65,17 @@ def _times(cron: Cron) -> str:
     parts = []
     if seconds != [0]:
         parts.append(_unit(seconds, 60, "second", "minute"))
-    if not (parts and len(minutes) == 60):
-        parts.append(_unit(minutes, 60, "minute", "hour").removeprefix("at " if parts else ""))
+    if not parts:
+        parts.append(_unit(minutes, 60, "minute", "hour"))
+    elif len(minutes) < 60:
+        parts.append(_of_minutes(minutes))
+    elif parts[0].startswith("at"):
+        parts.append("every minute")
     clock = " of ".join(parts)
     if len(hours) == 24:
         return f"{clock} of every hour" if parts[-1].startswith(("at", "minute")) else clock
     if _is_even(hours, 24):
-        return (
-            f"{clock}, in every {hours[1]}{'nd' if hours[1] == 2 else 'rd' if hours[1] == 3 else 'th'} hour from 00 on"
-        )
+        return f"{clock}, in every {_nth(hours[1])} hour from 00 on"
     return f"{clock}, in the hour{'s' if hours[1:] else ''} {_ranges(hours, '{:02}'.format)}"
 
 
@@ -86,6 +89,18 @@ def _unit(values: Sequence[int], size: int, name: str, outer: str) -> str:
         numbers = f"{', '.join(map(str, values[:3]))}, … {values[-1]}"
         return f"every {step} {name}s from the start of each {outer} ({name}s {numbers})"
     return f"at {name}{'s' if values[1:] else ''} {_ranges(values, str)}"
+
+
+def _of_minutes(minutes: Sequence[int]) -> str:
+    """The minutes in which there are several seconds, or one that is named."""
+    if _is_even(minutes, 60):
+        return f"every {_nth(minutes[1])} minute"
+    return _unit(minutes, 60, "minute", "hour").removeprefix("at ")
+
+
+def _nth(step: int) -> str:
+    """``2nd``, ``15th``: of a step that divides an hour or a day."""
+    return f"{step}{_SUFFIXES.get(step, 'th')}"
 
 
 def _is_even(values: Sequence[int], size: int) -> bool:

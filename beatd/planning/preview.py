@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
+from itertools import islice, takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from beatd.model import Entry, EntryState, Run
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.policies import SEND, Decision, Facts, Skip, decide
 from beatd.planning.timeline import BlackedOut, after_blackouts_ms, fire_ms, next_due_ms, timeline
-from beatd.schedules import Schedule, bind, dst_note, zone
+from beatd.schedules import Schedule, bind, dst_note, is_chain, latest_ms, zone
 from beatd.timestamps import LAST_MS, from_ms
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 EXPIRED_IN_A_ROW = 1_000
 """Expired runs in a row that are passed in search of one that is sent."""
+RUNS_COUNTED = 100_000
+"""Runs that are counted at most, of an entry with ``max_runs``."""
 
 
 def new_state(now_ms: int) -> EntryState:
@@ -35,12 +38,28 @@ def new_state(now_ms: int) -> EntryState:
     return EntryState(now_ms, now_ms, 0)
 
 
-def state_at(entry: Entry, state: EntryState | None, at_ms: int) -> EntryState:
-    """State of an entry at another instant, as if all runs that were due up to then had been sent."""
+def state_at(entry: Entry, state: EntryState | None, at_ms: int, now_ms: int) -> EntryState:
+    """State of an entry at another instant, as if all runs that are due up to then had been sent."""
     if state is None:
         return new_state(at_ms)
     since_ms = max(at_ms, state.first_seen_ms) if counts_from_first_seen(entry) else at_ms
-    return state._replace(last_due_ms=since_ms)
+    if at_ms <= now_ms:
+        return state._replace(last_due_ms=since_ms)
+    if is_chain(entry.schedule):
+        since_ms = _last_of_chain(entry, state, at_ms, ResumePoints(now_ms))
+    runs = state.runs
+    if entry.policies.max_runs is not None:
+        before = takewhile(lambda run: run.due_ms <= at_ms, upcoming(entry, state, ResumePoints(now_ms)))
+        runs += sum(run.skip is None for run in islice(before, RUNS_COUNTED))
+    return state._replace(last_due_ms=max(since_ms, state.last_due_ms), runs=runs)
+
+
+def _last_of_chain(entry: Entry, state: EntryState, at_ms: int, points: ResumePoints) -> int:
+    """The run before ``at_ms`` on which the next one depends, or the moment from which that counts."""
+    line, due_ms, _, passes_over = points.of(entry, state)
+    if due_ms is None or due_ms > at_ms:
+        return points.now_ms if passes_over else state.last_due_ms
+    return latest_ms(line, after_ms=due_ms, until_ms=at_ms) or due_ms
 
 
 class Outlook(NamedTuple):
@@ -239,8 +258,7 @@ def all_upcoming(
     points, unseen = ResumePoints(now_ms), new_state(now_ms)
     starts: list[tuple[int, str, Entry, EntryState]] = []
     for entry in entries:
-        state = unseen if state_of is None else state_of(entry)
-        due_ms = _resume_due_ms(entry, state, points, on_error)
+        state, due_ms = _begin(entry, state_of or (lambda _: unseen), points, on_error)
         if due_ms is not None and (until_ms is None or due_ms < until_ms):
             starts.append((due_ms, entry.name, entry, state))
     starts.sort(key=itemgetter(0, 1))
@@ -265,14 +283,18 @@ def _isolated(entry: Entry, runs: Iterator[Upcoming], on_error: OnError) -> Iter
         on_error(entry, error)
 
 
-def _resume_due_ms(entry: Entry, state: EntryState, points: ResumePoints, on_error: OnError | None) -> int | None:
+def _begin(
+    entry: Entry, state_of: Callable[[Entry], EntryState], points: ResumePoints, on_error: OnError | None
+) -> tuple[EntryState, int | None]:
+    """Return the state of an entry and its first due time; of an entry without one the state does not matter."""
     try:
-        return points.of(entry, state).due_ms
+        state = state_of(entry)
+        return state, points.of(entry, state).due_ms
     except Exception as error:
         if on_error is None:
             raise
         on_error(entry, error)
-        return None
+        return new_state(points.now_ms), None
 
 
 _Waiting = list[tuple[int, str, Upcoming, Iterator[Upcoming]]]
@@ -306,6 +328,8 @@ def caveats(entries: Sequence[Entry], since: str) -> list[str]:
         notes.append(
             f"note: intervals without an anchor count from {since} here, in a daemon from when it first saw them"
         )
+    if any(is_chain(entry.schedule) for entry in enabled):
+        notes.append(f"note: relative intervals count from {since} here, in a daemon from the last run")
     if any(entry.policies.max_runs is not None for entry in enabled):
         notes.append(f"note: max_runs counts from {since} here, in a daemon from the entry's first run")
     return notes

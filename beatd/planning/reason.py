@@ -16,7 +16,7 @@ from beatd.planning.catchup import ResumePoints
 from beatd.planning.phrase import MONTHS, WEEKDAYS, in_words
 from beatd.planning.preview import Upcoming, new_state, planned_run, upcoming
 from beatd.planning.timeline import next_due_ms, timeline
-from beatd.schedules import Schedule, dst_note, duration_text, latest_ms, zone
+from beatd.schedules import Schedule, dst_note, duration_text, is_chain, latest_ms, zone
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import Union
 from beatd.timestamps import from_ms, span_text, to_ms, utc_text
@@ -43,6 +43,8 @@ class Reasons(NamedTuple):
     """The last due time before."""
     after_ms: int | None
     """The next due time after."""
+    on_line_ms: int | None = None
+    """The run of the timeline in the span, whether it is due or a rule says that it is not made."""
 
     @property
     def due(self) -> bool:
@@ -55,51 +57,69 @@ class Reasons(NamedTuple):
         return next((rule for rule in self.rules if rule.ok is False), None)
 
 
-def reasons(entry: Entry, state: EntryState | None, at_ms: int, now_ms: int, *, span_ms: int = 1) -> Reasons:
+def reasons(
+    entry: Entry,
+    state: EntryState | None,
+    at_ms: int,
+    now_ms: int,
+    *,
+    span_ms: int = 1,
+    waiting_ms: int | None = None,
+) -> Reasons:
     """Return whether a run of ``entry`` is due from ``at_ms`` on within ``span_ms``, and by which rules.
 
-    ``state`` is that of the entry in the store, ``None`` if no leader has seen it.
+    ``state`` is that of the entry in the store, ``None`` if no leader has seen it. ``waiting_ms`` is when the run was
+    due that waits for the one before it, if there is one.
     """
     known = state or new_state(now_ms)
     line = timeline(entry, known.first_seen_ms)
     resume_ms = ResumePoints(now_ms).of(entry, known).due_ms
-    on_line_ms = due_in(line, resume_ms, at_ms, at_ms + span_ms)
+    on_line_ms = _due_in(line, known, resume_ms, at_ms, at_ms + span_ms)
     shown_ms = at_ms if on_line_ms is None else on_line_ms
     rules = [*_schedule_rules(entry, line, shown_ms, on_line_ms is not None), *_bounds(entry, shown_ms)]
     run = None
     if on_line_ms is not None:
         run = planned_run(entry, line, on_line_ms, now_ms)
-        rules += _resume_rules(entry, known, on_line_ms, now_ms)
+        rules += _resume_rules(entry, known, on_line_ms, now_ms, waiting_ms)
         told = {rule.name for rule in rules}
         rules += (rule for rule in _policy_rules(entry, run) if rule.name not in told)
     lacking = {rule.name for rule in rules if rule.ok is False}
     due_ms = on_line_ms if not lacking - _POLICIES else None
-    before_ms = latest_ms(line, after_ms=min(known.first_seen_ms, at_ms) - 1, until_ms=at_ms - 1)
-    return Reasons(
-        due_ms, due_ms is not None and not lacking, tuple(rules), before_ms, _next(line, resume_ms, shown_ms)
-    )
+    before_ms, after_ms = _before(line, known, resume_ms, at_ms), _next(line, known, resume_ms, shown_ms)
+    return Reasons(due_ms, due_ms is not None and not lacking, tuple(rules), before_ms, after_ms, on_line_ms)
 
 
 _POLICIES = {"blackout", "expires"}
 """Rules by which a run is due and not sent."""
 
 
-def due_in(line: Schedule, resume_ms: int | None, from_ms: int, before_ms: int) -> int | None:
-    """A due time of the timeline in ``[from_ms, before_ms)``; the last one if its runs depend on the previous run.
-
-    ``resume_ms`` is a known run from which the later ones are computed.
-    """
-    if resume_ms is not None and hasattr(line, "latest_ms") and resume_ms < before_ms:
-        last_ms = latest_ms(line, after_ms=resume_ms, until_ms=before_ms - 1) or resume_ms
-        return last_ms if last_ms >= from_ms else None
+def _due_in(line: Schedule, state: EntryState, resume_ms: int | None, from_ms: int, before_ms: int) -> int | None:
+    """A due time of the timeline in ``[from_ms, before_ms)``: the first, or the last if runs depend on each other."""
+    last_ms = _last_of_chain(line, state, resume_ms, before_ms - 1)
+    if last_ms is not None:
+        return last_ms if last_ms >= from_ms and (last_ms != state.last_due_ms or state.runs) else None
     due_ms = next_due_ms(line, from_ms - 1)
     return due_ms if due_ms is not None and due_ms < before_ms else None
 
 
-def _next(line: Schedule, resume_ms: int | None, at_ms: int) -> int | None:
-    if resume_ms is not None and hasattr(line, "latest_ms") and resume_ms <= at_ms:
-        return next_due_ms(line, latest_ms(line, after_ms=resume_ms, until_ms=at_ms) or resume_ms)
-    return next_due_ms(line, at_ms)
+def _before(line: Schedule, state: EntryState, resume_ms: int | None, at_ms: int) -> int | None:
+    last_ms = _last_of_chain(line, state, resume_ms, at_ms - 1)
+    if last_ms is not None:
+        return last_ms if last_ms != state.last_due_ms or state.runs else None
+    return latest_ms(line, after_ms=min(state.first_seen_ms, at_ms - 1), until_ms=at_ms - 1)
+
+
+def _next(line: Schedule, state: EntryState, resume_ms: int | None, at_ms: int) -> int | None:
+    last_ms = _last_of_chain(line, state, resume_ms, at_ms)
+    return next_due_ms(line, at_ms if last_ms is None else last_ms)
+
+
+def _last_of_chain(line: Schedule, state: EntryState, resume_ms: int | None, until_ms: int) -> int | None:
+    """If the runs of the timeline depend on each other: the last one that is known, or from when the first counts."""
+    if not is_chain(line) or until_ms < state.last_due_ms:
+        return None
+    known_ms = resume_ms if resume_ms is not None and resume_ms <= until_ms else state.last_due_ms
+    return latest_ms(line, after_ms=known_ms, until_ms=until_ms) or known_ms
 
 
 def _schedule_rules(entry: Entry, line: Schedule, at_ms: int, due: bool) -> Iterator[Rule]:
@@ -158,7 +178,7 @@ def _bounds(entry: Entry, at_ms: int) -> Iterator[Rule]:
         yield Rule("end", at_ms <= to_ms(policies.end), f"ends at {utc_text(to_ms(policies.end))}")
 
 
-def _resume_rules(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> Iterator[Rule]:
+def _resume_rules(entry: Entry, state: EntryState, due_ms: int, now_ms: int, waits_ms: int | None) -> Iterator[Rule]:
     """Rules of what is still to come: ``max_runs``, and runs that were missed and are passed over."""
     policies = entry.policies
     if due_ms <= state.last_due_ms or not policies.enabled:
@@ -166,16 +186,24 @@ def _resume_rules(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> 
     point = ResumePoints(now_ms).of(entry, state)
     if policies.max_runs is not None:
         left = point.remaining_runs or 0
-        ok = left > 0 and _within_max_runs(entry, state, due_ms, now_ms)
+        ok = _within_max_runs(entry, state, due_ms, now_ms, left)
         yield Rule("max_runs", ok, f"{policies.max_runs} in all, {state.runs} sent so far, {left} left")
-    if point.due_ms is not None and due_ms < point.due_ms:
+    if waits_ms is not None and waits_ms <= due_ms <= now_ms:
+        if due_ms > waits_ms:
+            yield _dropped_with(waits_ms)
+        return
+    if point.passes_over if point.due_ms is None else due_ms < point.due_ms:
         window = f" within {duration_text(policies.catch_up_window_ms)}" if policies.catch_up_window_ms else ""
         yield Rule("catch_up", False, f'missed, and not caught up: catch_up = "{policies.catch_up}"{window}')
     elif due_ms < now_ms:
         yield Rule("catch_up", True, "overdue: it leaves as soon as a daemon leads and the other rules allow it")
     skipped_by = _dropped(entry, state, due_ms, now_ms)
     if skipped_by is not None:
-        yield Rule("overlap", False, f'overlap = "queue_one": dropped with the run of {utc_text(skipped_by.due_ms)}')
+        yield _dropped_with(skipped_by.due_ms)
+
+
+def _dropped_with(due_ms: int) -> Rule:
+    return Rule("overlap", False, f'overlap = "queue_one": dropped with the run of {utc_text(due_ms)}')
 
 
 def _dropped(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> Upcoming | None:
@@ -188,11 +216,14 @@ def _dropped(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> Upcom
     return None
 
 
-def _within_max_runs(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> bool:
+def _within_max_runs(entry: Entry, state: EntryState, due_ms: int, now_ms: int, left: int) -> bool:
+    """True unless the runs that are left are sent before."""
+    sent = 0
     for number, run in enumerate(upcoming(entry, state, ResumePoints(now_ms))):
         if run.due_ms >= due_ms or number >= RUNS_WALKED:
-            return run.due_ms <= due_ms
-    return False
+            return True
+        sent += run.skip is None
+    return sent < left
 
 
 def _policy_rules(entry: Entry, run: Upcoming) -> Iterator[Rule]:

@@ -17,9 +17,9 @@ from beatd.model import Entry, EntryState
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.policies import Skip
 from beatd.planning.preview import Upcoming, counts_from_first_seen, upcoming
-from beatd.schedules import Schedule, dst_note
+from beatd.schedules import Schedule, dst_note, is_chain
 from beatd.schedules.cron import Cron
-from beatd.schedules.interval import Interval, Relative
+from beatd.schedules.interval import Interval
 from beatd.schedules.schedule import Union
 from beatd.schedules.timezone import Zone
 from beatd.timestamps import from_ms, utc_text
@@ -57,7 +57,7 @@ class EntryGroup:
         self._first_ms = self._due_ms
         self._runs = upcoming(entry, state, points)
         self._plain = self._is_plain()
-        self._is_countable = self._plain and not _is_chain(entry.schedule)
+        self._is_countable = self._plain and not is_chain(entry.schedule)
         self._run = None if self._plain else next(self._runs, None)
         self._zones = _zones(entry.schedule)
         self._sent = self._moved = self._overlaps = 0
@@ -87,7 +87,7 @@ class EntryGroup:
         if self._is_countable:
             return self._plain_in(second)
         entry, state = self._entry, window_state(self._entry, self._window_ms)
-        if entry.policies.max_runs is None and not _is_chain(entry.schedule):
+        if entry.policies.max_runs is None and not is_chain(entry.schedule):
             near_ms = second * 1000 - entry.policies.jitter_ms - 1
             state = state._replace(last_due_ms=max(state.last_due_ms, near_ms))
         count = 0
@@ -167,7 +167,8 @@ class EntryGroup:
 
 def window_state(entry: Entry, window_ms: int) -> EntryState:
     """State of an entry that a leader sees for the first time as the window begins; its first moment may be a run."""
-    return EntryState(window_ms if counts_from_first_seen(entry) else window_ms - 1, window_ms, 0)
+    counts_from_window = counts_from_first_seen(entry) and entry.schedule.next_after_ms(window_ms - 1) != window_ms
+    return EntryState(window_ms if counts_from_window else window_ms - 1, window_ms, 0)
 
 
 def entry_groups(entries: Sequence[Entry], window_ms: int) -> list[EntryGroup]:
@@ -188,12 +189,6 @@ def entry_groups(entries: Sequence[Entry], window_ms: int) -> list[EntryGroup]:
 def _zones(schedule: Schedule) -> list[Zone]:
     parts = schedule.parts if isinstance(schedule, Union) else (schedule,)
     return list({part.zone for part in parts if isinstance(part, Cron) and part.fixed and not part.zone.is_utc})
-
-
-def _is_chain(schedule: Schedule) -> bool:
-    """True if each run depends on the one before, so that one cannot begin in the middle."""
-    parts = schedule.parts if isinstance(schedule, Union) else (schedule,)
-    return any(isinstance(part, Relative) for part in parts)
 
 
 def window_text(ms: int) -> str:
@@ -280,7 +275,8 @@ def simulate(
             if second >= end_ms // 1000 and end_ms < to_ms:
                 later[second] = count
             else:
-                columns[min((second * 1000 - from_ms) // (width_s * 1000), len(columns) - 1)] += count
+                column = max(second * 1000 - from_ms, 0) // (width_s * 1000)  # a window may begin within a second
+                columns[min(column, len(columns) - 1)] += count
         top = nlargest(busiest, [*top, *((count, -second) for second, count in seconds.items() if second not in later)])
         seconds = later
         progress(end_ms - start_ms)

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from beatd.exceptions import ScheduleError
 from beatd.model import Entry
-from beatd.schedules import Schedule, bind, jittered_ms, latest_ms
+from beatd.schedules import Schedule, bind, is_chain, jittered_ms, latest_ms
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import BaseSchedule
 from beatd.timestamps import LAST_MS, from_ms, to_ms
 
 JUMPS = 1_000
 """Blackouts in a row that are passed in search of a run that is sent."""
+SEARCHED_MS = 50 * 366 * 86_400_000
+"""Time that is searched: 50 years. For each of them calendars of a blackout are expanded."""
 
 
 def timeline(entry: Entry, first_seen_ms: int) -> Schedule:
@@ -73,18 +75,21 @@ def after_blackouts_ms(entry: Entry, schedule: Schedule, due_ms: int | None) -> 
     """The first due time, from ``due_ms`` on, that no blackout covers. ``None``: none is left.
 
     Jumps from blackout to blackout, so that what it takes does not depend on the runs in them. After
-    :data:`JUMPS` of them it raises :class:`BlackedOut`.
+    :data:`JUMPS` of them, or :data:`SEARCHED_MS`, it raises :class:`BlackedOut`.
     """
     blackout = entry.policies.blackout
+    last_ms = (due_ms or 0) + SEARCHED_MS
     for _ in range(JUMPS):
         if due_ms is None or blackout is None or not blackout.covers_ms(due_ms):
             return due_ms
+        if due_ms > last_ms:
+            break
         end_ms = blackout.end_ms(due_ms) - 1
-        if hasattr(schedule, "latest_ms"):  # each of its runs may depend on the one before
+        if is_chain(schedule):
             covered_ms = latest_ms(schedule, after_ms=due_ms, until_ms=end_ms)
             end_ms = due_ms if covered_ms is None else covered_ms
         due_ms = schedule.next_after_ms(end_ms)
-    raise BlackedOut(f"its next {JUMPS:,} runs are blacked out")
+    raise BlackedOut("all runs that were looked at are blacked out")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -100,6 +105,11 @@ class Bounded(BaseSchedule):
             t_ms = max(t_ms, self.start_ms - 1)
         due_ms = self.schedule.next_after_ms(t_ms)
         return None if due_ms is None or (self.end_ms is not None and due_ms > self.end_ms) else due_ms
+
+    @property
+    def is_chain(self) -> bool:
+        """True if each run depends on the one before."""
+        return is_chain(self.schedule)
 
     def latest_ms(self, after_ms: int, until_ms: int) -> int | None:
         """The latest run in (after, until]."""

@@ -200,8 +200,8 @@ def _read_table(table: dict[str, object], where: Zone) -> Window:
 
 def _read_period(first: str | date, last: str | date, written: str, where: Zone) -> Period:
     start, _ = _edge(first, written, where)
-    end, until = _edge(last, written, where)
-    if end < start or until <= start:
+    _, until = _edge(last, written, where)
+    if until <= start:
         raise ScheduleError(f'the blackout "{written}" ends before it begins; write the earlier date first')
     return Period(start, until, written)
 

@@ -139,6 +139,8 @@ def days_off(table: Mapping[str, object], zone: Zone) -> DaysOff:
     raise ScheduleError(f'only_on: expected "{BUSINESS_DAYS}" or {{ {BUSINESS_DAYS} = "DE-BY" }}')
 
 
+_YEARS_KEPT = 2
+"""Years before and after the current one that are expanded as soon as a calendar is read again."""
 Stretch = tuple[int, int]
 """From a moment until before another, in ms."""
 Expand = Callable[[int, Zone], Sequence[Stretch]]
@@ -160,9 +162,17 @@ class EventCalendar:
         """The zones of the blackouts that name it."""
 
     def fill(self, expand: Expand, read_ms: int) -> None:
-        """Take over what was read. The years in use are expanded here: that may take seconds, and runs wait for it."""
+        """Take over what was read. The years in use are expanded here: that may take seconds, and runs wait for it.
+
+        Years far from that of ``read_ms``, which somebody has looked at, are expanded when they are asked for again.
+        """
         self.error = ""
-        known = [(year, self.zones[name]) for year, name in list(self._years) if name in self.zones]
+        now = date.fromordinal(read_ms // (DAY * 1000) + _EPOCH).year
+        known = [
+            (year, self.zones[name])
+            for year, name in list(self._years)
+            if name in self.zones and abs(year - now) <= _YEARS_KEPT
+        ]
         years = {(year, zone.name): self._expanded(expand, year, zone) for year, zone in known}
         self._expand = expand  # first: who sees the new years is not to add one of the old events
         self._years, self.read_ms = years, read_ms

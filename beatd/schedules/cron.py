@@ -260,6 +260,8 @@ class Cron(BaseSchedule):
     """The first second of the day that matches."""
     last: int
     """The last one."""
+    hashed: bool = False
+    """Whether it was written with ``H``: its notation has the values of its entry instead."""
 
     @property
     def notation(self) -> object:
@@ -337,6 +339,7 @@ def cron(
     fixed: bool,
     zone: Zone,
     dst: Dst,
+    hashed: bool = False,
 ) -> Cron:
     """The Cron of these masks."""
     clock = f"{render(seconds, SECOND)} {render(minutes, MINUTE)} {render(hours, HOUR)}"
@@ -354,4 +357,5 @@ def cron(
         hour_table,
         first=hour_table[0] * 3600 + minute_table[0] * 60 + second_table[0],
         last=(hours.bit_length() - 1) * 3600 + (minutes.bit_length() - 1) * 60 + seconds.bit_length() - 1,
+        hashed=hashed,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -69,6 +69,7 @@ def read_cron(text: str, timezone: str, name: str, dst: Dst) -> Cron:
             fixed=not (fields[1].startswith("*") or fields[2].startswith("*")),
             zone=where,
             dst=dst,
+            hashed=is_hashed(text),
         )
     except ScheduleError as error:
         raise ScheduleError(f"{quoted(text)}: {error}{_elsewhere(text)}") from None
@@ -77,6 +78,18 @@ def read_cron(text: str, timezone: str, name: str, dst: Dst) -> Cron:
 def is_hashed(text: str) -> bool:
     """True if the text has an ``H`` or ``R`` field, so that its meaning depends on the entry's name."""
     return _ANY_HASHED.search(text) is not None
+
+
+def is_named(schedule: object) -> bool:
+    """True if a notation depends on the name of its entry, as an ``H`` in a cron string does; also in a list."""
+    match schedule:
+        case str():
+            return is_hashed(schedule)
+        case Mapping():
+            return any(map(is_named, schedule.values()))
+        case list() | tuple():
+            return any(map(is_named, schedule))
+    return False
 
 
 def _split(text: str, name: str) -> list[str]:
@@ -156,9 +169,9 @@ def _hashed(found: re.Match[str], field: CronField, name: str) -> str:
             raise fault(
                 found[0].upper(), field, f"the range of H has to lie within {field.low} to {field.high}, low end first"
             )
-    step = as_number(found[3]) if found[3] else 0
-    if found[3] and not 0 < step <= high - low + 1:
-        raise fault(found[0].upper(), field, f"the step has to be between 1 and {high - low + 1}")
+    step, most = as_number(found[3]) if found[3] else 0, min(high - low + 1, field.high)
+    if found[3] and not 0 < step <= most:
+        raise fault(found[0].upper(), field, f"the step has to be between 1 and {most}")
     digest = int.from_bytes(blake2b(f"{field.name}:{name}".encode(), digest_size=8).digest())
     value = low + digest % (step or high - low + 1)
     return f"{value}-{high}/{step}" if step else str(value)

@@ -132,7 +132,7 @@ def read_table(table: Mapping[str, object], timezone: str | tzinfo | None, dst: 
         for name, value in ((name, table.get(name, "*")) for name in NAMES)
     }
     masks = [_mask(value, field) for value, field in zip(given.values(), FIELDS, strict=True)]
-    wild = any(isinstance(value, str) and value.strip().startswith("*") for value in list(given.values())[:2])
+    wild = any(map(_begins_with_star, (given["minute"], given["hour"])))
     return cron(
         {name: value for name, value in given.items() if value != "*"} or {"minute": "*"},
         days(masks[3], masks[4], masks[2]),
@@ -142,6 +142,11 @@ def read_table(table: Mapping[str, object], timezone: str | tzinfo | None, dst: 
         zone=zone(timezone),
         dst=dst,
     )
+
+
+def _begins_with_star(value: object) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, str) and first.strip().startswith("*")
 
 
 def _mask(value: object, field: CronField) -> int:

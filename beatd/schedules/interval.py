@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
@@ -56,6 +56,7 @@ class Relative(BaseSchedule):
 
     every_ms: int
     zone: Zone
+    is_chain: ClassVar[bool] = True
 
     @property
     def unit_ms(self) -> int:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import cast
 from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import Cron, Dst
-from beatd.schedules.cron_parser import ALIASES, is_hashed, read_cron
+from beatd.schedules.cron_parser import ALIASES, is_named, read_cron
 from beatd.schedules.crontab import NAMES, read_table
+from beatd.schedules.duration import duration_ms
 from beatd.schedules.interval import Relative, every
 from beatd.schedules.literals import or_list, quoted, toml
-from beatd.schedules.schedule import BaseSchedule, Schedule, once, union, value_of
+from beatd.schedules.schedule import BaseSchedule, Schedule, Union, once, union, value_of
 from beatd.schedules.solar import solar_event
 from beatd.schedules.timezone import zone
 
@@ -26,7 +27,10 @@ _EXPECTED = (
     'expected seconds (30), a duration ("1h30m"), a cron string ("30 7 * * mon"), or a table with every, cron, at, '
     "solar or Celery's crontab fields"
 )
+_NOTATIONS = (str, int, float, timedelta, Mapping)
 _known: WeakValueDictionary[tuple[object, ...], BaseSchedule] = WeakValueDictionary()
+_unions: WeakValueDictionary[tuple[int, ...], Union] = WeakValueDictionary()
+"""Unions by the identities of their parts, which they keep alive."""
 
 
 def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "cron") -> Schedule:
@@ -50,8 +54,13 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
         value = found.notation
     if dst not in ("cron", "skip"):
         raise ScheduleError(f'dst = {toml(dst)}: expected "cron" or "skip"')
+    if isinstance(value, list | tuple):
+        return _read_list(value, timezone, name, dst)
+    if not isinstance(value, _NOTATIONS) and isinstance(value, Schedule):
+        zone(timezone)
+        return value
     said = value if isinstance(value, str) else _as_key(value)
-    key = (type(value), said, timezone, dst, name if is_hashed(said) else "")
+    key = (type(value), said, timezone, dst, name if is_named(value) else "")
     if (known := _known.get(key)) is None:
         known = _known[key] = cast(BaseSchedule, _read(value, timezone, name, dst))
     return known
@@ -72,13 +81,15 @@ def _read(value: object, timezone: str, name: str, dst: Dst) -> Schedule:
         return every(value)
     if isinstance(value, Mapping):
         return _read_table(value, timezone, name, dst)
-    if isinstance(value, list | tuple):
-        if not value:
-            raise ScheduleError("an empty list of schedules never runs; give at least one, or set enabled = false")
-        return union(parse(part, timezone=timezone, name=name, dst=dst) for part in value)
-    if isinstance(value, Schedule):
-        return value
     raise ScheduleError(f"{toml(value)} is not a schedule: {_EXPECTED}")
+
+
+def _read_list(values: Sequence[object], timezone: str, name: str, dst: Dst) -> Schedule:
+    """The union of a list; schedules of Python's in it may look alike and differ in zone or class."""
+    if not values:
+        raise ScheduleError("an empty list of schedules never runs; give at least one, or set enabled = false")
+    made = union([parse(part, timezone=timezone, name=name, dst=dst) for part in values])
+    return _unions.setdefault(tuple(map(id, made.parts)), made) if isinstance(made, Union) else made
 
 
 def _read_text(text: str, timezone: str, name: str, dst: Dst) -> Schedule:
@@ -87,11 +98,20 @@ def _read_text(text: str, timezone: str, name: str, dst: Dst) -> Schedule:
         raise ScheduleError(f"an empty text is not a schedule: {_EXPECTED}")
     if interval := _EVERY.match(stripped):
         return every(stripped[interval.end() :], timezone=timezone)
-    if stripped.startswith("@") or "*" in stripped or len(stripped.split()) > 2:
+    if stripped.startswith("@") or "*" in stripped or (len(stripped.split()) > 2 and not _is_duration(stripped)):
         return read_cron(stripped, timezone, name, dst)
     if near := difflib.get_close_matches(f"@{stripped.lower()}", ALIASES, n=1, cutoff=0.9):
         raise ScheduleError(f'{quoted(text)} is not a schedule; did you mean "{near[0]}"?')
     return every(text, timezone=timezone)
+
+
+def _is_duration(text: str) -> bool:
+    """True for a duration with spaces, such as ``1h 30m 10s``: no cron string is one."""
+    try:
+        duration_ms(text)
+    except ScheduleError:
+        return False
+    return True
 
 
 def _read_table(table: Mapping[object, object], timezone: str, name: str, dst: Dst) -> Schedule:

@@ -28,9 +28,11 @@ def latest(schedule: Schedule, *, after: datetime, until: datetime) -> datetime 
 def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
     """``latest`` in milliseconds since the epoch."""
     until_ms = min(until_ms, LAST_MS)
-    if (own := getattr(schedule, "latest_ms", None)) is not None:  # whose runs depend on each other, or that wrap such
+    if (own := getattr(schedule, "latest_ms", None)) is not None:  # a chain, or what wraps another schedule
         found_ms: int | None = own(after_ms, until_ms)
         return found_ms
+    if isinstance(schedule, Union) and len(chains := [part for part in schedule.parts if is_chain(part)]) == 1:
+        return _latest_of_union(schedule, chains[0], after_ms, until_ms)
 
     def run_after(t_ms: int) -> int | None:
         due = schedule.next_after_ms(t_ms)
@@ -53,6 +55,22 @@ def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
         else:
             high = probe
     return found
+
+
+def is_chain(schedule: Schedule) -> bool:
+    """True if each run depends on the one before: none is known without those before it."""
+    if isinstance(schedule, Union):
+        return any(map(is_chain, schedule.parts))
+    return bool(getattr(schedule, "is_chain", False))
+
+
+def _latest_of_union(schedule: Union, chain: Schedule, after_ms: int, until_ms: int) -> int | None:
+    """A run of another part is a run of the union, whatever the chain does; from the last such run on the chain alone
+    goes on."""
+    dues = [latest_ms(part, after_ms, until_ms) for part in schedule.parts if part is not chain]
+    found = max((due for due in dues if due is not None), default=None)
+    later = latest_ms(chain, after_ms if found is None else found, until_ms)
+    return found if later is None else later
 
 
 def period_ms(schedule: Schedule, at: datetime) -> int | None:

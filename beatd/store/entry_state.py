@@ -137,6 +137,8 @@ class EntryPast:
     first_seen_ms: int = 0
     last_due_ms: int = 0
     gaps: Sequence[tuple[int, int]] = ()
+    passed_over: Sequence[tuple[int, int]] = ()
+    """Those of ``gaps`` that the leader has decided about: their runs do not come by themselves."""
     sent: frozenset[int] = field(default_factory=frozenset)
     """Due times of runs that the history has as sent."""
     unsent: frozenset[int] = field(default_factory=frozenset)
@@ -146,7 +148,8 @@ class EntryPast:
     def reason(self, due_ms: int, *, comes: bool) -> Reason | None:
         """Why a run is not to be sent, if so. ``comes``: what is due after the last due comes by itself."""
         if due_ms > self.last_due_ms:
-            return "to_come" if comes else None
+            is_missed = any(after < due_ms < before for after, before in self.passed_over)
+            return "to_come" if comes and not is_missed else None
         if due_ms in self.sent:
             return "dispatched"
         if due_ms in self.unsent or any(after < due_ms < before for after, before in self.gaps):
@@ -170,11 +173,13 @@ class DispatchLookup:
             pipeline.get(self._keys.history(name))
             known, last_due, gaps, ended, history = pipeline.execute()
         bounds = [int(number) for number in (gaps or b"").split() if number.isdigit()]
+        passed_over = list(pairwise(bounds))[::2]
         lines = list(records.read(name, history or b""))
         return EntryPast(
             _number_or_none((known or b"").partition(b" ")[0]),
             _number_or_none(last_due or b""),
-            [*list(pairwise(bounds))[::2], *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],
+            [*passed_over, *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],
+            passed_over,
             frozenset(one.due_ms for one in lines if _was_sent(one)),
             frozenset(one.due_ms for one in lines if one.kind == "skipped" or one.outcome == REFUSED),
             ended or b"",

@@ -356,6 +356,21 @@ def test_what_comes_by_itself_is_left_out_unless_the_entry_is_off(rig):
     assert rig.fill("r2", hours=2).sent == 3
 
 
+def test_runs_that_catch_up_has_passed_over_do_not_come_by_themselves(rig):
+    rig.put(first_seen_ms=NOW - HOUR // 4 - 10 * HOUR)
+    last_due_ms = NOW - HOUR // 2 - 5 * HOUR
+    rig.client.hset(KEYS.shard().last_due, "a", last_due_ms)
+    rig.claims.pass_over([Gap("a", last_due_ms, last_due_ms + 3 * HOUR)], lease_value=rig.term.lease_value)
+    assert rig.fill(hours=4).left_out == {"to_come": 3}
+    assert rig.dues() == [-4, -3]
+
+
+def test_runs_that_are_not_due_yet_are_not_sent_though_the_entry_is_off(rig):
+    rig.put(enabled=False)
+    assert rig.fill(hours=1, to_ms=NOW + 3 * HOUR).left_out == {"to_come": 3}
+    assert rig.dues() == [-1, 0]
+
+
 def test_force_sends_again_under_other_ids(rig):
     rig.put()
     rig.fill("r1", hours=3)

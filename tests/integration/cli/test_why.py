@@ -10,6 +10,7 @@ from beatd.cli.why import why
 from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.model import run_id
+from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.keys import Keys
@@ -182,3 +183,70 @@ def test_a_time_of_today(ask, client):
     assert ask("plain", f"{days[0]} 05:00")["due_at"] == f"{days[0]}T05:00:00.000+00:00"
     assert ask("plain", "5:00")["due"], "any second of the minute"
     assert not ask("plain", "05:01")["due"]
+
+
+def put_state(client, name, last_due_ms, *, schedule="0 * * * *"):
+    shard = KEYS.shard(0)
+    client.hset(shard.last_due, name, last_due_ms)
+    client.hset(shard.fingerprints, name, f"{DUE - 100 * HOUR} {parse(schedule).fingerprint}")
+
+
+def change(folder, old, new):
+    file = folder / "beat.toml"
+    file.write_text(file.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('schedule = "0 * * * *"', 'schedule = "30 * * * *"'), ('task = "t"', 'task = "t"\nenabled = false')],
+)
+def test_a_run_that_was_made_is_told_whatever_the_entry_is_now(ask, client, tmp_path, old, new):
+    put_run(client, "plain", history.SENT, "SUCCESS", 1_500)
+    change(tmp_path, old, new)
+    answer = ask("plain", iso_ms(DUE))
+    assert answer["verdict"] == "It ran: a message was sent."
+    assert (answer["due"], answer["sent"], answer["due_at"]) == (True, True, iso_ms(DUE))
+    assert not ask("plain", iso_ms(DUE + 1))["due"]
+
+
+def test_a_run_that_was_missed_is_told_before_the_next_one_is_made(ask, client, tmp_path):
+    change(tmp_path, 'catch_up = "all"\n', 'catch_up = "none"\n')
+    put_state(client, "careful", DUE - HOUR)
+    client.append(KEYS.history("careful"), history.missed(DUE - HOUR, DUE + 3 * HOUR))
+    answer = ask("careful", iso_ms(DUE))
+    assert answer["verdict"] == "It was due and was missed: nobody led."
+    assert (answer["due"], answer["sent"], answer["due_at"]) == (True, False, iso_ms(DUE))
+
+
+def test_nothing_was_sent_before_the_entry_was_in_force(ask, client):
+    answer = ask("plain", iso_ms(DUE))
+    assert (answer["sent"], answer["told"]["first seen"]) == (False, (False, "no daemon has seen the entry yet"))
+    assert answer["verdict"] == "A run was due then and has not been sent: the entry was not in force."
+    put_state(client, "plain", DUE)
+    assert ask("plain", iso_ms(DUE))["sent"], "the history does not say otherwise"
+    answer = ask("plain", iso_ms(DUE - 100 * HOUR))
+    assert (answer["sent"], answer["told"]["first seen"][0]) == (False, False)
+
+
+def test_the_run_of_now_is_no_reason_for_one_that_is_done_with(ask, client):
+    put_state(client, "careful", DUE)
+    until = SystemClock().now_ms() + HOUR // 2
+    client.hset(KEYS.shard(0).running, "careful", f"{run_id('careful', DUE)} {until}")
+    answer = ask("careful", iso_ms(DUE - 3 * HOUR))
+    assert (answer["verdict"], answer["told"]["overlap now"][0]) == ("A run was due then.", None)
+    answer = ask("careful", iso_ms(DUE + HOUR))
+    assert answer["verdict"] == "A run was due then and has not been sent: the run before has not ended."
+
+
+def test_the_run_that_waits_is_not_missed_and_those_after_it_are_dropped_with_it(ask, client, tmp_path):
+    change(tmp_path, 'overlap = "skip"', 'overlap = "queue_one"')
+    change(tmp_path, 'catch_up = "all"\n', 'catch_up = "latest"\n')
+    put_state(client, "careful", DUE - HOUR)
+    until = SystemClock().now_ms() + HOUR // 2
+    client.hset(KEYS.shard(0).running, "careful", f"{run_id('careful', DUE - HOUR)} {until}")
+    Leases(client, KEYS, daemon_id="d", ttl_ms=600_000).take([0])
+    answer = ask("careful", iso_ms(DUE))
+    assert answer["verdict"] == "A run was due then and has not been sent: the run before has not ended."
+    assert "catch_up" not in answer["told"]
+    passes, text = ask("careful", iso_ms(DUE + HOUR))["told"]["overlap"]
+    assert (passes, "dropped with the run of" in text) == (False, True)

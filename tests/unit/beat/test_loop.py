@@ -11,7 +11,7 @@ from beatd.beat.dispatcher import FIRST_BATCH
 from beatd.beat.loop import RETRY_MAX, STEP_S, DaemonLoop
 from beatd.beat.term import Leadership, Term
 from beatd.exceptions import StoreUnavailable
-from beatd.model import Options
+from beatd.model import EntryState, Options
 from beatd.schedules import parse_blackout
 from beatd.timestamps import from_ms
 from tests.fakes import NOW, FakeClock
@@ -621,3 +621,20 @@ def test_a_term_that_is_not_trusted_for_a_moment_has_not_ended(rig, entry):
     assert rig.beat.led().keys() == {"a"}
     seat.lose(term)
     assert rig.beat.led() == {}
+
+
+@pytest.mark.parametrize(("schedule", "policies"), [("at", {}), ("1h", {"end": 48})])
+def test_last_runs_that_are_missed_are_logged_and_noted_once(rig, entry, caplog, schedule, policies):
+    """There is no run after them before which they would be noted."""
+    hour, day = 3_600_000, 86_400_000
+    ends = {name: from_ms(NOW - hours * hour) for name, hours in policies.items()}
+    last = entry("last", {"at": from_ms(NOW - 2 * day)} if schedule == "at" else schedule, **ends)
+    rig.claims.states["last"] = EntryState(NOW - 3 * day, NOW - 4 * day, 1), last.schedule.fingerprint
+    rig.beat.schedule.replace([last])
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            rig.turn()
+            rig.beat.schedule.rebuild()
+    assert rig.sent == []
+    assert rig.claims.gaps["last"] == [[NOW - 3 * day, NOW - 2 * day + 1]]
+    assert sum(getattr(record, "event", "") == "runs_missed" for record in caplog.records) == 1

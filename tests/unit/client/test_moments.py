@@ -39,3 +39,18 @@ def test_a_moment_is_shown_with_its_zone(timezone, text):
 )
 def test_a_text_with_moments_in_utc_is_shown_on_the_clocks_of_a_zone(written, shown):
     assert local_text(written, "Europe/Berlin") == shown
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2027-03-28 02:30", "2027-03-28T01:00:00Z"),  # in the gap: its end, when runs of that time are made
+        ("2027-03-28 03:30", "2027-03-28T01:30:00Z"),
+        ("2027-03-28 01:59:59", "2027-03-28T00:59:59Z"),
+        ("2027-10-31 02:30", "2027-10-31T00:30:00Z"),  # shown twice: the first time
+        ("2027-10-31 02:30+01:00", "2027-10-31T01:30:00Z"),
+    ],
+)
+def test_a_time_near_a_change_of_the_clock(written, meant):
+    found = read_moment(written, timezone="Europe/Berlin", base_ms=0, now_ms=NOW_MS)
+    assert found == to_ms(datetime.fromisoformat(meant))

@@ -57,3 +57,13 @@ def test_few_runs_entries_with_jitter_and_disabled_ones_are_left_alone():
     assert advise(made(100, "0 3 * * *", jitter="30s"), NOW) == []
     assert advise(made(100, "0 3 * * *", enabled=False), NOW) == []
     assert len(advise(made(10, "0 3 * * *"), NOW, above=5)) == 5
+
+
+def test_entries_with_h_are_left_alone_however_many_there_are():
+    assert advise(made(1_000, "H 3 * * *"), NOW) == []
+
+
+def test_an_entry_that_would_run_otherwise_at_clock_changes_stays():
+    assert advise(made(100, "*/15 2-4 * * *", timezone="Europe/Berlin"), NOW) == []
+    assert advise(made(100, "*/15 * * * *", timezone="Europe/Berlin"), NOW) != []
+    assert advise(made(100, "*/15 2-4 * * *"), NOW) != []

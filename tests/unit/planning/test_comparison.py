@@ -7,6 +7,7 @@ from typing import Any
 from beatd import config
 from beatd.model import Entry
 from beatd.planning.comparison import Change, compare, total
+from beatd.timestamps import from_ms
 from tests.unit.planning.test_next_run import DAY, NOW
 
 
@@ -43,3 +44,11 @@ def test_a_zone_moves_runs_and_disabling_takes_them() -> None:
     assert ([change.key for change in zone.changes], zone.runs.moved) == (["timezone"], 7)
     [off] = compare([entry()], [entry(enabled=False)], NOW, NOW + 7 * DAY)
     assert (off.runs.appear, off.runs.vanish) == (0, 7)
+
+
+def test_entries_with_very_many_runs_are_compared_as_far_as_both_are_planned() -> None:
+    before, after = (entry(schedule={"every": every, "anchor": from_ms(NOW)}) for every in ("10s", "20s"))
+    [found] = compare([before], [after], NOW, NOW + 7 * DAY)
+    assert (found.runs.appear, found.runs.vanish, found.runs.end_ms) == (0, 10_000, NOW + 200_010_000)
+    [moved] = compare([entry()], [entry(schedule="30 3 * * *")], NOW, NOW + 7 * DAY)
+    assert moved.runs.end_ms == NOW + 7 * DAY

@@ -50,6 +50,8 @@ def entry(schedule: str, more: str = "", name: str = "a") -> str:
         entry('"0,30 9-17 * * mon-fri"', 'expires = "30m"'),
         "".join(entry('"0 0 * * *"', 'blackout = "2026-01-02"', name=f"e{n}") for n in range(1500)),
         entry("{ at = 2020-06-01 }", "enabled = false"),
+        entry('"*/5 * * * *"', 'blackout = "2026-01-01/2026-01-03"'),
+        entry('"0 3 * * *"', 'blackout = "2026-01-01/2027-12-31"\nstart = 2028-01-01'),
         "".join(entry('"0 0 * * *"', name=f"e{n}") for n in range(1000)),
         "".join(entry('"0 0 * * *"', 'jitter = "1m"', name=f"e{n}") for n in range(1500)),
     ],
@@ -103,6 +105,10 @@ def test_another_reading_by_croniter_is_told(warnings: Warnings) -> None:
         ),
         (
             entry('"0 3 * * *"', 'blackout = "02:00-04:00"'),
+            "blackout: it covers all of the coming runs: none is sent",
+        ),
+        (
+            entry('"0 3 * * *"', 'blackout = "2026-01-01/2026-06-30"\nend = 2026-05-01'),
             "blackout: it covers all of the coming runs: none is sent",
         ),
         (

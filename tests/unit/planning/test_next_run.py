@@ -17,8 +17,12 @@ from beatd.cli.next import planned_runs
 from beatd.exceptions import ConfigError
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import ResumePoints
-from beatd.planning.preview import counts_from_first_seen, new_state, next_run, outlooks, upcoming
+from beatd.planning.policies import Skip
+from beatd.planning.preview import Upcoming, counts_from_first_seen, new_state, next_run, outlooks, upcoming
 from beatd.planning.simulation import TooManyRuns, simulate
+from beatd.schedules.calendars import EventWindow
+from beatd.schedules.timezone import Zone
+from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms, to_ms
 from tests.unit.beat.conftest import Rig
 
@@ -48,6 +52,7 @@ def schedule_from(dice: Random) -> Any:
         dice.choice(CRONS),
         dice.choice(CRONS),
         ["0 3 * * *", {"every": "47m", "anchor": at(dice)}],
+        ["10 */5 * * *", {"every": dice.choice(["25m", "3h"]), "relative": True}],
         *({"solar": event, "lat": 40.4, "lon": 49.9} for event in EVENTS),
     ]
     return {"at": at(dice)} if dice.random() < 0.05 else dice.choice(kinds)
@@ -159,6 +164,65 @@ def test_runs_after_a_time_to_come_are_those_of_a_daemon_that_has_kept_up(
     assert all(run.due_ms > after_ms and not run.overdue for run in runs)
     assert [run.due_ms for run in runs] == sorted({run.due_ms for run in runs})
     assert [run.fire_ms for run in runs] == sorted({run.fire_ms for run in runs})
+
+
+@given(entries, states, st.integers(1, DAY))
+@settings(max_examples=200, deadline=None)
+def test_runs_after_a_time_to_come_are_those_that_the_daemon_makes_after_it(
+    entry: Entry, state: EntryState | None, ahead_ms: int
+) -> None:
+    """``next --from``: also with ``max_runs``, and where each run depends on the one before."""
+    assume(state is not None)
+    assert state is not None
+    walked = islice(upcoming(entry, state, ResumePoints(NOW)), 20_000)
+    expected = [facts(run) for run in islice((run for run in walked if run.due_ms > NOW + ahead_ms), 5)]
+    shown = islice(planned_runs([entry], {entry.name: state}, NOW + ahead_ms, NOW), 5)
+    assert [facts(run) for run in shown] == expected
+
+
+def facts(run: Upcoming) -> tuple[int, int, Skip | None]:
+    return run.due_ms, run.fire_ms, run.skip
+
+
+def hourly(**fields: Any) -> Entry:
+    return config.entry("e", {"task": "t", "schedule": "0 * * * *", **fields})
+
+
+def dues(entry: Entry, pause: Pause, after_ms: int = NOW, state: EntryState | None = None) -> list[int]:
+    states = {} if state is None else {entry.name: state}
+    runs = planned_runs([entry], states, after_ms, NOW, {entry.name: pause})
+    return [run.due_ms for run in islice(runs, 2)]
+
+
+def test_runs_of_a_paused_entry_begin_when_its_pause_ends() -> None:
+    pause, noon = Pause(since_ms=NOW - HOUR, until_ms=NOW + 3 * HOUR), NOW - 30_000
+    known = EntryState(NOW - 5 * HOUR, NOW - 10 * HOUR, 5)
+    for state in (None, known):
+        assert dues(hourly(), pause, state=state) == [noon + 4 * HOUR, noon + 5 * HOUR]
+        assert dues(hourly(catch_up="all"), pause, NOW + HOUR, state) == [noon + 4 * HOUR, noon + 5 * HOUR]
+        assert dues(hourly(), pause, NOW - HOUR, state) == [noon + 4 * HOUR, noon + 5 * HOUR]
+        assert dues(hourly(), pause, NOW + 7 * HOUR, state) == [noon + 8 * HOUR, noon + 9 * HOUR]
+        assert dues(hourly(), Pause(since_ms=NOW - HOUR), NOW + HOUR, state) == []
+        assert dues(hourly(), Pause(until_ms=NOW - 1), state=state) == [noon + HOUR, noon + 2 * HOUR]
+    assert dues(hourly(schedule="1h"), pause, state=known) == [NOW + 4 * HOUR, NOW + 5 * HOUR], "it keeps its phase"
+    assert dues(hourly(max_runs=6), pause, state=known) == [noon + 4 * HOUR]
+
+
+def test_the_search_behind_yearly_events_ends_after_fifty_years() -> None:
+    asked = set[int]()
+
+    def expand(year: int, _zone: Zone) -> list[tuple[int, int]]:
+        asked.add(year)
+        eve = to_ms(datetime(year, 12, 24, tzinfo=UTC))
+        return [(eve, eve + DAY)]
+
+    entry = config.entry("e", {"task": "t", "schedule": "0 9 24 12 *", "blackout": {"ics": "yearly.ics"}})
+    assert entry.policies.blackout is not None
+    [window] = entry.policies.blackout.windows
+    assert isinstance(window, EventWindow)
+    window.calendar.fill(expand, NOW)
+    assert next_run(entry, new_state(NOW), ResumePoints(NOW)) == (None, "blacked out")
+    assert len(asked) < 60
 
 
 def test_an_entry_that_never_gets_on_ends_the_search() -> None:

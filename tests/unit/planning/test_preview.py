@@ -115,3 +115,18 @@ def test_local_time_and_what_the_clock_does() -> None:
     ]
     (autumn,) = islice(upcoming(berlin, at(2026, 10, 24, 12)), 1)
     assert (f"{autumn.local:%d %H:%M %Z}", autumn.note) == ("25 02:30 CEST", "in the repeated hour")
+
+
+def test_a_relative_interval_is_caught_up_as_it_would_have_run() -> None:
+    relative = entry(schedule={"every": "3h", "relative": True})
+    state, now_ms = EntryState(at(2026, 1, 1, 9), at(2026, 1, 1), 3), at(2026, 1, 1, 16) + 600_000
+    assert ResumePoints(now_ms).of(relative, state).due_ms == at(2026, 1, 1, 15)
+    every_one = entry(schedule={"every": "3h", "relative": True}, catch_up="all", catch_up_window="5h")
+    assert ResumePoints(now_ms).of(every_one, state).due_ms == at(2026, 1, 1, 12)
+    runs = islice(upcoming_of(every_one, state, ResumePoints(now_ms)), 3)
+    assert [run.due_ms for run in runs] == [at(2026, 1, 1, hour) for hour in (12, 15, 18)]
+
+
+def test_what_a_file_cannot_know_of_relative_intervals_is_noted() -> None:
+    [note] = caveats([entry(schedule=["0 3 * * *", {"every": "3h", "relative": True}])], "now")
+    assert note == "note: relative intervals count from now here, in a daemon from the last run"

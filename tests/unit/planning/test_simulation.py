@@ -131,3 +131,16 @@ def test_the_svg_is_a_document_with_a_bar_for_each_count() -> None:
     rects = root.findall("{*}rect")
     assert [rect[0].text for rect in rects] == ["2026-03-28 00:00:00: 3", "2026-03-28 00:20:00: 1"]
     assert root.findtext("{*}title") == "a <b> & c"
+
+
+def test_a_window_that_begins_within_a_second_has_the_runs_of_that_second_in_its_first_column() -> None:
+    found = simulate([entry("a", schedule="100ms")], START + 300, START + 10_300, limit=1_000)
+    assert (found.columns[0], found.columns[-1], sum(found.columns)) == (16, 3, 99)
+
+
+def test_the_first_moment_of_a_window_is_a_run_of_a_list_with_an_interval() -> None:
+    both = entry("both", schedule=["0 0 * * *", "45m"], timezone="UTC")
+    (total,) = simulate([both], START, START + DAY, limit=100).totals
+    assert total.sent == 1 + 31
+    (total,) = simulate([entry("alone", schedule="45m")], START, START + DAY, limit=100).totals
+    assert total.sent == 31

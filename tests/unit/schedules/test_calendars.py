@@ -147,11 +147,30 @@ def test_a_calendar_is_expanded_by_who_reads_it_and_not_by_who_sends_runs():
         asked.append(year)
         return [(to_ms(datetime(year, 1, 1, tzinfo=UTC)), to_ms(datetime(year, 1, 1, 1, tzinfo=UTC)))]
 
-    calendar.fill(expand, 1)
+    calendar.fill(expand, new_year_ms - 86_400_001)
     calendar.make_ready(new_year_ms - 86_400_000)
     assert asked == [2026, 2027]
-    calendar.fill(expand, 2)
+    calendar.fill(expand, new_year_ms)
     assert asked == [2026, 2027] * 2
     assert window.covers_ms(new_year_ms)
     assert not window.covers_ms(new_year_ms - 1)
     assert asked == [2026, 2027] * 2
+
+
+def test_years_far_away_are_expanded_only_when_somebody_asks():
+    asked = []
+
+    def expand(year, _zone):
+        asked.append(year)
+        return []
+
+    window, now_ms = event_window("far.ics", zone("UTC")), to_ms(at("2026-06-01T00:00Z"))
+    calendar = window.calendar
+    calendar.fill(expand, now_ms)
+    for year in (2026, 2027, 2076, 2525):
+        assert not window.covers_ms(to_ms(datetime(year, 6, 1, tzinfo=UTC)))
+    assert asked == [2026, 2027, 2076, 2525]
+    calendar.fill(expand, now_ms)
+    assert asked[4:] == [2026, 2027]
+    window.covers_ms(to_ms(at("2076-06-01T00:00Z")))
+    assert asked[6:] == [2076]

@@ -169,6 +169,22 @@ def test_the_latest_relative_run_over_a_clock_change(every_, zone, start):
         assert latest(schedule, after=after, until=until) == expected
 
 
+@given(
+    INSTANTS,
+    st.integers(0, 5 * 86_400_000),
+    st.sampled_from(["25m", "3h", "1d"]),
+    st.sampled_from(["UTC", "Europe/Berlin"]),
+)
+def test_the_latest_run_of_a_list_with_a_relative_interval_is_that_of_the_walk(after, span, length, zone):
+    parts = ["10 */5 * * *", {"every": length, "relative": True}, "47m"]
+    schedule = bind(parse(parts, timezone=zone), after)
+    until = after + timedelta(milliseconds=span)
+    last, t = None, after
+    while (t := schedule.next_after(t)) <= until:
+        last = t
+    assert latest(schedule, after=after, until=until) == last
+
+
 def test_the_period_is_the_interval():
     assert period_ms(parse("1h30m"), T) == 5_400_000
 

@@ -54,7 +54,8 @@ SCHEDULES = [
     ("0 0 32W * *", "32 is out of range; day_of_month goes from 1 to 31"),
     ("L * * * *", 'minute "l": "l" is not a minute'),
     ("H(50-70) * * * *", "the range of H has to lie within 0 to 59"),
-    ("H/0 * * * *", "the step has to be between 1 and 60"),
+    ("H/0 * * * *", "the step has to be between 1 and 59"),
+    ("H/60 * * * *", 'minute "H/60": the step has to be between 1 and 59'),
     ("", "an empty text is not a schedule"),
     # intervals
     (0, "an interval of 0s is too short; expected at least 10ms"),

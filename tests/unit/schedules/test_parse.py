@@ -16,6 +16,7 @@ from croniter import croniter
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from beatd.exceptions import ScheduleError
 from beatd.schedules import Schedule, bind, crontab, every, latest, once, parse, period_ms, solar
 from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, values_of
 from beatd.schedules.cron_parser import FIELDS, read_field
@@ -292,3 +293,68 @@ def test_a_crontab_without_a_zone_takes_the_one_that_it_is_registered_in():
     assert open_one == named
     skipping = crontab(hour=2, minute=30, dst="skip")
     assert parse(skipping, timezone="Europe/Berlin") == crontab(hour=2, minute=30, timezone="Europe/Berlin", dst="skip")
+
+
+FORMS = (str, lambda text: {"cron": text}, lambda text: [text], lambda text: ["@yearly", {"cron": text}])
+BLANKS = st.sampled_from([" ", "\t", "  ", " \n", "\u3000"])
+
+
+@given(st.lists(BLANKS, min_size=5, max_size=5), st.sampled_from(FORMS))
+def test_h_is_that_of_the_entry_whatever_is_between_the_fields(blanks, form):
+    text = "".join(map(str.__add__, blanks, ["H", "H(1-9)", "*", "*", "*"]))
+    parsed = {name: parse(form(text), name=name) for name in ("a", "b", "c")}
+    assert parsed == {name: parse(form("H H(1-9) * * *"), name=name) for name in ("a", "b", "c")}
+    assert len(set(parsed.values())) == 3
+
+
+def test_schedules_in_a_list_are_told_apart_though_they_look_alike():
+    alike = [
+        crontab(hour=2, minute=30),
+        crontab(hour=2, minute=30, timezone="UTC"),
+        crontab(hour=2, minute=30, dst="skip"),
+    ]
+    assert len(set(map(str, alike))) == 1
+    read = [parse([one, "@yearly"], timezone="Europe/Berlin") for one in alike]
+    assert [one.parts[0] for one in read] == [parse(one, timezone="Europe/Berlin") for one in alike]
+    assert len(set(read)) == 3
+
+
+def test_a_schedule_that_decides_itself_is_refused_beside_its_twin_too():
+    class Own(crontab):
+        def is_due(self, last_run_at):
+            return super().is_due(last_run_at)
+
+    assert parse([crontab(5)]) == crontab(5)
+    with pytest.raises(ScheduleError, match="a schedule with its own is_due"):
+        parse([Own(5)])
+
+
+def test_schedules_of_foreign_classes_are_taken_as_they_are():
+    class Foreign:
+        __slots__ = ()
+        notation, fingerprint = "never", "never"
+
+        def next_after(self, t, /):
+            return None
+
+        def next_after_ms(self, t_ms, /):
+            return None
+
+        def __repr__(self):
+            return "<foreign>"
+
+    one, other = Foreign(), Foreign()
+    assert parse(one) is one
+    assert parse(other) is other
+
+
+@pytest.mark.parametrize("text", ["1h 30m 10s", "1 h 30 m 10 s", " 1 hour  30 min 10 s "])
+def test_a_duration_may_have_spaces(text):
+    assert parse(text) == parse("1h30m10s")
+    assert parse("0 H 3 L 2 fri", name="a").fingerprint.startswith("cron ")
+
+
+def test_a_star_in_a_list_is_a_star():
+    for written, plain in ((["*"], "*"), (["*/2"], "*/2"), (["*/2", "1"], "*/2,1")):
+        table = {"minute": 0, "hour": plain}
+        assert parse({**table, "hour": written}, timezone="Europe/Berlin") == parse(table, timezone="Europe/Berlin")
