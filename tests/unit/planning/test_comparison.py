@@ -43,3 +43,10 @@ def test_a_zone_moves_runs_and_disabling_takes_them() -> None:
     assert ([change.key for change in zone.changes], zone.runs.moved) == (["timezone"], 7)
     [off] = compare([entry()], [entry(enabled=False)], NOW, NOW + 7 * DAY)
     assert (off.runs.appear, off.runs.vanish) == (0, 7)
+
+
+def test_values_that_only_python_takes_for_equal_are_shown() -> None:
+    [found] = compare([entry(kwargs={"x": 1})], [entry(kwargs={"x": True})], NOW, NOW + DAY)
+    [change] = found.changes
+    assert (change.key, change.old["x"], change.new["x"]) == ("kwargs", 1, True)
+    assert change.new["x"] is True
