@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from datetime import datetime
+from datetime import date, datetime, time
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -108,12 +108,32 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True, gc=False):
         return (
             self.schedule == other.schedule
             and self.task == other.task
-            and self.args == other.args
-            and self.kwargs == other.kwargs
+            and alike(self.args, other.args)
+            and alike(self.kwargs, other.kwargs)
             and self.timezone == other.timezone
             and self.options == other.options
             and self.policies == other.policies
+            and all(alike(getattr(self.options, name), getattr(other.options, name)) for name in _FREE)
         )
+
+
+_FREE = ("headers", "link", "link_error")
+"""Options with values of JSON."""
+
+
+def alike(one: Any, other: Any) -> bool:
+    """True for equal values of JSON. A worker sees that 1, 1.0 and true are three values, which are equal in Python."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, date | time):  # equal are also moments whose texts have other zones
+        return bool(one.isoformat() == other.isoformat())
+    return bool(one == other) if isinstance(one, str | int | float) else repr(one) == repr(other)
 
 
 class EntryState(NamedTuple):

@@ -48,8 +48,8 @@ def is_secret(name: str) -> bool:
     return _SECRET_NAME.search(_HUMP.sub("_", name[:_LONGEST_NAME])) is not None
 
 
-_PING = "ping"
-"""Field of an entry: the path of its URL is the secret."""
+_ADDRESSES = frozenset({"ping", "ics"})
+"""Fields of entries with URLs whose paths are secrets: of pings, and of private calendars."""
 
 
 def address_shown(url: str) -> str:
@@ -92,7 +92,7 @@ class _Redaction:
         if isinstance(name, str) and is_secret(name) and value is not None:
             self._spend(len(HIDDEN))
             return HIDDEN
-        if name == _PING and isinstance(value, str) and "://" in value:
+        if name in _ADDRESSES and isinstance(value, str) and "://" in value:
             return self.of(address_shown(value))
         return self.of(value)
 

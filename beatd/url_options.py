@@ -59,7 +59,7 @@ def _command(value: str) -> tuple[str, ...]:
     if value.startswith("["):
         try:
             words = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             words = []
     if not words or not all(isinstance(word, str) for word in words) or not words[0] or "\0" in "".join(words):
         raise WrongOption("is a program, or a JSON array of a program and its arguments")

@@ -205,7 +205,8 @@ def with_login(
     password_command: Sequence[str] = (),
 ) -> str:
     """The URL with what is given beside it. Raises :class:`WrongUrl` if the URL says it, too."""
-    parts, scheme = split(text), scheme_of(text)
+    first, *others = text.split(";") if is_amqp(text) else [text]
+    parts, scheme = split(first), scheme_of(text)
     for key, value, said in (
         ("username", username, parts.username),
         ("password", password, parts.password),
@@ -230,7 +231,10 @@ def with_login(
             raise wrong_url(scheme, "it has a password, and `password_command` is given beside it: leave one out")
         option = f"password_command={quote(json.dumps(list(password_command)), safe='')}"
         parts = parts._replace(query=f"{parts.query}&{option}" if parts.query else option)
-    return parts._replace(hosts=hosts, userinfo=login or None).text
+    more = [  # a URL says all of itself; a host alone has the rest of the first URL
+        with_login(one, port=port, username=username, password=password) if "://" in one else one for one in others
+    ]
+    return ";".join([parts._replace(hosts=hosts, userinfo=login or None).text, *more])
 
 
 @lru_cache(maxsize=256)

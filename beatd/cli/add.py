@@ -40,7 +40,7 @@ _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there li
 @click.option("--from-file", "file", metavar="FILE", help="TOML file: the keys of NAME, or tables of several entries.")
 @click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Write into this file, not the store.")
 @click.option("--force", is_flag=True, help="With --into: change an entry that is there.")
-@click.option("--no-app", is_flag=True, help="Import no app: do not check its tasks and their arguments.")
+@click.option("--no-app", is_flag=True, help="Import no app: do not look at its entries, tasks and arguments.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def add(
@@ -74,7 +74,7 @@ def add(
         rules: dict[str, Any] = {"timezone": place.head.settings.timezone, "defaults": place.head.defaults}
         tables = entry_tables(file, name, **rules) if file else {str(name): table}
         ready = {each: checked(each, fields, **rules) for each, fields in tables.items()}
-        _refuse_taken(place, ready)
+        _refuse_taken(place, ready, with_app=not no_app)
         _refuse_unknown_targets(place.head, ready)
         warnings = [] if no_app else _call_faults(place.head, ready)
         runtime = Runtime(place.client, place.keys)
@@ -190,18 +190,24 @@ def _value(text: str, option: str, *, only: str = "") -> Any:
             return text
 
 
-def _refuse_taken(place: Installation, tables: dict[str, dict[str, Any]]) -> None:
+def _refuse_taken(place: Installation, tables: dict[str, dict[str, Any]], *, with_app: bool) -> None:
     """Raise click.ClickException for entries that would be overruled."""
-    known = _in_files(place)
+    known = _in_files(place, with_app=with_app)
     for name in tables:
         if entry := known.get(name):
             raise click.ClickException(f"{name} is in {entry.source}, and that counts: change it there")
 
 
-def _in_files(place: Installation) -> dict[str, Entry]:
-    """The entries of the file and its app; none, and a word about it, while these are broken."""
+def _in_files(place: Installation, *, with_app: bool = True) -> dict[str, Entry]:
+    """The entries of the file and its app; a word about what is broken, which has none."""
     try:
-        return {entry.name: entry for entry in sources.load(place.path).entries}
+        return {entry.name: entry for entry in sources.load(place.path, with_app=with_app).entries}
     except ConfigError as error:
-        click.echo(f"The files have faults, so that they were not looked at: {error.faults[0]}", err=True)
+        fault = error.faults[0]
+    try:
+        found = {entry.name: entry for entry in sources.load(place.path, with_app=False).entries}
+    except ConfigError:
+        print_line(f"The files have faults, so that they were not looked at: {fault}", err=True)
         return {}
+    print_line(f"The app could not be read, so that its entries were not looked at: {fault}", err=True)
+    return found

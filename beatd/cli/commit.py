@@ -27,13 +27,25 @@ def checkout(path: Path, commit: str) -> Iterator[Path]:
     top = Path(
         _git(folder, "rev-parse", "--show-toplevel", why=f"{path} is in no repository of git").decode().rstrip("\n")
     )
+    try:
+        inside = path.absolute().resolve().relative_to(top.resolve())
+    except ValueError:
+        raise click.UsageError(f"{path} is a link to a file outside of the repository {top}") from None
     unknown = f'there is no commit "{commit}" here; in a shallow clone: git fetch --depth=1 origin COMMIT'
     found = _git(top, "rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}", why=unknown).decode().strip()
     archive = _git(top, "archive", "--format=tar", found, why=f"git cannot read the commit {commit}")
     with tempfile.TemporaryDirectory(prefix="beatd-diff-") as copy:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(copy, filter="data")
-        yield Path(copy) / path.absolute().resolve().relative_to(top.resolve())
+            tar.extractall(copy, filter=_inside)  # noqa: S202 - it filters more than "data" does
+        yield Path(copy) / inside
+
+
+def _inside(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Leave out what does not stay inside of the copy, such as links to files of the host."""
+    try:
+        return tarfile.data_filter(member, folder)
+    except tarfile.FilterError:
+        return None
 
 
 def _git(folder: Path, *words: str, why: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import Config
+from beatd.config.references import references
 from beatd.exceptions import ConfigError, StoreError
 from beatd.model import Entry
-from beatd.planning.comparison import Difference, Runs, compare, total
+from beatd.planning.comparison import Change, Difference, Runs, compare, total
+from beatd.redaction import redacted
 from beatd.store.pipeline import joint_reads
 from beatd.timestamps import from_ms, iso_ms
 
@@ -54,16 +56,17 @@ def diff(
         _compare_with_fleet(config_file, app, as_json=as_json)
         return
     new = sources.load(sources.find(file or config_file, app).path, app=app)
-    olds: Sequence[Entry]
-    news: Sequence[Entry]
     if commit is not None:
-        olds, news = _at_commit(Path(new.settings.file), commit, app), new.entries
+        olds, written = _at_commit(Path(new.settings.file), commit, app)
+        news: Sequence[Entry] = new.entries
     else:
         old = sources.load(sources.find(against or config_file, app).path, app=app)
         olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file, app)
+        written = references(old, olds)
     now_ms = SystemClock().now_ms()
     until_ms = now_ms + days * _DAY_MS
-    differences = compare(olds, news, now_ms, until_ms)
+    found = compare(olds, news, now_ms, until_ms)
+    differences = _without_secrets(found, written, references(new, news))
     if as_json:
         print_json(_facts(differences, days))
     else:
@@ -73,14 +76,36 @@ def diff(
         raise click.exceptions.Exit(1)
 
 
-def _at_commit(path: Path, commit: str, app: str | None) -> Sequence[Entry]:
-    """The entries of the file at a commit; none if it is not there."""
+Written = Mapping[str, Mapping[str, Any]]
+"""Fields with variables as the files have them, by entry."""
+
+
+def _without_secrets(differences: Sequence[Difference], old: Written, new: Written) -> list[Difference]:
+    """The differences with variables for their values, and without what sounds like a secret."""
+
+    def shown(name: str, key: str, value: Any, written: Written) -> Any:
+        return redacted({key: written.get(name, {}).get(key, value)})[key]
+
+    return [
+        each._replace(
+            changes=tuple(
+                Change(key, shown(each.name, key, before, old), shown(each.name, key, after, new))
+                for key, before, after in each.changes
+            )
+        )
+        for each in differences
+    ]
+
+
+def _at_commit(path: Path, commit: str, app: str | None) -> tuple[Sequence[Entry], Written]:
+    """The entries of the file at a commit, and their fields with variables; none if it is not there."""
     with checkout(path, commit) as old:
         if not old.exists():
             print_line(f"note: {path.name} is not in {commit}: all entries are new", err=True)
-            return ()
+            return (), {}
         try:
-            return sources.load(old, app=app).entries
+            loaded = sources.load(old, app=app)
+            return loaded.entries, references(loaded, loaded.entries)
         except ConfigError as error:
             folder = str(old.parent)
             faults = [

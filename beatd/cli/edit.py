@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,30 @@ def put_into(
 
     Raises ConfigError, or click.ClickException for a file that cannot be written.
     """
-    edited = with_entries(str(path), read(path, str(path)), tables, replace=replace)
-    if edited.added or edited.changed:
-        rewrite_file(path, edited.text)
+    with _locked(path):
+        edited = with_entries(str(path), read(path, str(path)), tables, replace=replace)
+        if edited.added or edited.changed:
+            rewrite_file(path, edited.text)
     words = {"added": edited.added, "changed": edited.changed, "unchanged": edited.unchanged}
     if as_json:
         print_json({"entries": {name: word for word, names in words.items() for name in names}, "file": str(path)})
         return
     counts = [f"{plural(len(names), 'entry')} {word}" for word, names in words.items() if names]
     print_line(f"{path}: {', '.join(counts) or 'no entries'}", err=err)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other commands from changing the file meanwhile: one of both changes would be lost.
+
+    The lock is that of the folder, as the file is replaced. Where nothing can be locked, it does without.
+    """
+    folder = -1
+    with suppress(OSError):
+        folder = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY)  # noqa: PTH120 - a text is enough
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if folder >= 0:
+            os.close(folder)

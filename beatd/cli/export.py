@@ -69,7 +69,8 @@ def export(
     header = f"{plural(len(entries), 'entry')} from {path}"
     if runtime:
         header += f", {len(runtime)} of them from its state store"
-    text = to_toml(entries, timezone=loaded.settings.timezone, header=[f"{header}."], references=references(loaded))
+    variables = references(loaded, entries)
+    text = to_toml(entries, timezone=loaded.settings.timezone, header=[f"{header}."], references=variables)
     if output is None:
         click.echo(text, nl=False)
     else:

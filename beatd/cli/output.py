@@ -293,7 +293,7 @@ def write_file(
 
     A symbolic link is replaced, not followed. ``owner`` is a user and a group by their numbers.
     """
-    if path.exists() and not force:
+    if not force and os.path.exists(path):  # noqa: PTH110 - False, no error, where nothing may be looked at
         raise click.ClickException(f"{path} is there already; --force overwrites it")
     handle = None
     try:

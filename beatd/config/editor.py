@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import Table
+from tomlkit.items import Item, Table
 
 from beatd.config.toml import SCHEDULE, Document
 from beatd.config.toml_parser import TomlError, parse
 from beatd.config.writer import table_text, toml_value
 from beatd.exceptions import ConfigError, Fault
+from beatd.model import alike
 
 
 class Edited(NamedTuple):
@@ -36,7 +37,7 @@ def with_entries(file: str, text: str, tables: Mapping[str, Mapping[str, Any]], 
     """
     document = Document(file, text)
     there = {raw.name: raw.fields for raw in document.entries()}
-    changed = [name for name, table in tables.items() if name in there and there[name] != table]
+    changed = [name for name, table in tables.items() if name in there and not alike(there[name], table)]
     if changed and not replace:
         raise ConfigError(
             Fault(
@@ -51,13 +52,13 @@ def with_entries(file: str, text: str, tables: Mapping[str, Mapping[str, Any]], 
     edited = _changed(text, {name: tables[name] for name in changed}) if changed else text
     for name in added:
         edited = f"{edited.rstrip()}\n\n{table_text(name, tables[name])}".lstrip("\n")
+    if "\r\n" in text and text.count("\r\n") == text.count("\n"):  # where lines end in both ways, the others stay
+        edited = edited.replace("\r\n", "\n").replace("\n", "\r\n")
     expected = {**there, **{name: dict(tables[name]) for name in (*changed, *added)}}
-    if _schedule(edited) != expected:
+    if not alike(_schedule(edited), expected):
         raise ConfigError(
             [Fault(file, None, "", "its layout is one that cannot be edited safely; write the entries by hand")]
         )
-    if "\r\n" in text:
-        edited = edited.replace("\r\n", "\n").replace("\n", "\r\n")
     return Edited(edited, added, changed, [name for name in tables if name not in {*added, *changed}])
 
 
@@ -86,7 +87,8 @@ def _change(there: Any, table: Mapping[str, Any]) -> None:
     last = list(there)[-1] if there else None
     for key, value in table.items():
         if key in there:
-            if there[key] != value:
+            item = there[key]  # tomlkit has flags as they are
+            if not alike(item.unwrap() if isinstance(item, Item) else item, value):
                 there[key] = tomlkit.value(toml_value(value))
             continue
         item = tomlkit.value(toml_value(value))

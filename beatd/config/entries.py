@@ -15,7 +15,18 @@ from msgspec import UNSET
 
 from beatd.config import values
 from beatd.config.errors import ErrorReport, nearest
-from beatd.config.fields import OPTIONS, POLICIES, Field, Fields, Where, read_fields, read_value, refuse_unknown
+from beatd.config.fields import (
+    OPTIONS,
+    POLICIES,
+    Field,
+    Fields,
+    Where,
+    as_written,
+    beside_own,
+    read_fields,
+    read_value,
+    refuse_unknown,
+)
 from beatd.config.schema_types import accepts, definition
 from beatd.config.shared_blackouts import SHARED, Shared, with_shared
 from beatd.config.toml import SCHEDULE, plain
@@ -94,7 +105,8 @@ class EntrySpecReader:
         """The spec of entry ``name``, or None after its faults have been reported, at paths inside of the entry."""
         refuse_unknown(rest, ENTRY, report, _at_key)
         options = self._celery_options(rest, report)
-        merged = {**self._defaults, **options, **rest}
+        own = {**options, **rest}
+        merged = {**beside_own(self._defaults, own), **own}
         if "blackout" in merged:
             merged["blackout"] = with_shared(merged["blackout"], self._shared_blackouts)
         timezone = self._zone(merged, report)
@@ -107,7 +119,7 @@ class EntrySpecReader:
         read_policies = read_fields(merged, POLICIES, timezone, report, where)
         if (only_on := read_policies.pop("only_on", None)) is not None:
             read_policies["blackout"] = joined_blackout(read_policies.get("blackout"), only_on)
-        _cross_check(schedule, read_options, read_policies, report, where)
+        _cross_check(schedule, read_options, read_policies, raw=merged, report=report, where=where)
         if report or schedule is None:
             return None
         return EntrySpec(schedule, timezone, self._shared(Options, read_options), self._shared(Policies, read_policies))
@@ -183,20 +195,25 @@ def _cross_check(
     schedule: Schedule | None,
     options: Mapping[str, Any],
     policies: Mapping[str, Any],
+    *,
+    raw: Mapping[str, Any],
     report: ErrorReport,
     where: Where,
 ) -> None:
-    """Check fields against each other."""
+    """Check fields against each other; ``raw`` are all of them as they were written."""
     start, end = policies.get("start"), policies.get("end")
     if start and end and end <= start:
-        report.add(("end",), f"expected a time after start ({start.isoformat()}), got {end.isoformat()}")
+        after, got = (as_written(raw, key, at.isoformat()) for key, at in (("start", start), ("end", end)))
+        report.add(("end",), f"expected a time after start ({after}), got {got}")
     jitter = policies.get("jitter_ms", 0)
     if isinstance(schedule, Interval | Relative) and jitter > schedule.every_ms:
-        period = duration_text(schedule.every_ms)
-        report.add(where("jitter"), f"expected at most the interval ({period}), got {duration_text(jitter)}")
+        period = as_written(raw, "schedule", duration_text(schedule.every_ms))
+        got = as_written(raw, "jitter", duration_text(jitter))
+        report.add(where("jitter"), f"expected at most the interval ({period}), got {got}")
     soft, hard = options.get("soft_time_limit"), options.get("time_limit")
     if soft and hard and soft > hard:
-        report.add(where("soft_time_limit"), f"expected at most time_limit ({hard:g} s), got {soft:g} s")
+        most, got = as_written(raw, "time_limit", f"{hard:g} s"), as_written(raw, "soft_time_limit", f"{soft:g} s")
+        report.add(where("soft_time_limit"), f"expected at most time_limit ({most}), got {got}")
 
 
 _NO_ARGS: tuple[Any, ...] = ()
@@ -276,7 +293,7 @@ class EntryReader:
         """The task, taken out of what is left of an entry."""
         task = rest.pop("task", UNSET)
         if task is UNSET:
-            if not any(key not in ENTRY and "task" in nearest(key, ENTRY) for key in rest):
+            if not any(key not in ENTRY and "task" in nearest(str(key), ENTRY) for key in rest):
                 report.add(path, 'task is missing: expected the name of the task, such as "tasks.add"')
             return None
         if (known := self._tasks.get(task) if type(task) is str else None) is not None:
@@ -287,13 +304,12 @@ class EntryReader:
     def _spec(self, name: str, rest: dict[str, Any], report: ErrorReport, path: KeyPath) -> EntrySpec | None:
         try:
             key = repr(rest)
+            if key not in self._specs and is_named(rest.get("schedule")):
+                key += name
         except (ValueError, RecursionError):  # Python writes out numbers of 4,300 digits, not more
             report.add(path, "nested too deeply, or a number has more than 4,300 digits")
             return None
         known = self._specs.get(key)
-        if known is None and is_named(rest.get("schedule")):
-            key += name
-            known = self._specs.get(key)
         if known is None:
             found = ErrorReport()
             known = self._specs[key] = (self._reader.read(name, rest, found), found)

@@ -41,20 +41,21 @@ STORE_URLS = ("redis", "rediss", "unix", "sentinel", "redis+cluster", "rediss+cl
 
 @accepts(definition("blackout"))
 def _blackout(value: Any, timezone: str) -> Blackout:
-    return parse_blackout(value, timezone=timezone)
+    return parse_blackout(plain(value), timezone=timezone)
 
 
 @accepts(either({"enum": ["business-days"]}, table(("business-days",), **{"business-days": definition("text")})))
 def _only_on(value: Any, timezone: str) -> Blackout:
     """The days on which it does not run, from those on which it does."""
-    return parse_blackout({"only_on": value}, timezone=timezone)
+    return parse_blackout({"only_on": plain(value)}, timezone=timezone)
 
 
 @accepts(or_variable(matching(LISTEN_PATTERN)))
 def _listen(value: Any, _zone: str = "") -> str:
     """An address to listen on, ``HOST:PORT``."""
+    text = values.text(value)
     try:
-        return str(ListenAddress.parse(values.text(value)))
+        return str(ListenAddress.parse(text))
     except ValueError as error:
         raise InvalidValue(f"{error}, got {shown(value)}") from None
 
@@ -313,6 +314,13 @@ ABOUT_SECTIONS: Mapping[str, str] = {
 }
 
 
+def beside_own(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults that hold beside the own fields of an entry: its queue replaces their exchange, its exchange their
+    queue."""
+    replaced = ("queue",) if "exchange" in own else ("exchange", "routing_key") if "queue" in own else ()
+    return {key: value for key, value in defaults.items() if key not in replaced}
+
+
 Where = Callable[[str], KeyPath]
 """The path of a key, for messages."""
 
@@ -344,16 +352,25 @@ def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, pat
         made = substituted(value)
         if made is None:
             report.add(path, str(error))
-        elif not made.missing:
+        elif made is value and not made.missing:
             report.add(path, f"the value of {quoted(made.written)} is invalid here (not shown: it may be secret)")
+        elif not made.missing:
+            why = f"why is not shown: it may name the value of {quoted(made.written)}, which may be secret"
+            report.add(path, f"invalid; {why}")
     return UNSET
+
+
+def as_written(raw: Mapping[str, Any], key: str, text: str) -> str:
+    """The ``text`` of a setting for an error; of one with a variable what the file has."""
+    made = substituted(raw.get(key))
+    return text if made is None else quoted(made.written)
 
 
 def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: ErrorReport, where: Where) -> list[str]:
     """Report each key of ``raw`` that is none of ``known``, and return them."""
     unknown = [name for name in raw if name not in known]
     for name in unknown:
-        report.add(
-            where(name), f"unknown setting {quoted(name)}{near(name, known) or '; expected ' + or_list(sorted(known))}"
-        )
+        text = str(name)  # Python's tables may have other keys
+        hint = near(text, known) or f"; expected {or_list(sorted(known))}"
+        report.add(where(text), f"unknown setting {quoted(text)}{hint}")
     return unknown

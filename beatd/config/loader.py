@@ -12,13 +12,14 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from glob import escape, glob, has_magic
-from itertools import chain, takewhile
+from glob import escape, has_magic
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from beatd.config import search
 from beatd.config.digest import EntryHasher, digest_of
 from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
 from beatd.config.entry_cache import EntryCache, moved
@@ -88,11 +89,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     globs: tuple[str, ...]
     digest: str
     defaults: dict[str, Any]
+    matched: tuple[tuple[str, ...], ...] = ()
+    """The files that match each of ``globs``."""
     beside: tuple[str, ...] = ()
     remarks: tuple[Fault, ...] = ()
     refused: tuple[Fault, ...] = ()
     task_faults: tuple[Fault, ...] = ()
     memory: dict[str, EntryCache] = {}
+
+    @property
+    def rules(self) -> str:
+        """Time zone and defaults, which hold for entries from elsewhere: equal if they mean the same."""
+        return repr((self.settings.timezone, plain(self.defaults)))
 
 
 def load(
@@ -113,6 +121,13 @@ def load(
         return loading.main(Path(path), head.document if head else None)
 
 
+class _Faulty(NamedTuple):
+    """An entry that could not be read."""
+
+    name: str
+    source: str
+
+
 class _File(NamedTuple):
     """A file whose entries are being loaded: its text, what was read of it ``before``, and what is read ``now``."""
 
@@ -122,6 +137,8 @@ class _File(NamedTuple):
     now: EntryCache
     report: ErrorReport
     has_variables: bool
+    faulty: list[_Faulty]
+    """Entries that could not be read."""
 
 
 class _Load:
@@ -138,9 +155,8 @@ class _Load:
         self.targets: tuple[str, ...] = ()
         self.has_faulty_targets = False
         self.blackouts: dict[str, list[Any]] = {}
-        self.names: set[str] = set()
-        self.faulty: list[tuple[str, str]] = []
-        """Names and sources of entries that could not be read."""
+        self.named: dict[str, Entry | _Faulty] = {}
+        """The first entry of each name."""
         self.faults: list[Fault] = []
 
     def main(self, path: Path, document: Document | None = None) -> Config:
@@ -156,24 +172,29 @@ class _Load:
         defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report, self.blackouts)
         self.find_targets(("defaults",), defaults, report)
         self.take(document, settings.timezone, defaults, report)
-        files = [path]
+        files, matched = [path], list[tuple[str, ...]]()
         for place, pattern in enumerate(settings.include):
-            for file in matching(path, pattern, report, ("include", place)):
+            found = search.included(path, pattern, report, ("include", place))
+            matched.append(tuple(str(file.absolute()) for file in found))
+            for file in found:
                 if file not in files:
                     files.append(file)
                     self.included(file, document.file, settings.timezone, defaults)
         self.faults[:0] = report.faults(document.file, document.position_of)
+        read, beside = tuple(str(file.absolute()) for file in files), secret_files(raw, absolute.parent)
         if self.faults:
-            raise ConfigError(self.faults)
+            awaited = (str(absolute.parent / pattern) for pattern in settings.include if not has_magic(pattern))
+            raise ConfigError(self.faults, dict.fromkeys((*read, *awaited, *beside)))
         contents = self.memory.values()
         return Config(
             settings=settings,
             entries=tuple(chain.from_iterable(file.entries for file in contents)),
-            files=tuple(str(file.absolute()) for file in files),
+            files=read,
             globs=tuple(str(Path(escape(str(absolute.parent))) / pattern) for pattern in settings.include),
+            matched=tuple(matched),
             digest=digest_of(chain.from_iterable(file.meanings for file in contents)),
             defaults=defaults,
-            beside=secret_files(raw, absolute.parent),
+            beside=beside,
             memory=self.memory,
         )
 
@@ -200,7 +221,7 @@ class _Load:
         before = self.before.get(document.file)
         if before is None or before.context != now.context:
             before = EntryCache("")
-        file = _File(document, EntryReader(timezone, defaults), before, now, report, "${" in document.text)
+        file = _File(document, EntryReader(timezone, defaults), before, now, report, "${" in document.text, [])
         for raw in document.whole():
             self.entry(file, raw, 0, len(document.text))
         head, tail = before.common(document.marks)
@@ -210,18 +231,22 @@ class _Load:
         self.read(file, first_new, end, slice(first_new, end_before))
         if not self.keep(file, last, end):
             self.read(file, end, end + tail, last)
-        self.take_names(document.file, now, report)
+        self.take_names(file)
 
-    def take_names(self, file: str, now: EntryCache, report: ErrorReport) -> None:
+    def take_names(self, file: _File) -> None:
         """Take the names of a file's entries; report those that another entry has."""
-        names = {entry.name for entry in now.entries}
-        if self.faulty or len(names) < len(now.entries) or not self.names.isdisjoint(names):
-            read = chain.from_iterable(cache.entries for cache in self.memory.values())
-            others: dict[str, str] = {}
-            for name, source in chain(((entry.name, entry.source) for entry in read), self.faulty):
-                if (other := others.setdefault(name, source)) != source and source.startswith(f"{file}:"):
-                    report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
-        self.names |= names
+        now, names = file.now, dict[str, Entry | _Faulty]()
+        names.update((entry.name, entry) for entry in now.entries)
+        if not file.faulty and len(names) == len(now.entries) and self.named.keys().isdisjoint(names):
+            if len(names) > len(self.named):
+                self.named, names = names, self.named
+            self.named.update(names)
+            return
+        both: Iterator[Entry | _Faulty] = chain(now.entries, file.faulty)
+        for each in both:
+            if (other := self.named.setdefault(each.name, each)) is not each:
+                text = f"the entry {quoted(each.name)} is already defined at {other.source}"
+                file.report.add((SCHEDULE, each.name), text)
 
     def keep(self, file: _File, part: slice, first: int) -> bool:
         """Keep entries that are as they were, if they are on the lines where they were.
@@ -266,24 +291,25 @@ class _Load:
         new.clear()
 
     def entry(self, file: _File, raw: RawEntry, mark: int, length: int) -> Entry | None:
-        """Read one entry. Its text has so many characters at most."""
+        """Read one entry; None for one with faults. Its text has so many characters at most."""
         document, report, (name, table, line) = file.document, file.report, raw
         fields = substitute(table, self.env, report, (SCHEDULE, name)) if file.has_variables else table
         entry = file.reader.read(name, fields, report, document.file, line)
         if entry is None:
-            self.faulty.append((name, f"{document.file}:{line}"))
-        else:
-            self.find_targets((SCHEDULE, name), fields, report)
-            if fields is not table or length > self.light:
-                self.weigh(entry, report)
-            file.now.add(mark, entry, self.meanings.of(entry))
-        return entry
+            file.faulty.append(_Faulty(name, f"{document.file}:{line}"))
+            return None
+        if fields is not table or length > self.light:
+            self.weigh(entry, report)
+        file.now.add(mark, entry, self.meanings.of(entry))
+        return entry if self.find_targets((SCHEDULE, name), fields, report) else None
 
-    def find_targets(self, path: KeyPath, table: Mapping[str, Any], report: ErrorReport) -> None:
+    def find_targets(self, path: KeyPath, table: Mapping[str, Any], report: ErrorReport) -> bool:
         """Refuse a table, of an entry or of defaults, that names a notification target which does not exist."""
         named = table.get(NOTIFY)
-        if named and not self.has_faulty_targets and (fault := unknown_target(named, self.targets)):
+        fault = unknown_target(named, self.targets) if named and not self.has_faulty_targets else ""
+        if fault:
             report.add((*path, NOTIFY), fault)
+        return not fault
 
     def weigh(self, entry: Entry, report: ErrorReport) -> None:
         """Refuse an entry whose messages would be too large."""
@@ -344,32 +370,6 @@ def entry_tables(
 
 def _refused(document: Document, message: str) -> ConfigError:
     return ConfigError([Fault(document.file, None, "", message)])
-
-
-def matching(main: Path, pattern: str, report: ErrorReport, place: tuple[str | int, ...]) -> list[Path]:
-    """The files of one pattern of ``include``, sorted. A pattern may match none; a plain path must be there."""
-    where = Path(escape(str(main.parent))) / pattern
-    found = [Path(file) for file in sorted(glob(str(where), recursive=True))]  # noqa: PTH207 - may be absolute
-    if not found and not has_magic(pattern):
-        report.add(place, "no such file; only a pattern with * may match nothing")
-    if not found and (wrong := _unreadable(main.parent, pattern)):
-        report.add(place, wrong)
-    if any(file.exists() and file.samefile(main) for file in found):
-        report.add(place, "the pattern matches this file: a file cannot include itself")
-        return []
-    return [file for file in found if not (has_magic(pattern) and file.suffix != ".toml" and file.is_dir())]
-
-
-def _unreadable(folder: Path, pattern: str) -> str:
-    """Return why the folder above the first wildcard of a pattern cannot be read; empty if it can, or is not there."""
-    plain = takewhile(lambda part: not has_magic(part), Path(pattern).parts[:-1])
-    try:
-        os.listdir(folder.joinpath(*plain))  # noqa: PTH208 - names, not paths
-    except PermissionError as error:
-        return f"the folder {error.filename} cannot be read: {error.strerror}"
-    except OSError:
-        pass
-    return ""
 
 
 _MANY_OBJECTS = 50_000

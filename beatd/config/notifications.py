@@ -11,7 +11,7 @@ from beatd.config import connection_values as connection
 from beatd.config import values
 from beatd.config.errors import near
 from beatd.config.schema_types import TEXT, JsonSchema, accepts, either, list_of, matching, or_variable, table
-from beatd.config.toml import plain
+from beatd.config.toml import Substituted, plain
 from beatd.config.values import InvalidValue, shown
 from beatd.model import ALERT_KINDS, SentryMonitor
 from beatd.schedules.literals import or_list, quoted
@@ -79,7 +79,7 @@ def alert_kinds(value: Any, _zone: str = "") -> tuple[str, ...]:
     kinds = _list(value, f"expected a list of {or_list([quoted(kind) for kind in ALERT_KINDS])}")
     for kind in kinds:
         if kind not in ALERT_KINDS:
-            hint = near(kind, ALERT_KINDS) if isinstance(kind, str) else ""
+            hint = near(kind, ALERT_KINDS) if isinstance(kind, str) and not isinstance(kind, Substituted) else ""
             known = or_list([quoted(one) for one in ALERT_KINDS])
             raise InvalidValue(f"expected {known}, got {shown(kind)}{hint}")
     return tuple(dict.fromkeys(map(str, kinds)))
@@ -141,7 +141,7 @@ def sentry_monitor(value: Any, _zone: str = "") -> SentryMonitor:
     if not isinstance(value, Mapping) or "dsn" not in value:
         raise InvalidValue('expected a table such as { dsn = "https://KEY@HOST/PROJECT", monitor = "my-job" }')
     if unknown := [key for key in value if key not in ("dsn", "monitor", "environment")]:
-        raise InvalidValue(f"unknown setting {quoted(unknown[0])}; expected dsn, environment or monitor")
+        raise InvalidValue(f"unknown setting {quoted(str(unknown[0]))}; expected dsn, environment or monitor")
     dsn = web_url(value["dsn"])
     parts = urlsplit(dsn)
     if not parts.username or not parts.path.rpartition("/")[2].isdigit():
@@ -149,7 +149,7 @@ def sentry_monitor(value: Any, _zone: str = "") -> SentryMonitor:
     monitor = plain(value.get("monitor"))
     if monitor is not None and not (isinstance(monitor, str) and _SLUG.fullmatch(monitor)):
         raise InvalidValue(
-            f"monitor: expected a slug of a-z, 0-9, - and _, 50 characters at most, got {shown(monitor)}"
+            f"monitor: expected a slug of a-z, 0-9, - and _, 50 characters at most, got {shown(value['monitor'])}"
         )
     environment = value.get("environment")
     return SentryMonitor(

@@ -1,11 +1,15 @@
-"""Search for the file to load."""
+"""Search for files: the one to load, and those that it includes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from glob import escape, glob, has_magic
+from itertools import takewhile
 from pathlib import Path
 
+from beatd.config.errors import ErrorReport
+from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import ConfigError, Fault
 
 FILE_VARIABLE = "BEATD_CONFIG"
@@ -22,8 +26,53 @@ def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -
     if named:
         return Path(named)
     for place in map(Path, PLACES):
-        if place.exists():
+        if _may_be_there(place):
             return place
     tried = f"tried ${FILE_VARIABLE} (not set), " + ", ".join(f"./{p}" if not p.startswith("/") else p for p in PLACES)
     text = f"no configuration file; {tried}; name one with --config, or write one with beatd init"
     raise ConfigError([Fault("beat.toml", None, "", text)])
+
+
+def _may_be_there(place: Path) -> bool:
+    """True for a file that is there, or that this user may not look at: reading it says so."""
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def included(main: Path, pattern: str, report: ErrorReport, place: KeyPath) -> list[Path]:
+    """The files of one pattern of ``include``, sorted. A pattern may match none; a plain path must be there."""
+    where = Path(escape(str(main.parent))) / pattern
+    found = [Path(file) for file in sorted(glob(str(where), recursive=True))]  # noqa: PTH207 - may be absolute
+    if not found and (wrong := _unreadable(main.parent, pattern)):
+        report.add(place, wrong)
+    elif not found and not has_magic(pattern):
+        report.add(place, "no such file; only a pattern with * may match nothing")
+    if any(_is_same(file, main) for file in found):
+        report.add(place, "the pattern matches this file: a file cannot include itself")
+        return []
+    is_folder = os.path.isdir  # False, and no error, where a folder lets its names be read and nothing else
+    return [file for file in found if not (has_magic(pattern) and file.suffix != ".toml" and is_folder(file))]
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    try:
+        return file.samefile(other)
+    except OSError:  # it is gone, or may not be looked at: reading it says so
+        return False
+
+
+def _unreadable(folder: Path, pattern: str) -> str:
+    """Return why the folder above the first wildcard of a pattern cannot be read; empty if it can, or is not there."""
+    plain = takewhile(lambda part: not has_magic(part), Path(pattern).parts[:-1])
+    try:
+        os.listdir(folder.joinpath(*plain))  # noqa: PTH208 - names, not paths
+    except PermissionError as error:
+        return f"the folder {error.filename} cannot be read: {error.strerror}"
+    except OSError:
+        pass
+    return ""

@@ -13,7 +13,7 @@ from beatd.config.errors import ErrorReport
 from beatd.config.fields import read_value
 from beatd.config.toml import Substituted
 from beatd.config.toml_lines import KeyPath
-from beatd.config.values import InvalidValue, shown
+from beatd.config.values import CONTROL, InvalidValue, shown
 
 FILE = "{}_file"
 """The setting that names the file of another one."""
@@ -38,10 +38,11 @@ def read_secrets(
 
 
 def named_files(tables: Iterable[Any], keys: Iterable[str]) -> Iterator[str]:
-    """The files that tables of a configuration without faults name."""
+    """The files that tables of a configuration name; what cannot be the name of a file is left out."""
     for table in tables:
         if isinstance(table, Mapping):
-            yield from (str(path) for key in keys if (path := table.get(FILE.format(key))))
+            named = (table.get(FILE.format(key)) for key in keys)
+            yield from (str(path) for path in named if isinstance(path, str) and path and not CONTROL.search(path))
 
 
 def _content(folder: Path, raw: Any) -> Substituted:
@@ -49,7 +50,7 @@ def _content(folder: Path, raw: Any) -> Substituted:
     try:
         if path.exists() and not path.is_file():
             raise InvalidValue(f"{shown(raw)} is not a regular file")
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             text = file.read(_LONGEST + 1)
     except OSError as error:
         raise InvalidValue(f"{shown(raw)} cannot be read: {error.strerror}") from None

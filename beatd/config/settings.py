@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -12,7 +13,7 @@ from msgspec import UNSET
 from beatd.config import connection_values as connection
 from beatd.config import values
 from beatd.config.errors import ErrorReport
-from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
+from beatd.config.fields import SECTIONS, Field, Fields, as_written, read_fields, read_value, refuse_unknown
 from beatd.config.schema_types import TEXT, accepts, list_of
 from beatd.config.secret_file import FILE, named_files, read_secrets
 from beatd.config.shared_blackouts import SECTION
@@ -149,10 +150,11 @@ BESIDE_URL = ("host", "port", "username", "password", "password_command")
 
 
 def secret_files(raw: Mapping[str, Any], folder: FilePath) -> tuple[str, ...]:
-    """The files, with absolute paths, that hold settings which are secrets; of a configuration without faults."""
+    """The files, with absolute paths, that hold settings which are secrets; of any configuration."""
+    targets = raw.get(NOTIFY)
     named = named_files((raw.get(section) for section in SECTIONS), SECRETS)
-    targets = named_files(raw.get(NOTIFY, {}).values(), TARGET_SECRETS)
-    return tuple(str(folder / path) for path in (*named, *targets))
+    of_targets = named_files(targets.values() if isinstance(targets, Mapping) else (), TARGET_SECRETS)
+    return tuple(str(folder / path) for path in (*named, *of_targets))
 
 
 def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSettings:
@@ -160,8 +162,10 @@ def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSetti
     if not isinstance(raw, Mapping) or "renew" not in raw:
         return msgspec.structs.replace(leader, renew_ms=max(1, leader.ttl_ms // _RENEWALS))
     if leader.ttl_ms < _RENEWALS * leader.renew_ms:
-        ttl, least = duration_text(leader.ttl_ms), duration_text(_RENEWALS * leader.renew_ms)
-        message = f"expected a ttl of at least {least} ({_RENEWALS} times renew), got {ttl}"
+        renew, least = as_written(raw, "renew", "renew"), duration_text(_RENEWALS * leader.renew_ms)
+        wanted = f"{least} ({_RENEWALS} times renew)" if renew == "renew" else f"{_RENEWALS} times {renew}"
+        ttl = as_written(raw, "ttl", duration_text(leader.ttl_ms))
+        message = f"expected a ttl of at least {wanted}, got {ttl}"
         report.add(("leader", "ttl") if "ttl" in raw else ("leader", "renew"), message)
     return leader
 
@@ -187,7 +191,8 @@ _PREFIX_ELSEWHERE = (
 def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettings:
     """Replicas are waited for in the time of one answer."""
     if redis.wait_replicas and redis.wait_timeout_ms >= redis.timeout_ms:
-        wait, timeout = duration_text(redis.wait_timeout_ms), duration_text(redis.timeout_ms)
+        wait = as_written(raw, "wait_timeout", duration_text(redis.wait_timeout_ms))
+        timeout = as_written(raw, "timeout", duration_text(redis.timeout_ms))
         key = next((key for key in ("wait_timeout", "timeout") if key in raw), "wait_replicas")
         report.add(("redis", key), f"expected a wait_timeout shorter than timeout ({timeout}), got {wait}")
     return redis
@@ -230,7 +235,7 @@ def _state_dir(raw: Mapping[str, Any], folder: FilePath, env: Mapping[str, str],
     given = read_value(_path, raw["state_dir"], "", report, ("state_dir",)) if "state_dir" in raw else UNSET
     if given is UNSET:
         given = env.get("STATE_DIRECTORY", "").partition(":")[0] or STATE_DIR
-    return str((folder / given).resolve())
+    return os.path.realpath(folder / given)  # Path.resolve raises where links lead in a circle
 
 
 @accepts(TEXT)

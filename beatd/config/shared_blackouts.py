@@ -40,8 +40,15 @@ def read_shared_blackouts(raw: Any, timezone: str, report: ErrorReport) -> dict[
         if isinstance(value, Mapping) and set(value) == {_WINDOWS}:
             value, path = value[_WINDOWS], (*path, _WINDOWS)  # noqa: PLW2901
         if read_value(POLICIES["blackout"].read, value, timezone, report, path) is not UNSET:
-            found[name] = list(value) if isinstance(value, list) else [value]
+            found[name] = parts_of(value)
     return found
+
+
+def parts_of(value: Any) -> list[Any]:
+    """The parts of a shared blackout."""
+    if isinstance(value, Mapping) and set(value) == {_WINDOWS}:
+        value = value[_WINDOWS]
+    return list(value) if isinstance(value, list) else [value]
 
 
 def with_shared(value: Any, shared: Shared) -> Any:

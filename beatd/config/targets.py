@@ -13,6 +13,7 @@ from beatd.config.fields import Field, Fields, read_fields, refuse_unknown
 from beatd.config.notifications import NAME_PATTERN
 from beatd.config.schema_types import TEXT, JsonSchema
 from beatd.config.secret_file import FILE, read_secrets
+from beatd.config.toml import Substituted
 from beatd.config.values import duration, shown, whole
 from beatd.model import NotifyTarget
 from beatd.schedules.literals import or_list, quoted
@@ -96,8 +97,11 @@ def unknown_target(named: Iterable[str], names: Iterable[str]) -> str:
     unknown = next((name for name in named if name not in known), None)
     if unknown is None:
         return ""
-    said = or_list([quoted(name) for name in known]) if known else f"a table [notify.{unknown}] in the main file"
-    return f"there is no target {quoted(unknown)}{near(unknown, known) or f': expected {said}'}"
+    is_secret = isinstance(unknown, Substituted)
+    table = "[notify.NAME]" if is_secret else f"[notify.{unknown}]"
+    said = or_list([quoted(name) for name in known]) if known else f"a table {table} in the main file"
+    hint = "" if is_secret else near(unknown, known)
+    return f"there is no target {shown(unknown)}{hint or f': expected {said}'}"
 
 
 def notify_schema(properties: JsonSchema) -> JsonSchema:

@@ -63,6 +63,7 @@ class Document:
             self._starts = array("Q")
             self.settings = self._parsed(text, 1)
         self.schedule = self.settings.pop(SCHEDULE, {})
+        self._index: tuple[Any, PositionIndex] | None = None
 
     @cached_property
     def marks(self) -> array[int]:
@@ -109,7 +110,9 @@ class Document:
         if name not in self._places:
             return self._positions.of(path)
         start, end, line = self._places[name]
-        inside = PositionIndex(self.text[start:end]).of(path) or Position(1, 1)
+        if self._index is None or self._index[0] != name:  # the errors of an entry come one after another
+            self._index = name, PositionIndex(self.text[start:end])
+        inside = self._index[1].of(path) or Position(1, 1)
         return inside._replace(line=line - 1 + inside.line)
 
     def line_of(self, path: KeyPath) -> int | None:
@@ -215,6 +218,7 @@ def read(path: FilePath, shown: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        data = error.object  # what was decoded: without the byte order mark
         line = data.count(b"\n", 0, error.start) + 1
         message = f"not UTF-8: byte 0x{data[error.start]:02x}; TOML files are always UTF-8"
         raise ConfigError([Fault(shown, line, "", message)]) from None
@@ -259,15 +263,22 @@ def substitute(value: Any, env: Mapping[str, str], report: ErrorReport, path: Ke
 
 
 def substituted(value: Any) -> Substituted | None:
-    """The first text in ``value`` that was made with a variable; one whose variable is missing before all others."""
-    match value:
-        case Substituted():
-            return value
-        case dict() | list() | tuple():
-            inside = value.values() if isinstance(value, dict) else value
-            made = [found for each in inside if (found := substituted(each)) is not None]
-            return next((each for each in made if each.missing), made[0] if made else None)
-    return None
+    """The first text in ``value`` that was made with a variable; one whose variable is missing before all others.
+
+    It is asked about values that are wrong, and so may be nested too deeply, or contain themselves.
+    """
+    first: Substituted | None = None
+    waiting, seen = [value], set[int]()
+    while waiting:
+        match waiting.pop():
+            case Substituted() as made:
+                if made.missing:
+                    return made
+                first = made if first is None else first
+            case dict() | list() | tuple() as several if id(several) not in seen:
+                seen.add(id(several))
+                waiting.extend(reversed([*several.values()] if isinstance(several, dict) else several))
+    return first
 
 
 def plain(value: Any) -> Any:

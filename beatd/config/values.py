@@ -161,12 +161,13 @@ def moment(value: Any, timezone: str) -> datetime:
     """An instant, aware and in UTC. A naive time is one of ``timezone``, or the end of the gap of the clock in which it
     lies; a date is its midnight.
     """
+    given = value
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
             raise InvalidValue(
-                f'expected a time such as 2026-12-31T23:59:00 or "2026-12-31", got {shown(value)}'
+                f'expected a time such as 2026-12-31T23:59:00 or "2026-12-31", got {shown(given)}'
             ) from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
@@ -182,7 +183,7 @@ def moment(value: Any, timezone: str) -> datetime:
     except OverflowError:
         instant = datetime.min.replace(tzinfo=UTC)
     if not in_range(to_ms(instant)):
-        raise InvalidValue(f"{shown(value)} is out of range: expected a time in the years 1970 to 9998 (UTC)")
+        raise InvalidValue(f"{shown(given)} is out of range: expected a time in the years 1970 to 9998 (UTC)")
     return instant
 
 

@@ -210,7 +210,7 @@ def _set_fields(values: Options | Policies) -> dict[str, Any]:
 
 def _toml(value: Any, path: KeyPath) -> Any:
     match value:
-        case str() | int() | time() if reason := _unwritable(value):
+        case str() | int() | time() | datetime() if reason := _unwritable(value):
             raise Unwritable(path, reason)
         case str():
             return escaped(value)
@@ -219,11 +219,13 @@ def _toml(value: Any, path: KeyPath) -> Any:
         case list() | tuple() | set() | frozenset():
             return [_toml(each, (*path, place)) for place, each in enumerate(value)]
         case Mapping():
+            if wrong := next((str(key) for key in value if _unwritable(str(key))), None):
+                raise Unwritable((*path, wrong), _unwritable(wrong))
             return {str(key): _toml(each, (*path, str(key))) for key, each in value.items()}
     raise Unwritable(path, _NO_FORM.get(type(value), f"TOML has no form for a {type(value).__name__}"))
 
 
-def _unwritable(value: str | int | time) -> str:
+def _unwritable(value: str | int | time | datetime) -> str:
     """The reason why this value of a type that TOML has cannot be written; empty if it can."""
     match value:
         case str() if not value.isascii() and _SURROGATES.search(value):
@@ -232,6 +234,8 @@ def _unwritable(value: str | int | time) -> str:
             return f"{value} is beyond the numbers of TOML, which have 64 bits"
         case time() if value.tzinfo is not None:
             return "TOML has no times of day with a time zone"
+        case datetime() if (value.utcoffset() or timedelta()) % timedelta(minutes=1):
+            return "TOML has no offsets with seconds"
     return ""
 
 
@@ -250,8 +254,9 @@ def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
     fields = {key: _plain(value) for key, value in table.items()}
     if isinstance(options := table.get("options"), Mapping):
         fields["options"] = {key: _plain(value) for key, value in options.items()}
-    if "schedule" in fields:
-        fields["schedule"] = _plain_schedule(fields["schedule"])
+    for name in ("schedule", "blackout"):
+        if name in fields:
+            fields[name] = _plain_parts(fields[name])
     return _zone_and_dst(table.get("schedule")) | fields
 
 
@@ -271,10 +276,12 @@ def _zone_and_dst(schedule: object) -> dict[str, Any]:
     return fields
 
 
-def _plain_schedule(value: object) -> object:
-    """A schedule of Python's in its notation, also in a list."""
+def _plain_parts(value: object) -> object:
+    """A schedule of Python's in its notation and a timedelta in seconds, also in lists and tables."""
     if isinstance(value, list | tuple):
-        return [_plain_schedule(part) for part in value]
+        return [_plain_parts(part) for part in value]
+    if isinstance(value, Mapping):
+        return {key: _plain_parts(part) for key, part in value.items()}
     return _plain(value)
 
 

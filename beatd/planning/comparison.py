@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd.config.writer import Unwritable, entry_table
-from beatd.model import Entry
+from beatd.model import Entry, alike
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.preview import Upcoming, new_state, upcoming
 
@@ -68,11 +68,10 @@ def compare(old: Iterable[Entry], new: Iterable[Entry], from_ms: int, until_ms: 
 
 def _changes(before: Entry, after: Entry) -> Iterable[Change]:
     old, new = table_of(before), table_of(after)
-    for key in [*old, *(key for key in new if key not in old)]:
-        if old.get(key) != new.get(key):
-            yield Change(key, old.get(key), new.get(key))
-    if old == new:  # the same notation with another meaning
-        yield Change("schedule", str(before.schedule), str(after.schedule))
+    keys = dict.fromkeys((*old, *new))
+    found = [Change(key, old.get(key), new.get(key)) for key in keys if not alike(old.get(key), new.get(key))]
+    # without any: the same notation with another meaning
+    return found or [Change("schedule", str(before.schedule), str(after.schedule))]
 
 
 def table_of(entry: Entry) -> Mapping[str, Any]:

@@ -156,6 +156,8 @@ class EventCalendar:
         """Why it could not be read the last time; empty if it could."""
         self.read_ms: int | None = None
         """When it was read last without an error."""
+        self.tried_s: float | None = None
+        """When it was fetched last, with an error or without, by the monotonic clock (s)."""
         self._expand: Expand | None = None
         self._years: dict[tuple[int, str], Sequence[Stretch]] = {}
         self.zones: dict[str, Zone] = {}

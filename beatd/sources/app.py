@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from beatd import config
@@ -73,7 +74,12 @@ def read_app(
     """
     dump = ("beatd.sources.app_child", (name, where, directory))
     given = b"" if calls is None else _calls(calls, default_queue)
-    answer = ask(*dump, name=name, where=where, timeout=timeout, given=given)
+    try:
+        answer = ask(*dump, name=name, where=where, timeout=timeout, given=given)
+    except ConfigError as error:
+        awaited = _module_files(name, directory)
+        more = awaited if set(awaited).isdisjoint(error.files) else ()
+        raise ConfigError(error.faults, (*error.files, *more)) from None
     entries: list[Entry] = []
     refused = [Fault(*fault) for fault in answer["refused"]]
     zone = answer["timezone"] or timezone
@@ -100,6 +106,13 @@ def read_app(
         first_url(answer["conf"]["broker_url"]),
         of_app,
     )
+
+
+def _module_files(name: str, directory: str) -> list[str]:
+    """The files in which the module of an app would be, there or not: one that is missing may come later."""
+    module = name.partition(":")[0].replace(".", "/")
+    places = [place.absolute() / module for place in (Path(directory), Path())]
+    return [str(place / "__init__.py") for place in places] + [f"{place}.py" for place in places]
 
 
 def _calls(entries: Sequence[Entry], default_queue: str) -> bytes:

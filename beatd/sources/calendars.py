@@ -21,7 +21,7 @@ from beatd.clock import SystemClock, monotonic
 from beatd.exceptions import Fault, ScheduleError
 from beatd.http_deadline import BoundedHandler, Deadline
 from beatd.model import Settings
-from beatd.redaction import redacted_text
+from beatd.redaction import HIDDEN, address_shown, redacted_text
 from beatd.schedules.calendars import EventCalendar, Expand, Stretch, calendars_in_use
 from beatd.schedules.duration import wall_ms
 from beatd.schedules.timezone import Zone
@@ -35,7 +35,8 @@ URL_TIMEOUT_S = 10.0
 """Seconds that a server has for its whole answer."""
 LOOK_S = 10.0
 """Seconds between two looks at files."""
-URL_EVERY_S = 900.0
+URL_EVERY_S, URL_AGAIN_S = 900.0, 60.0
+"""Seconds until a URL is fetched again, and after an error."""
 COPIES_MAX = 50
 """Copies that are kept; those that were written longest ago go first."""
 _MISSING = 'reading it needs an extra: pip install "beatd[calendars]"'
@@ -52,7 +53,7 @@ class Calendars:
         self._folder, self._copies, self._writes = Path(folder), copies, writes
         self._clock = SystemClock()
         self._marks: dict[str, Mark] = {}
-        self._tried_at: dict[str, float] = {}
+        self._fetched: set[str] = set()
         self._said: dict[str, str] = {}
         self._stopping = threading.Event()
         self._on_look: Callable[[Sequence[str]], None] = lambda _faults: None
@@ -78,9 +79,10 @@ class Calendars:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                faults = self.look()
-                self._log_changes({fault.file: fault.message for fault in faults})
-                self._on_look([fault.message for fault in faults])
+                self.look()
+                faults = {one.place: _fault_text(one) for one in calendars_in_use() if one.error}
+                self._log_changes(faults)
+                self._on_look([*faults.values()])
             except Exception:
                 log.exception("Reading calendars failed in an unexpected way", extra={"event": "calendars_error"})
             self._stopping.wait(LOOK_S)
@@ -89,7 +91,7 @@ class Calendars:
         for place in faults.keys() - self._said.keys():
             log.warning("%s", faults[place], extra={"event": "calendar_unreadable"})
         for place in self._said.keys() - faults.keys():
-            log.info("The calendar %s is read again", place, extra={"event": "calendar_read"})
+            log.info("The calendar %s is read again", _shown(place), extra={"event": "calendar_read"})
         self._said = faults
 
     def look(self, *, unread: bool = False) -> list[Fault]:
@@ -105,9 +107,10 @@ class Calendars:
         place, now_ms = calendar.place, self._clock.now_ms()
         mark: Mark = None
         if is_url(place):
-            if monotonic() - self._tried_at.get(place, -URL_EVERY_S) < URL_EVERY_S:
+            if not self._is_due(calendar):
                 return
-            self._tried_at[place] = monotonic()
+            calendar.tried_s = monotonic()
+            self._fetched.add(place)
         else:
             mark = self._mark(place)
             if place in self._marks and self._marks[place] == mark and not calendar.error:
@@ -118,12 +121,18 @@ class Calendars:
         except Exception as error:  # noqa: BLE001 - somebody else's file may break the library in any way
             if calendar.read_ms is None:
                 self._fill_from_copy(calendar)
-            calendar.error = redacted_text(" ".join(str(error).split()) or type(error).__name__, at_most=300)
+            calendar.error = _error_text(place, error)
             return
         calendar.fill(expand, now_ms)
         self._marks[place] = mark
         if is_url(place) and self._writes:
             self._keep(place, raw)
+
+    def _is_due(self, calendar: EventCalendar) -> bool:
+        """True if a URL is to be fetched: nobody in this process has done so lately, or it is the first one to keep."""
+        if calendar.tried_s is None or (self._writes and calendar.place not in self._fetched):
+            return True
+        return monotonic() - calendar.tried_s >= (URL_AGAIN_S if calendar.error else URL_EVERY_S)
 
     def _copy_of(self, place: str) -> Path | None:
         """The copy of a calendar of a URL. The URL may be secret, and is not in its name."""
@@ -168,7 +177,10 @@ class Calendars:
         if is_url(place):
             raw = _fetched(place)
         else:
-            with (self._folder / place).open("rb") as file:
+            path = self._folder / place
+            if path.exists() and not path.is_file():
+                raise ValueError("it is not a regular file")
+            with path.open("rb") as file:
                 raw = file.read(SIZE_MAX + 1)
         if len(raw) > SIZE_MAX:
             raise ValueError(f"it is larger than {SIZE_MAX >> 20} MiB")
@@ -206,8 +218,17 @@ def _fault_text(calendar: EventCalendar) -> str:
 
 
 def _shown(place: str) -> str:
-    """The place without query and login: they may be secrets, as of a private calendar."""
-    return redacted_text(place.partition("?")[0]) if is_url(place) else place
+    """The place; of a URL only the server, as path and query are the secret of a private calendar."""
+    return address_shown(place) if is_url(place) else place
+
+
+def _error_text(place: str, error: Exception) -> str:
+    """The text of an error without the path and query of the place, which http.client repeats."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if is_url(place):
+        path = place.partition("://")[2].partition("/")[2]
+        text = text.replace(f"/{' '.join(path.split())}", f"/{HIDDEN}") if path.strip() else text
+    return redacted_text(text, at_most=300)
 
 
 def expander(raw: bytes) -> Expand:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fnmatch import fnmatch
-from glob import glob, has_magic
 
 from beatd.config import Config
 from beatd.exceptions import Fault
@@ -45,17 +43,11 @@ def _patterns(before: Config, now: Config) -> Iterator[_Lost]:
     if not _of_files(now):
         return
     by_file = dict(zip(before.files, before.memory.values(), strict=False))
-    for place, (pattern, absolute) in enumerate(zip(now.settings.include, now.globs, strict=True)):
-        if has_magic(pattern) and not glob(absolute, recursive=True):  # noqa: PTH207 - absolute
-            gone = [memory.entries for file, memory in by_file.items() if fnmatch(file, absolute)]
-            entries = [entry for each in gone for entry in each]
-            if entries:
-                yield (
-                    now.files[0],
-                    f"include[{place}]",
-                    "no file matches any more",
-                    entries,
-                )
+    matched = dict(zip(before.globs, before.matched, strict=True))
+    for place, (pattern, files) in enumerate(zip(now.globs, now.matched, strict=True)):
+        entries = [entry for file in matched.get(pattern, ()) for entry in by_file[file].entries]
+        if entries and not files:
+            yield now.files[0], f"include[{place}]", "no file matches any more", entries
 
 
 def _app(before: Config, now: Config) -> Iterator[_Lost]:

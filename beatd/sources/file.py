@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -62,6 +63,8 @@ class FileSource:
         self._on_done = on_done
         self.config: Config | None = None
         """What was loaded last without a fault."""
+        self._is_in_force = True
+        """False after a receiver failed with it: it is to be handed over again."""
         self._files: tuple[str, ...] = (self._path,)
         self._globs: tuple[str, ...] = ()
         self._seen: Snapshot = {}
@@ -176,6 +179,7 @@ class FileSource:
         try:
             config = self._read()
             if self.config is not None and (faults := emptied(self.config, config)):
+                self._globs = tuple(dict.fromkeys((*self._globs, *config.globs)))
                 raise ConfigError(faults, (*config.files, *config.beside))  # noqa: TRY301 - kept as any other fault
         except ConfigError as error:
             self._keep(error)
@@ -188,13 +192,17 @@ class FileSource:
             self._on_change(config)
             return
         _warn_of_settings(before.settings, config.settings)
+        is_same = self._is_in_force and (config.digest, config.rules) == (before.digest, before.rules)
         if config.settings.notify != before.settings.notify:
             log.info("The targets of notifications have changed", extra={"event": "targets_changed"})
-        elif config.digest == before.digest:
+        elif is_same:
             log.info("Configuration unchanged", extra={"event": "config_unchanged", "digest": config.digest})
-            return
+            if config.task_faults == before.task_faults:
+                return
+        self._is_in_force = False
         self._on_change(config)
-        if config.digest != before.digest:
+        self._is_in_force = True
+        if not is_same:
             _say_difference(before.entries, config)
 
     def _read(self) -> Config:
@@ -232,7 +240,7 @@ class FileSource:
             self._path,
             extra={"event": "config_kept", "faults": count},
         )
-        faulty = (str(Path(fault.file).absolute()) for fault in error.faults if Path(fault.file).exists())
+        faulty = (str(Path(fault.file).absolute()) for fault in error.faults if _is_file(fault.file))
         self._files = tuple(dict.fromkeys((*self._files, *faulty, *error.files)))
         self._remember()
         if self._on_broken is not None:
@@ -281,4 +289,9 @@ def _say_difference(before: tuple[Entry, ...], config: Config) -> None:
     )
     extra = {"event": "config_reloaded", "added": len(added), "removed": len(removed), "changed": len(changed)}
     counts = " ".join(f"{sign}{len(group)}" for sign, group in groups)
-    log.info("Schedule reloaded: %s: %s", counts, shown, extra={**extra, "digest": config.digest})
+    what = f": {shown}" if names else ", and time zone or defaults of runtime entries"
+    log.info("Schedule reloaded: %s%s", counts, what, extra={**extra, "digest": config.digest})
+
+
+def _is_file(name: str) -> bool:
+    return os.path.exists(name)  # noqa: PTH110 - False, no error, where nothing may be looked at

@@ -19,6 +19,7 @@ from msgspec import structs
 from beatd import config
 from beatd.config import Config
 from beatd.config.entries import read_tables, too_large
+from beatd.config.targets import NOTIFY, unknown_target
 from beatd.exceptions import Fault, MessageError
 from beatd.model import BrokerSettings, Entry, Settings
 from beatd.planning.builtin_tasks import builtin_faults
@@ -95,6 +96,7 @@ def _loaded(
             *registered.remarks,
             *_another_prefix(found.settings, registered.broker),
             *_another_default_queue(found, registered.default_queue),
+            *_unknown_targets(found.settings, entries[len(found.entries) :]),
         ),
         refused=tuple(refused),
         task_faults=_task_faults(entries, len(found.entries), registered) if check_tasks else (),
@@ -115,6 +117,14 @@ def _another_default_queue(found: Config, of_app: str) -> Iterator[Fault]:
     if named_none and queue == BrokerSettings().default_queue != of_app:
         text = f'entries of files that name no queue go to "{queue}", and the tasks of the app to "{of_app}"'
         yield Fault(found.settings.file, None, "broker.default_queue", f'{text}; set default_queue = "{of_app}"')
+
+
+def _unknown_targets(settings: Settings, entries: Iterable[Entry]) -> Iterator[Fault]:
+    """Yield a warning for each entry of the app that names a notification target which the file does not have."""
+    known = [target.name for target in settings.notify]
+    for entry in entries:
+        if fault := unknown_target(entry.policies.notify or (), known):
+            yield Fault(entry.source, None, f"beat_schedule.{entry.name}.{NOTIFY}", fault)
 
 
 def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequence[Entry]) -> tuple[Fault, ...]:
@@ -205,7 +215,7 @@ class MergedSchedule:
     def set_base(self, config: Config) -> None:
         """Other files, or another app. Their time zone and defaults hold for runtime entries, too."""
         before, self._config, self._base = self._config, config, None
-        if (before.settings.timezone, before.defaults) != (config.settings.timezone, config.defaults):
+        if before.rules != config.rules:
             self.change(self._tables)
 
     def change(self, tables: Mapping[str, bytes | None]) -> None:

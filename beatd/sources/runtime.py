@@ -83,11 +83,15 @@ class RuntimeSource:
         self._replica = replica or RuntimeReplica(client, keys)
         self._changes = changes
         self._runtime = Runtime(client, keys)
+        self._untold: dict[str, Entry | None] = {}
+        """Entries as they were before changes with which the receiver failed."""
         self._pause_ends: dict[str, int] = {}
         """When the pauses end that do so by themselves (ms since the epoch), by name."""
         self._merged = MergedSchedule(config)
         self._changing = threading.Lock()
         self._said: dict[str, str] = {}
+        self._overruled: dict[str, str] = {}
+        """What was said of faulty entries, and the places of those that count instead of others."""
         self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
         self._unended = Backoff(LOOK_S, LOOK_S)
         self.read = threading.Event()
@@ -158,7 +162,7 @@ class RuntimeSource:
             log.info("Runtime entries can be read again", extra={"event": "runtime_readable"})
         self._backoff.succeeded()
         with self._changing:
-            if news.before or news.went_back:
+            if news.before or news.went_back or self._untold:
                 self._take_in(news)
                 self._say_faults()
         self._receiver.runtime_entries_read(self._replica.revision)
@@ -183,16 +187,17 @@ class RuntimeSource:
 
     def _take_in(self, news: RuntimeChanges) -> None:
         merged, replica = self._merged, self._replica
-        before = {name: merged.of(name) for name in news.before}
-        merged.change({name: replica.tables.get(name) for name in news.before})
+        before = self._untold = {name: merged.of(name) for name in news.before} | self._untold
+        merged.change({name: replica.tables.get(name) for name in before})
         merged.pause(replica.pauses)
         notes = ((name, read_pause(raw)) for name, raw in replica.pauses.items())
         self._pause_ends = {name: note.until_ms for name, note in notes if note.until_ms is not None}
-        after = {name: merged.of(name) for name in news.before}
+        after = {name: merged.of(name) for name in before}
         # One that is as it was may have been paused and resumed between two looks: the leader is to look at it anew.
         put = {name: entry for name, entry in after.items() if entry is not None}
         gone = frozenset(name for name, entry in after.items() if entry is None and before[name] is not None)
         self._receiver.change_schedule(ScheduleChange(put, gone, *merged.counts()))
+        self._untold = {}
         if self.read.is_set():
             self._say(news, before, after)
         else:
@@ -207,7 +212,7 @@ class RuntimeSource:
                 extra={"event": "runtime_went_back", "revision": self._replica.revision},
             )
         paused = self._replica.pauses
-        became = {name: _sign(before[name], after[name], is_paused=name in paused) for name in sorted(news.before)}
+        became = {name: _sign(before[name], after[name], is_paused=name in paused) for name in sorted(before)}
         signs = [sign + name for name, sign in became.items() if sign]
         if signs:
             more = f", and {len(signs) - _NAMES_SHOWN} more" if signs[_NAMES_SHOWN:] else ""
@@ -227,10 +232,10 @@ class RuntimeSource:
             text = "%d entries in the state store are wrong and not in force"
             log.error(text, len(new), extra={"event": "runtime_entries_broken", "count": len(new)})
         conflicts = {other.name: other.source for other in self._merged.conflicts()}
-        for name in [name for name, source in conflicts.items() if self._said.get(name) != source][:_FAULTY_SHOWN]:
+        for name in [name for name, source in conflicts.items() if self._overruled.get(name) != source][:_FAULTY_SHOWN]:
             text = "Entry %s is in %s and in the state store; the first counts"
             log.warning(text, name, conflicts[name], extra={"event": "entry_overruled", "entry": name})
-        self._said = said | conflicts
+        self._said, self._overruled = said, conflicts
 
     def _back_off(self, error: StoreError) -> float:
         """Keep what is in force, as the store failed; returns the seconds until the next attempt."""

@@ -78,8 +78,8 @@ def connect(
     parsed = RedisUrl.parse(url)
     for option in _FILES:
         path = parsed.options.get(option)
-        if path and not Path(path).exists():
-            raise WrongUrl(parsed.shown, f"{option}: there is no file {path}")
+        if path and (wrong := _unusable(path)):
+            raise WrongUrl(parsed.shown, f"{option}: {wrong}")
     seconds = timeout_ms / 1000
     options: dict[str, Any] = {
         "socket_timeout": seconds,
@@ -103,6 +103,17 @@ def connect(
         client = JoiningClient.from_pool(redis.ConnectionPool(connection_class=kind, **options))
     client.beatd_role = role  # type: ignore[attr-defined]
     return client
+
+
+def _unusable(path: str) -> str:
+    """Return why a file cannot be used; empty if it is there."""
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        return f"there is no file {path}"
+    except (OSError, ValueError) as error:
+        return f"the file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+    return ""
 
 
 _NO_DRIVER_INFO: dict[str, None] = {"driver_info": None} if hasattr(redis, "driver_info") else {}

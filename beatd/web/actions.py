@@ -20,6 +20,7 @@ from beatd.client.runs import AT_MOST, RATE, RunClient
 from beatd.client.schedules import checked
 from beatd.config import entry
 from beatd.config.entries import LONGEST_NAME
+from beatd.config.targets import NOTIFY, unknown_target
 from beatd.exceptions import BrokerError, ConfigError, MessageError, NobodyLeads, RequestRefused, ScheduleError
 from beatd.model import Overlap
 from beatd.schedules import duration_ms
@@ -197,6 +198,8 @@ class Operator:
         settings, defaults = self._documents.plan.settings, self._documents.plan.defaults
         with _in_words():
             stored = checked(name, table, timezone=settings.timezone, defaults=defaults)
+        if fault := unknown_target(stored.get(NOTIFY) or (), [target.name for target in settings.notify]):
+            raise HTTPException(400, f"{NOTIFY}: {fault}")
         with self._runtime() as runtime:
             what, before = runtime.exchange(name, stored)
         if what != "unchanged":

@@ -111,7 +111,7 @@ def read_tokens(file: Path) -> tuple[Token, ...]:
             raise _refused(file, None, f"its rights are {mode:04o}: others can use it; run chmod 600 {file}")
         if state.st_size > _FILE_MAX:
             raise _refused(file, None, f"has more than {_FILE_MAX:,} bytes")
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise _refused(file, None, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -19,11 +19,12 @@ schedule = 0.2
 MORE = '[beat_schedule.more]\ntask = "t"\nschedule = 0.2\n'
 MAY_LESS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 """Root without capabilities is an owner as others."""
-PLACES = {
-    "beat.toml": r"beat\.toml: cannot be read: Permission denied",
-    "more": r"include\[0\]: the folder \S*more cannot be read: Permission denied",
-    "more/a.toml": r"more/a\.toml: cannot be read: Permission denied",
-}
+PLACES = [
+    ("beat.toml", 0, r"beat\.toml: cannot be read: Permission denied"),
+    ("more", 0, r"include\[0\]: the folder \S*more cannot be read: Permission denied"),
+    ("more", 0o600, r"more/a\.toml: cannot be read: Permission denied"),
+    ("more/a.toml", 0, r"more/a\.toml: cannot be read: Permission denied"),
+]
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def daemon(tmp_path, redis_url):
     process.wait(10)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_lost_rights_are_named_and_come_back(daemon, tmp_path, wait_until, place):
+@pytest.mark.parametrize(("place", "mode", "said"), PLACES)
+def test_lost_rights_are_named_and_come_back(daemon, tmp_path, wait_until, place, mode, said):
     log = tmp_path / "log"
     count = lambda text: len(re.findall(text, log.read_text()))  # noqa: E731
 
@@ -50,8 +51,8 @@ def test_lost_rights_are_named_and_come_back(daemon, tmp_path, wait_until, place
         wait_until(lambda: count(text) >= times, timeout=20, what=text)
 
     says("Dispatched more", 3)
-    (tmp_path / place).chmod(0)
-    says(PLACES[place])
+    (tmp_path / place).chmod(mode)
+    says(said)
     says("1 error in .* the last valid schedule stays in force")
     daemon.send_signal(signal.SIGHUP)
     says("the last valid schedule stays in force", 2)

@@ -113,6 +113,18 @@ def test_what_stands_beside_a_url_needs_no_encoding():
             with_login("redis://u:p@h:1", **beside)
 
 
+def test_what_stands_beside_alternatives_holds_for_each_of_them():
+    """After a failover the second broker would refuse the user guest."""
+    whole = with_login("amqp://one/v;amqp://two:5673/w;three", username="me", password="Sek;/@")
+    read = BrokerUrl.parse(whole)
+    assert read.bare == "amqp://me:Sek%3B%2F%40@one/v;amqp://me:Sek%3B%2F%40@two:5673/w;three"
+    assert read.hosts == (("one", None), ("two", 5673), ("three", None))
+    assert "Sek" not in read.shown
+    assert BrokerUrl.parse(with_login("amqp://a:b@one;amqp://c:d@two", port=7)).hosts == (("one", 7), ("two", 7))
+    with pytest.raises(WrongUrl, match="it has a password, and `password` is given beside it"):
+        with_login("amqp://one;amqp://u:p@two", password="x")
+
+
 def test_a_value_never_shows_its_secrets():
     url = f"sentinel://beat:{MARKER}@one:1,two:2/main/3?sentinel_password={MARKER}&protocol=2"
     read = RedisUrl.parse(url)

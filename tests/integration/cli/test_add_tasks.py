@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from beatd.cli import main
 from beatd.cli.add import add
 from beatd.client import Schedules
 from tests.round_trips import RoundTrips
@@ -73,3 +74,21 @@ def test_a_put_waits_for_two_answers(redis_server):
         assert max(number for number, _, _ in trips.requests) - before == 2
         assert schedules.put("a", task="t", schedule=60) == "unchanged"
         assert max(number for number, _, _ in trips.requests) - before == 3
+
+
+@pytest.mark.parametrize("name", ["x", "of_file"])
+def test_without_the_app_the_file_is_looked_at_and_nothing_is_imported(put, tmp_path, redis_url, name):
+    """The host of an operator may not have the code of the app."""
+    (tmp_path / "proj_of_add.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\nraise SystemExit\n")
+    file = tmp_path / "beat.toml"
+    file.write_text(file.read_text() + '[beat_schedule.of_file]\ntask = "t"\nschedule = 60\n')
+    command = [name, "--task", "t", "--schedule", "1h", "--config", str(file)]
+    done = CliRunner().invoke(main, ["add", *command, "--no-app"])
+    assert not (tmp_path / "imported").exists()
+    assert "faults" not in done.output
+    assert done.exit_code == (1 if name == "of_file" else 0), done.output
+    assert ("and that counts: change it there" in done.output) == (name == "of_file")
+    broken = CliRunner().invoke(main, ["add", *command])
+    assert broken.exit_code == done.exit_code
+    assert "The app could not be read, so that its entries were not looked at: " in broken.output
+    assert "The files have faults" not in broken.output

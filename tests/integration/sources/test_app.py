@@ -515,3 +515,20 @@ def test_an_entry_of_the_file_that_goes_elsewhere_than_the_app_sends_its_task_is
         f"beat.toml:20: beat_schedule.f-image.queue: {text} tasks.image elsewhere; "
         'set exchange = "media", routing_key = "media.image"',
     ]
+
+
+def test_an_unknown_target_of_an_entry_of_the_app_is_a_warning(module: Module, tmp_path: Path) -> None:
+    module("""
+        from beatd import App
+
+        app = App("tasks")
+        app.conf.beat_schedule = {
+            name: {"task": "t", "schedule": 30, "notify": [target]} for name, target in (("a", "ops"), ("b", "opps"))
+        }
+    """)
+    (tmp_path / "beat.toml").write_text('app = "tasks"\n[notify.ops]\ncommand = ["x"]\n')
+    loaded = load(tmp_path / "beat.toml", env={})
+    assert [entry.name for entry in loaded.entries] == ["a", "b"]
+    [remark] = loaded.remarks
+    assert remark.path == "beat_schedule.b.notify"
+    assert remark.message == 'there is no target "opps"; did you mean "ops"?'

@@ -1,14 +1,16 @@
 """Calendars of files and servers: read again, the last good one kept, and shared blackouts by name."""
 
 import contextlib
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from beatd.exceptions import ConfigError
+from beatd.redaction import redacted
 from beatd.schedules import zone
-from beatd.schedules.calendars import EventCalendar
+from beatd.schedules.calendars import EventCalendar, event_window
 from beatd.sources import load
 from beatd.sources.calendars import COPIES_MAX, Calendars
 
@@ -175,3 +177,62 @@ def test_a_server_that_answers_for_ever_is_waited_for_a_while_only(tmp_path, mon
     assert is_over
     assert "no whole answer within 1 s" in calendar.error
     assert calendar.read_ms is None
+
+
+def test_the_address_of_a_private_calendar_is_shown_nowhere(caplog):
+    """Its path is the secret, as of Google's "secret address in iCal format"."""
+    caplog.set_level("INFO")
+    calendars = Calendars(".")
+    places = [f"http://127.0.0.1:1/private-hunter{number}/basic.ics?own=hunter{number}" for number in range(2)]
+    made = [event_window(place, zone("UTC")).calendar for place in [*places, "http://127.0.0.1:1/hunter 2/x.ics"]]
+    faults = calendars.look()
+    assert len(faults) == 3
+    texts = [*map(str, faults), *(calendar.error for calendar in made), repr(redacted({"ics": places[0]}))]
+    assert all("hunter" not in text for text in texts), texts
+    assert all("http://127.0.0.1:1/***" in text for text in texts[:3])
+    said = {calendar.place: f"{number}" for number, calendar in enumerate(made)}
+    calendars._log_changes(said)
+    calendars._log_changes({places[0]: "0"})
+    assert [record.event for record in caplog.records] == ["calendar_unreadable"] * 3 + ["calendar_read"] * 2
+    assert "hunter" not in caplog.text
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ics")
+    made = event_window("pipe.ics", zone("UTC")).calendar
+    Calendars(str(tmp_path))._look_at(made)
+    assert made.error == "it is not a regular file"
+
+
+def test_a_reload_fetches_no_calendar_that_was_fetched_lately(tmp_path, monkeypatch):
+    """Else each change of the file would wait for each server, for ten seconds if it is away."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200 if "good" in self.path else 500)
+            self.end_headers()
+            self.wfile.write(EVENT.format("20260101").encode())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        places = [f'{{ ics = "{url}/{name}.ics" }}' for name in ("good", "bad")]
+        text = f'[beat_schedule.a]\ntask = "t"\nschedule = "@daily"\nblackout = [{", ".join(places)}]\n'
+        (tmp_path / "beat.toml").write_text(text)
+        loads = [load(tmp_path / "beat.toml") for _ in range(3)]
+        assert sorted(asked) == ["/bad.ics", "/good.ics"]
+        assert [len(loaded.remarks) for loaded in loads] == [1, 1, 1]
+        daemon = Calendars(str(tmp_path), tmp_path / "copies", writes=True)
+        for _ in range(3):
+            daemon.look()
+        assert sorted(asked) == ["/bad.ics"] * 2 + ["/good.ics"] * 2, "once more, for the copy"
+        monkeypatch.setattr("beatd.sources.calendars.URL_AGAIN_S", 0.0)
+        daemon.look()
+        assert asked.count("/bad.ics") == 3, "what failed is tried again soon"
+        assert asked.count("/good.ics") == 2
+        server.shutdown()

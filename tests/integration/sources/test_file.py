@@ -15,7 +15,7 @@ import pytest
 from beatd import config, sources
 from beatd.config import Config
 from beatd.exceptions import ConfigError
-from beatd.sources import FileSource
+from beatd.sources import FileSource, MergedSchedule
 from beatd.sources.emptied import emptied
 from beatd.store.daemon_registry import Status
 
@@ -441,3 +441,207 @@ def test_a_file_whose_name_is_no_utf8_is_named_in_words_that_can_be_stored(tmp_p
     texts = [*map(str, caught.value.faults), str(caught.value)]
     assert all("caf\\udce9.toml" in text for text in texts)
     assert msgspec.json.encode(Status(id="d", file_faults=texts))
+
+
+@pytest.mark.parametrize("name", ["more/new.toml", "later/deep/new.toml"])
+def test_a_file_that_is_included_before_it_is_written_is_awaited(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, name: str
+) -> None:
+    """Tools copy files one after another, in any order."""
+    found = watched(beat_toml)
+    written(beat_toml, "first", "second", head=f'include = ["{name}"]\n')
+    wait_until(lambda: found.broken, what="the complaint")
+    new = beat_toml.parent / name
+    new.parent.mkdir(parents=True)
+    written(new, "third")
+    wait_until(lambda: found.names() == {"first", "second", "third"}, what="the new file")
+
+
+def test_a_name_that_is_taken_is_free_when_the_other_file_is_repaired(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil
+) -> None:
+    found = watched(beat_toml)
+    (beat_toml.parent / "more").mkdir()
+    one = written(beat_toml.parent / "more" / "one.toml", "second")
+    written(beat_toml.parent / "more" / "two.toml", "second", "third")
+    written(beat_toml, "first", head='include = ["more/*.toml"]\n')
+    wait_until(lambda: found.broken, what="the complaint")
+    assert "two.toml:1" in str(found.broken[-1]), "the fault is in the one, and the repair in the other"
+    written(one, "fourth")
+    wait_until(lambda: found.names() == {"first", "second", "third", "fourth"}, what="the repair")
+
+
+def test_a_secret_that_comes_later_is_awaited(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    found = watched(beat_toml)
+    head = '[redis]\nurl_file = "later/url"\n[notify.ops]\nwebhook_file = "later/hook"\n'
+    written(beat_toml, "first", "second", head=head)
+    wait_until(lambda: found.broken, what="the complaint")
+    (beat_toml.parent / "later").mkdir()
+    (beat_toml.parent / "later" / "url").write_text("redis://localhost\n")
+    (beat_toml.parent / "later" / "hook").write_text("https://example.com\n")
+    wait_until(lambda: found.names() == {"first", "second"}, what="the secrets")
+
+
+def test_an_app_that_comes_later_is_awaited(beat_toml: Path, wait_until: WaitUntil) -> None:
+    changes: list[Config] = []
+    broken: list[ConfigError] = []
+    load = lambda: sources.load(beat_toml, env={})  # noqa: E731
+    source = FileSource(beat_toml, load, on_change=changes.append, on_broken=broken.append)
+    source.first()
+    source.start()
+    try:
+        written(beat_toml, "first", head='app = "later_folder.later_tasks:app"\n')
+        wait_until(lambda: broken, what="the complaint")
+        (beat_toml.parent / "later_folder").mkdir()
+        (beat_toml.parent / "later_folder" / "later_tasks.py").write_text(
+            "from beatd import App\napp = App('t')\napp.conf.beat_schedule = {'a': {'task': 't', 'schedule': 30}}\n"
+        )
+        wait_until(lambda: changes, what="the app")
+        assert {entry.name for entry in changes[-1].entries} == {"first", "a"}
+    finally:
+        source.stop()
+
+
+def test_a_pattern_whose_files_are_gone_is_awaited_where_it_was_moved_to(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil
+) -> None:
+    found = watched(beat_toml)
+    beat_toml.write_text('include = ["elsewhere/*.toml"]\n')
+    wait_until(lambda: found.broken, what="the complaint")
+    (beat_toml.parent / "elsewhere").mkdir()
+    written(beat_toml.parent / "elsewhere" / "a.toml", "first", "second")
+    wait_until(lambda: found.names() == {"first", "second"}, what="the moved entries")
+
+
+@pytest.mark.parametrize("pattern", ["beat.d/*.toml", "beat.d/**/*.toml", "**/x.toml", "beat.[d]/?.toml"])
+def test_a_pattern_that_is_emptied_is_named(tmp_path: Path, monkeypatch: Any, pattern: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beat.d").mkdir()
+    extra = written(tmp_path / "beat.d" / "x.toml", "second")
+    written(tmp_path / "beat.toml", "first", head=f'include = ["{pattern}", "none/*.toml"]\n')
+    before = config.load("beat.toml", env={})
+    extra.unlink()
+    [fault] = emptied(before, config.load("beat.toml", env={}))
+    assert str(fault).startswith(f"{tmp_path / 'beat.toml'}: include[0]: no file matches any more, before there were 1")
+
+
+def test_a_pattern_that_is_emptied_beside_another_of_a_folder_below_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beat.d" / "more").mkdir(parents=True)
+    extra = written(tmp_path / "beat.d" / "x.toml", "second")
+    written(tmp_path / "beat.d" / "more" / "y.toml", "third")
+    written(tmp_path / "beat.toml", "first", head='include = ["beat.d/*.toml", "beat.d/more/*.toml"]\n')
+    before = config.load("beat.toml", env={})
+    extra.unlink()
+    assert [fault.path for fault in emptied(before, config.load("beat.toml", env={}))] == ["include[0]"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", '[defaults]\nqueue = "other"\n'),
+        ("", 'timezone = "Asia/Baku"\n'),
+        ("[defaults]\nheaders = { x = 1 }\n", "[defaults]\nheaders = { x = true }\n"),
+        (
+            '[blackout]\nnight = "22:00-06:00"\n[defaults]\nblackout = "night"\n',
+            '[blackout]\nnight = "23:00-06:00"\n[defaults]\nblackout = "night"\n',
+        ),
+    ],
+)
+def test_what_holds_for_runtime_entries_alone_is_taken(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture, before: str, after: str
+) -> None:
+    caplog.set_level("INFO")
+    beat_toml.write_text(before)
+    found = watched(beat_toml)
+    merged = MergedSchedule(found.source.config)
+    merged.change({"runtime": b'{"task": "t", "schedule": "0 7 * * *"}'})
+    old = repr(merged.in_force().entries)
+    beat_toml.write_text(after)
+    wait_until(lambda: found.changes, what="the change")
+    merged.set_base(found.changes[-1])
+    again = MergedSchedule(found.changes[-1])
+    again.change({"runtime": b'{"task": "t", "schedule": "0 7 * * *"}'})
+    assert old != repr(merged.in_force().entries) == repr(again.in_force().entries)
+    wait_until(lambda: "config_reloaded" in events(caplog), what="the report")
+    assert "Schedule reloaded: +0 −0 ~0, and time zone or defaults of runtime entries" in caplog.text
+
+
+def test_faults_in_tasks_that_come_and_go_are_told_although_the_schedule_stays(
+    beat_toml: Path, wait_until: WaitUntil
+) -> None:
+    code = beat_toml.parent / "repaired_tasks.py"
+    code.write_text("from beatd import App\napp = App('t')\n@app.task(name='other')\ndef other(): pass\n")
+    written(beat_toml, "first", head='app = "repaired_tasks"\n')
+    changes: list[Config] = []
+    source = FileSource(beat_toml, lambda: sources.load(beat_toml, env={}, check_tasks=True), on_change=changes.append)
+    assert source.first().task_faults
+    source.start()
+    try:
+        with code.open("a") as file:
+            file.write("@app.task(name='t')\ndef t(): pass\n")
+        wait_until(lambda: changes, what="the repair")
+        assert changes[-1].task_faults == ()
+    finally:
+        source.stop()
+
+
+@pytest.mark.parametrize(
+    ("head", "setting"),
+    [('[results]\nurl = "redis://elsewhere"\n', "results"), ("[worker]\noutput = false\n", "worker")],
+)
+def test_each_setting_that_waits_for_a_restart_is_named(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture, head: str, setting: str
+) -> None:
+    found = watched(beat_toml)
+    written(beat_toml, "first", head=head)
+    wait_until(lambda: found.attempts, what="the attempt")
+    assert [record.settings for record in caplog.records if getattr(record, "event", "") == "restart_needed"] == [
+        [setting]
+    ]
+
+
+def test_a_folder_that_lets_its_names_be_read_and_nothing_else(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after ``chmod -R 644``. Tests may run as root, who may look at everything."""
+    (beat_toml.parent / "more" / "folder").mkdir(parents=True)
+    written(beat_toml.parent / "more" / "one.toml", "second")
+    written(beat_toml, "first", head='include = ["more/*.toml", "more/*"]\n')
+    found = watched(beat_toml)
+    stat, closed = os.stat, threading.Event()
+
+    def refused(path: Any, *more: Any, **options: Any) -> Any:
+        if closed.is_set() and isinstance(path, str | Path) and "/more/" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    closed.set()
+    found.source.reload_now()
+    wait_until(lambda: found.broken, what="the complaint")
+    assert "more/one.toml: cannot be read: Permission denied" in str(found.broken[-1])
+    closed.clear()
+    written(beat_toml.parent / "more" / "one.toml", "third")
+    wait_until(lambda: found.names() == {"first", "third"}, what="the change")
+
+
+def test_what_a_receiver_failed_with_is_handed_over_again(beat_toml: Path, wait_until: WaitUntil) -> None:
+    received: list[set[str]] = []
+
+    def receive(found: Config) -> None:
+        received.append({entry.name for entry in found.entries})
+        if len(received) == 1:
+            raise RuntimeError("boom")
+
+    source = FileSource(beat_toml, lambda: config.load(beat_toml, env={}), on_change=receive)
+    source.first()
+    source.start()
+    try:
+        written(beat_toml, "second")
+        wait_until(lambda: received, what="the change")
+        source.reload_now()
+        wait_until(lambda: len(received) == 2, what="the second attempt")
+        assert received == [{"second"}, {"second"}]
+    finally:
+        source.stop()

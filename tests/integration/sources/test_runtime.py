@@ -159,6 +159,55 @@ def test_what_is_wrong_is_said_once_and_the_others_go_on(follow, runtime, redis_
     assert set(follower.enabled) == {"a", "good", "more"}
 
 
+def test_an_entry_that_is_wrong_and_overruled_is_said_once(follow, runtime, redis_url, wait_until, caplog):
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    runtime.put("a", {"task": "tasks.add"})
+    for number in range(3):
+        runtime.put(f"more-{number}", TABLE)
+        wait_until(lambda number=number: f"more-{number}" in follower.enabled)
+    events = [record.event for record in caplog.records]
+    assert (events.count("runtime_entry_broken"), events.count("entry_overruled")) == (1, 1)
+
+
+def test_changes_with_which_the_receiver_failed_are_handed_over_again(follow, runtime, redis_url, wait_until):
+    runtime.put("old", TABLE)
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    change, failed = follower.change_schedule, []
+
+    def fail(changes):
+        if not failed:
+            failed.append(changes)
+            raise RuntimeError("boom")
+        change(changes)
+
+    follower.change_schedule = fail
+    runtime.put("new", TABLE)
+    wait_until(lambda: failed)
+    runtime.remove("old")
+    wait_until(lambda: set(follower.enabled) == {"a", "new"})
+
+
+def test_a_removal_with_which_the_receiver_failed_is_handed_over_again(follow, runtime, redis_url, wait_until):
+    runtime.put("old", TABLE)
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    wait_until(lambda: "old" in follower.enabled)
+    change, failed = follower.change_schedule, []
+
+    def fail(changes):
+        if not failed:
+            failed.append(changes)
+            raise RuntimeError("boom")
+        change(changes)
+
+    follower.change_schedule = fail
+    runtime.remove("old")
+    wait_until(lambda: set(follower.enabled) == {"a"})
+    assert failed
+
+
 def test_of_very_many_faults_the_first_are_said(follow, redis_url, caplog):
     with connect(redis_url) as client:
         client.hset(KEYS.runtime().schedules, mapping={f"n{number}": "[]" for number in range(500)})

@@ -1,5 +1,6 @@
 """A state store behind TLS: with the right authority it works, and what is wrong with another one is said."""
 
+import os
 import re
 import subprocess
 from contextlib import suppress
@@ -70,6 +71,21 @@ def test_a_tls_url_of_a_plain_port_is_told_to_be_plain(redis_url):
 def test_a_file_of_authorities_that_is_not_there_is_named(url, tmp_path):
     with pytest.raises(WrongUrl, match=f"ssl_ca_certs: there is no file {tmp_path}/missing.pem"):
         connect(f"{url}ssl_ca_certs={tmp_path}/missing.pem")
+
+
+def test_a_key_that_may_not_be_looked_at_is_named(tmp_path, monkeypatch):
+    """As in ``/etc/ssl/private``, for who is not in its group."""
+    stat = os.stat
+
+    def refused(path, *more, **options):
+        if "private" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    text = f"ssl_keyfile: the file {tmp_path}/private/key.pem cannot be read: Permission denied"
+    with pytest.raises(WrongUrl, match=text):
+        connect(f"rediss://localhost?ssl_keyfile={tmp_path}/private/key.pem")
 
 
 def test_sentinels_and_primary_behind_tls(tls_url, certificates, free_port, tmp_path, server_kind, wait_until):

@@ -128,6 +128,18 @@ def test_an_entry_that_is_put_by_the_api_is_checked_against_tasks(real):
     }
 
 
+def test_an_entry_that_is_put_by_the_api_names_targets_that_there_are(real):
+    real.plan.path.write_text(real.plan.path.read_text() + '\n[notify.ops]\ncommand = ["true"]\n')
+    real.plan.first()
+    table = {"task": "t", "schedule": "1h", "notify": ["opps"]}
+    answer = real.ask("PUT", "/api/v1/entries/x", json={"table": table})
+    assert answer.status_code == 400
+    assert 'notify: there is no target "opps"; did you mean "ops"?' in answer.text.replace("\\", "")
+    assert (
+        real.ask("PUT", "/api/v1/entries/x", json={"table": {**table, "notify": ["ops"]}}).json()["change"] == "added"
+    )
+
+
 def test_a_backfilled_run_is_not_late(real, redis_url):
     with connect(redis_url) as client:
         for kind in (history.BACKFILLED, history.SENT):

@@ -1,9 +1,13 @@
 """What a reload has to touch."""
 
+import copy
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
 import msgspec
 
 from beatd.beat.active_schedule import ScheduleDiff, known_as
-from beatd.model import Policies
+from beatd.model import Options, Policies
 from beatd.store.entry_state import Fingerprints
 
 
@@ -39,3 +43,35 @@ def test_the_fingerprint_tells_whether_an_entry_is_enabled(entry):
     off = msgspec.structs.replace(on, policies=Policies(enabled=False))
     fingerprints = Fingerprints()
     assert [known_as(each, fingerprints) for each in (on, off)] == [("a", "every 30s"), ("a", "off every 30s")]
+
+
+def test_values_that_only_python_takes_for_equal_are_changes(entry):
+    """A worker gets 1, 1.0 or true as it stands in the message."""
+    values = [0, 0.0, False, 1, 1.0, True]
+    places = [
+        lambda value: {"args": (value,)},
+        lambda value: {"args": ([{"deep": [value]}],)},
+        lambda value: {"kwargs": {"dry_run": value}},
+        lambda value: {"options": Options(headers={"x": value})},
+        lambda value: {"options": Options(link=[{"task": "u", "args": [value]}])},
+    ]
+    for place in places:
+        for number, value in enumerate(values):
+            made = [msgspec.structs.replace(entry("a"), **place(other)) for other in values]
+            differ = [bool(ScheduleDiff.between(by_name(made[number]), by_name(other))) for other in made]
+            assert differ == [number != other for other in range(len(values))], value
+
+
+def test_the_order_of_named_arguments_is_no_change(entry):
+    one, other = (msgspec.structs.replace(entry("a"), kwargs=kwargs) for kwargs in ({"x": 1, "y": 2}, {"y": 2, "x": 1}))
+    assert not ScheduleDiff.between(by_name(one), by_name(other))
+
+
+def test_values_whose_texts_differ_are_changes_and_others_are_none(entry):
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    values = [moment, moment.astimezone(timezone(timedelta(hours=2))), Decimal("1.0"), Decimal("1.00"), Decimal("sNaN")]
+    for number, value in enumerate(values):
+        before = by_name(msgspec.structs.replace(entry("a"), args=(value,)))
+        after = [msgspec.structs.replace(entry("a"), args=(copy.copy(other),)) for other in values]
+        differ = [bool(ScheduleDiff.between(before, by_name(other))) for other in after]
+        assert differ == [number != other for other in range(len(values))], value

@@ -85,3 +85,57 @@ def test_a_file_outside_of_a_repository(tmp_path, monkeypatch):
     done = diff(tmp_path / "beat.toml", "--git", "HEAD")
     assert done.exit_code == 2
     assert "is in no repository of git" in done.output
+
+
+def test_links_that_lead_elsewhere_are_no_matter(repository, tmp_path):
+    """Many repositories have some: to data, to an environment of Python."""
+    (repository / "data").symlink_to("/var/lib")
+    (repository / "my config" / "up").symlink_to("../../..")
+    (repository / "inside").symlink_to("my config/more.toml")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "links")
+    (repository / "my config" / "more.toml").write_text(ENTRY.format(name="b", schedule="0 8 * * *"))
+    done = diff("my config/beat.toml", "--git", "HEAD")
+    assert done.exit_code == 1
+    assert '    schedule: "0 7 * * *" → "0 8 * * *"' in done.output
+
+
+def test_a_file_that_is_a_link_out_of_the_repository(repository, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "beat.toml"
+    elsewhere.write_text(ENTRY.format(name="a", schedule="5m"))
+    (repository / "link.toml").symlink_to(elsewhere)
+    done = diff("link.toml", "--git", "HEAD")
+    assert done.exit_code == 2
+    assert "link.toml is a link to a file outside of the repository" in done.output
+
+
+def test_secrets_are_in_no_difference(repository, monkeypatch):
+    """The output is read by reviewers, and is in the summary of the GitHub action."""
+    monkeypatch.setenv("KEY", "hunter2-key")
+    monkeypatch.setenv("TOKEN", "hunter2-token")
+    text = """
+[blackout]
+team = [{{ ics = "https://calendar.example.com/${{TOKEN}}/x.ics" }}, "2026-{0}"]
+[defaults]
+ping = "https://hc-ping.com/${{KEY}}/{0}"
+[beat_schedule.a]
+task = "t"
+schedule = "5m"
+blackout = "team"
+kwargs = {{ say = "${{TOKEN}} {0}", password = "hunter2" }}
+headers = {{ x = "{0}", authorization = "hunter2" }}
+queue = "{0}"
+"""
+    (repository / "beat.toml").write_text(text.format("01-01"))
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "secrets")
+    (repository / "old.toml").write_text(text.format("01-01"))
+    (repository / "beat.toml").write_text(text.format("02-02"))
+    for words in (["--git", "HEAD"], ["--git", "HEAD", "--json"], ["--against", "old.toml"]):
+        done = diff("beat.toml", *words)
+        assert done.exit_code == 1, done.output
+        assert "hunter2" not in done.output
+        for key in ("ping", "kwargs", "headers", "queue", "blackout"):
+            assert key in done.output
+        assert "${TOKEN} 02-02" in done.output
+        assert "02-02" in done.output.partition("queue")[2]

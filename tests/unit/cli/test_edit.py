@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from beatd import config
 from beatd.cli import main
+from beatd.cli.edit import put_into
+from beatd.config.editor import with_entries
 
 WRITTEN = """\
 # Ours.
@@ -89,3 +92,29 @@ def test_a_file_that_is_missing_is_named(tmp_path):
     done = beatd("add", "b", "--task", "u", "--schedule", "1h", "--into", tmp_path / "none.toml")
     assert done.exit_code == 2
     assert "none.toml: no such file" in done.output
+
+
+@pytest.mark.parametrize("zone", ["Asia/Baku", "Europe/Berlin"])
+def test_import_adds_to_a_file_whose_defaults_have_a_time_zone(file, tmp_path, zone):
+    file.write_text(f'timezone = "UTC"\n[defaults]\ntimezone = "{zone}"\n')
+    (tmp_path / "crontab").write_text("CRON_TZ=UTC\n0 7 * * * df -h\nCRON_TZ=Asia/Baku\n0 8 * * * du -h\n")
+    done = beatd("import", "crontab", tmp_path / "crontab", "--into", file)
+    assert done.exit_code == 0, done.output
+    assert [entry.timezone for entry in config.load(file).entries] == ["UTC", "Asia/Baku"]
+
+
+def test_of_two_changes_at_once_none_is_lost(file, monkeypatch):
+    seen = []
+
+    def interrupted(*given, **options):
+        if not seen:  # another command begins, while this one has read the file and not written it
+            seen.append(threading.Thread(target=put_into, args=(file, {"y": table}), kwargs={"replace": False}))
+            seen[0].start()
+            seen[0].join(0.5)
+        return with_entries(*given, **options)
+
+    table = {"task": "t", "schedule": "1h"}
+    monkeypatch.setattr("beatd.cli.edit.with_entries", interrupted)
+    put_into(file, {"x": table}, replace=False)
+    seen[0].join(30)
+    assert {entry.name for entry in config.load(file).entries} == {"a", "x", "y"}

@@ -1,14 +1,16 @@
 """Texts from elsewhere stay inside their line."""
 
 import json
+import os
 
+import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from beatd.cli import output
-from beatd.cli.output import print_json, print_line, print_problem, print_table
+from beatd.cli.output import print_json, print_line, print_problem, print_table, write_file
 from beatd.redaction import printable
 
 
@@ -125,3 +127,20 @@ def test_a_text_of_a_task_is_whole_for_programs_and_harmless_in_a_terminal(termi
     output.print_text("a\x07\tb\nc")
     assert capsys.readouterr().out == "a\x07\tb\nc\n"
     assert terminal(80, lambda: output.print_text("a\x1b[2J\tb\nc")) == [r"a\x1b[2J\tb", "c"]
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_place_that_may_not_be_looked_at_is_named(tmp_path, monkeypatch, force):
+    stat = os.stat
+
+    def refused(path, *more, **options):
+        if str(path).startswith(str(tmp_path / "closed")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    for name in ("closed/out.toml", "x" * 300):
+        with pytest.raises(
+            click.ClickException, match=r"cannot be written: (No such file|Permission|File name too long)"
+        ):
+            write_file(tmp_path / name, "text", force=force)

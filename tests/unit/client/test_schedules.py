@@ -93,3 +93,12 @@ def test_all_that_is_wrong_is_said_at_once():
 def test_the_defaults_of_the_file_are_minded():
     with pytest.raises(ConfigError, match="expected at most the interval"):
         checked("a", {"task": "t", "schedule": 30}, defaults={"jitter": "5m"})
+
+
+def test_timedeltas_inside_of_schedules_and_blackouts_are_seconds():
+    table = stored(
+        schedule=[{"every": timedelta(minutes=5)}, timedelta(hours=1)],
+        blackout=[{"cron": "0 22 * * *", "duration": timedelta(hours=8)}],
+    )
+    assert table["schedule"] == [{"every": 300.0}, 3600.0]
+    assert table["blackout"] == [{"cron": "0 22 * * *", "duration": 28_800.0}]

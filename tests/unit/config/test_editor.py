@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tomllib
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import pytest
@@ -104,3 +105,46 @@ def test_any_file_is_edited_or_refused():
         assert parse(result.text)["beat_schedule"].items() >= tables.items()
         done += 1
     assert done > 20
+
+
+def test_where_lines_end_in_both_ways_all_stay_as_they_are():
+    """Also inside of texts of several lines, which would mean something else."""
+    text = '# one\r\n[beat_schedule.a]\ntask = "t"\r\nschedule = "5m"\nkwargs = { x = """one\ntwo\r\nthree""" }\r\n'
+    new = edited(text, {"b": {"task": "u", "schedule": "1h"}})
+    assert new == text.rstrip() + '\n\n[beat_schedule.b]\ntask = "u"\nschedule = "1h"\n'
+    changed = edited(text, {"a": {**parse(text)["beat_schedule"]["a"], "schedule": "7m"}}, replace=True)
+    assert changed == text.replace('"5m"', '"7m"').rstrip() + "\n"
+
+
+@pytest.mark.parametrize(("old", "new"), [("1", True), ("true", 1), ("1", 1.0), ("1.0", 1), ("0", False)])
+def test_values_that_only_python_takes_for_equal_are_changed(old: str, new: Any):
+    text = f'[beat_schedule.a]\ntask = "t"\nschedule = "5m"\nargs = [{old}]\nkwargs = {{ x = {old} }}\n'
+    table = {"task": "t", "schedule": "5m", "args": [new], "kwargs": {"x": new}}
+    with pytest.raises(ConfigError, match="the entry is there already"):
+        edited(text, {"a": table})
+    read = parse(edited(text, {"a": table}, replace=True))["beat_schedule"]["a"]
+    assert repr(read) == repr(table)
+
+
+def test_a_flag_is_changed():
+    text = '[beat_schedule.a]\ntask = "t"\nschedule = "5m"\nenabled = true  # for now\n'
+    table = {"task": "t", "schedule": "7m", "enabled": True}
+    assert edited(text, {"a": table}, replace=True) == text.replace("5m", "7m")
+    assert edited(text, {"a": {**table, "enabled": False}}, replace=True) == text.replace("5m", "7m").replace(
+        "true  #", "false  #"
+    )
+
+
+def test_moments_are_compared_as_they_are_written():
+    text = (
+        '[beat_schedule.a]\ntask = "t"\nschedule = "5m"\nstart = 2027-01-01T00:00:00Z\nargs = [2027-01-01, 07:30:00]\n'
+    )
+    table = {
+        "task": "t",
+        "schedule": "5m",
+        "start": datetime(2027, 1, 1, tzinfo=UTC),
+        "args": [date(2027, 1, 1), time(7, 30)],
+    }
+    assert with_entries("beat.toml", text, {"a": table}).unchanged == ["a"]
+    later = {**table, "start": datetime(2028, 1, 1, tzinfo=UTC)}
+    assert parse(edited(text, {"a": later, "b": later}, replace=True))["beat_schedule"]["b"]["start"] == later["start"]

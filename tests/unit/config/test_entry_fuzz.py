@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -77,6 +77,8 @@ SCALARS: list[Any] = [
     *(0.0, -0.0, 1e-9, 1e300, 1e308, -1e308, float("nan"), float("inf"), float("-inf"), True, False),
     *(date.min, date.max, date(1970, 1, 1), date(9998, 12, 31), datetime.min, datetime.max, time.max),
     *(datetime.max.replace(tzinfo=UTC), datetime(9998, 12, 31, 23, 59, 59, tzinfo=UTC), timedelta.max, timedelta.min),
+    *(Decimal("1.5"), Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), UUID(int=1), b"x", b"\xff"),
+    *(time(7, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=timezone(timedelta(seconds=61)))),
 ]
 KEYS = ["every", "anchor", "relative", "cron", "at", "solar", "lat", "lon", "minute", "hour", "day_of_week", "duration"]
 KEYS += ["task", "args", "kwargs", "options", "id", "expires", "beatd-entry", "tenant", "queue", "headers", "link"]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from beatd import config
+from beatd.config.toml_lines import PositionIndex
 from beatd.exceptions import ConfigError, Fault
 
 SECRET = "hunter2"
@@ -204,3 +205,91 @@ def test_a_large_file_with_one_entry_twice_names_both_places(file: Path) -> None
     text = "".join(f'[beat_schedule.e-{n}]\ntask = "t"\nschedule = 30\n' for n in range(2_000))
     (fault,) = faults_of(text + '[beat_schedule.e-7]\ntask = "t"\nschedule = 60\n', file)
     assert str(fault) == 'beat.toml:6001:1: beat_schedule.e-7: the entry "e-7" is already defined at beat.toml:22'
+
+
+def test_invalid_utf8_after_a_byte_order_mark_names_the_line_and_the_byte(file: Path) -> None:
+    for text in (b'timezone = "UTC"\n\xff = 1\n', b'timezone = "UTC"\napp = "\xfe"\n', b"\xfd"):
+        (fault,) = faults_of(b"\xef\xbb\xbf" + text, file)
+        wrong = next(byte for byte in text if byte > 127)
+        assert (fault.line, fault.message.split(";")[0]) == (text.count(b"\n") or 1, f"not UTF-8: byte 0x{wrong:02x}")
+
+
+@pytest.mark.parametrize("order", [("bad", "good"), ("good", "bad"), ("bad", "bad"), ("good", "good")])
+def test_a_name_that_comes_twice_is_named_also_where_an_entry_is_wrong(file: Path, order: tuple[str, str]) -> None:
+    texts = {"good": '[beat_schedule.x]\ntask = "t"\nschedule = 1\n', "bad": '[beat_schedule.x]\ntask = "t"\n'}
+    for name, kind in zip("ab", order, strict=True):
+        Path(f"{name}.toml").write_text(texts[kind])
+    faults = faults_of('include = ["a.toml", "b.toml"]\n', file)
+    twice = [str(fault) for fault in faults if "already defined" in str(fault)]
+    assert twice == ['b.toml:1:1: beat_schedule.x: the entry "x" is already defined at a.toml:1']
+    assert len(faults) == 1 + order.count("bad")
+
+
+def test_an_included_file_that_breaks_off_blames_no_other(file: Path) -> None:
+    bad = "".join(f'[beat_schedule.e-{n}]\ntask = "t"\nschedule = -1\n' for n in range(1_100))
+    Path("a.toml").write_text(f"{bad}[beat_schedule.e-x]\ntask = \n")
+    Path("b.toml").write_text('[beat_schedule.y]\ntask = "t"\n')
+    faults = faults_of('include = ["a.toml", "b.toml"]\n', file)
+    assert [fault.file for fault in faults if "already" in fault.message] == []
+    assert [str(fault).partition(": ")[0] for fault in faults if fault.file == "b.toml"] == ["b.toml:1:1"]
+
+
+def test_many_files_with_errors_take_time_in_proportion(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    source = property(lambda entry: asked.append(entry.name) or f"{entry.file}:{entry.line}")
+    monkeypatch.setattr("beatd.model.Entry.source", source)
+    for number in range(100):
+        good = "".join(f'[beat_schedule.e-{number}-{n}]\ntask = "t"\nschedule = 1\n' for n in range(20))
+        Path(f"{number:03}.toml").write_text(f'[beat_schedule.bad-{number}]\ntask = "t"\n{good}')
+    faults = faults_of('include = ["*[0-9].toml"]\n', file)
+    assert len(faults) == 100
+    assert len(asked) < 100
+
+
+def test_all_entries_of_a_large_file_that_name_an_unknown_target_are_named(file: Path) -> None:
+    text = "".join(f'[beat_schedule.e-{n}]\ntask = "t"\nschedule = 30\nnotify = ["x"]\n' for n in range(1_800))
+    faults = faults_of(text, file)
+    assert len(faults) == 1001
+    assert str(faults[-1]) == "beat.toml: and 800 more errors"
+
+
+def test_a_state_directory_in_a_circle_of_links(file: Path) -> None:
+    Path("loop").symlink_to("loop")
+    file.write_text('state_dir = "loop/state"\n')
+    assert config.load(file, env={}).settings.state_dir.endswith("loop/state")
+
+
+def test_a_place_that_may_not_be_looked_at_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``/etc/beatd`` is for its services only: a user without a file of his own is told so."""
+    monkeypatch.chdir(tmp_path)
+    closed = tmp_path / "etc" / "beat.toml"
+    monkeypatch.setattr("beatd.config.search.PLACES", ("beat.toml", str(closed)))
+    stat = os.stat
+
+    def refused(path: object, *more: object, **options: object) -> object:
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert config.find(env={}) == closed
+    with pytest.raises(ConfigError, match=r"beat\.toml: cannot be read: Permission denied"):
+        config.load(config.find(env={}))
+
+
+def test_many_errors_of_one_entry_of_a_large_file_are_placed_at_once(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Counted(PositionIndex):
+        def __init__(self, text: str) -> None:
+            made.append(len(text))
+            super().__init__(text)
+
+    monkeypatch.setattr("beatd.config.toml.PositionIndex", Counted)
+    args = ",\n".join(['"${MISSING}"'] * 900)
+    others = "".join(f'[beat_schedule.e-{n}]\ntask = "t"\nschedule = 30\n' for n in range(600))
+    faults = faults_of(f'{others}[beat_schedule.last]\ntask = "t"\nschedule = 30\nargs = [\n{args}]\n', file)
+    assert [fault.line for fault in faults] == [*range(1805, 2705)]
+    assert len(made) == 1

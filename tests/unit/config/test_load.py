@@ -394,3 +394,53 @@ def test_ten_thousand_entries(file: Path) -> None:
     assert len(config.entries) == 10_000
     assert len({id(entry.schedule) for entry in config.entries}) == 60
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_secrets_in_files_may_begin_with_a_byte_order_mark(file: Path, end: str) -> None:
+    Path("url").write_bytes(f"\ufeffredis://h{end}".encode())
+    Path("password").write_bytes(f"\ufeffhunter2{end}".encode())
+    text = '[redis]\nurl_file = "url"\npassword_file = "password"\n'
+    assert loaded(text, file).settings.redis.url == "redis://:hunter2@h"
+
+
+@pytest.mark.parametrize("form", ["{}\n", "options = {{ {} }}\n"])
+@pytest.mark.parametrize(
+    ("defaults", "own", "address"),
+    [
+        ('exchange = "e"\nrouting_key = "k"', 'queue = "own"', ("own", None, None)),
+        ('queue = "q"', 'exchange = "own"', (None, "own", None)),
+        ('queue = "q"', 'exchange = "own", routing_key = "key"', (None, "own", "key")),
+        ('exchange = "e"', 'routing_key = "key"', (None, "e", "key")),
+        ('exchange = "e"\nrouting_key = "k"', 'exchange = "own"', (None, "own", "k")),
+        ('queue = "q"', "priority = 1", ("q", None, None)),
+        ('exchange = "e"\nqueue = "q"', 'exchange = "own", queue = "both"', ("both", "own", None)),
+    ],
+)
+def test_an_address_of_an_entry_replaces_that_of_the_defaults(
+    file: Path, form: str, defaults: str, own: str, address: tuple[str | None, ...]
+) -> None:
+    own = form.format(own if "options" in form else own.replace(", ", "\n"))
+    options = entry_of(f"[defaults]\n{defaults}\n{ENTRY}{own}", file).options
+    assert (options.queue, options.exchange, options.routing_key) == address
+
+
+def test_blackouts_follow_their_variables(file: Path) -> None:
+    """Blackouts that are written alike are one object while somebody has it."""
+    text = ENTRY + 'blackout = ["${NIGHT}", { cron = "${CRON}", duration = "1h" }]\n'
+    first = entry_of(text, file, NIGHT="22:00-06:00", CRON="0 12 * * *")
+    second = entry_of(text, file, NIGHT="23:00-06:00", CRON="0 13 * * *")
+    assert first.policies.blackout is not None
+    assert second.policies.blackout is not None
+    assert first.policies.blackout.notation == ["22:00-06:00", {"cron": "0 12 * * *", "duration": "1h"}]
+    assert second.policies.blackout.notation == ["23:00-06:00", {"cron": "0 13 * * *", "duration": "1h"}]
+
+
+def test_the_digest_follows_the_variables_of_blackouts(file: Path) -> None:
+    text = ENTRY + 'blackout = ["${DAY}"]\n'
+    first, second = (loaded(text, file, DAY=day) for day in ("2026-12-24", "2026-12-25"))
+    assert first.digest != second.digest
+    assert first.digest == loaded(ENTRY + 'blackout = ["2026-12-24"]\n', file).digest
+    assert first.entries[0].policies.blackout is not None
+    [notation] = first.entries[0].policies.blackout.notation  # type: ignore[attr-defined]
+    assert type(notation) is str

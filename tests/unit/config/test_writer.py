@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 
 import pytest
@@ -183,3 +183,20 @@ def test_null_is_written_as_json_text():
     text = export([entry], timezone="UTC")
     assert "args = '[null, \"$${X}\"]'" in text or 'args = "[null, \\"$${X}\\"]"' in text
     assert 'kwargs = "{\\"limit\\": null}"' in text
+
+
+@pytest.mark.parametrize("field", ["kwargs", "headers"])
+def test_names_that_no_file_can_have_are_named(field: str):
+    entry = config.entry("one", {"task": "t", "schedule": 1, field: {"deep": [{"a\ud800": 1}]}}, source="app.py")
+    with pytest.raises(
+        ConfigError, match=rf'beat_schedule.one.{field}.deep\[0\]."a.ud800": it has half of a surrogate'
+    ):
+        export([entry], timezone="UTC")
+
+
+def test_an_offset_with_seconds_is_named():
+    """Such as of local times before time zones."""
+    moment = datetime(1880, 1, 1, tzinfo=timezone(timedelta(minutes=53, seconds=28)))
+    entry = config.entry("one", {"task": "t", "schedule": 1, "args": [moment]}, source="app.py")
+    with pytest.raises(ConfigError, match="offsets with seconds"):
+        export([entry], timezone="UTC")

@@ -52,3 +52,10 @@ def test_entries_with_very_many_runs_are_compared_as_far_as_both_are_planned() -
     assert (found.runs.appear, found.runs.vanish, found.runs.end_ms) == (0, 10_000, NOW + 200_010_000)
     [moved] = compare([entry()], [entry(schedule="30 3 * * *")], NOW, NOW + 7 * DAY)
     assert moved.runs.end_ms == NOW + 7 * DAY
+
+
+def test_values_that_only_python_takes_for_equal_are_shown() -> None:
+    [found] = compare([entry(kwargs={"x": 1})], [entry(kwargs={"x": True})], NOW, NOW + DAY)
+    [change] = found.changes
+    assert (change.key, change.old["x"], change.new["x"]) == ("kwargs", 1, True)
+    assert change.new["x"] is True

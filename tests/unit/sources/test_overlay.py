@@ -5,6 +5,7 @@ from msgspec import structs
 
 from beatd import config
 from beatd.config import Config
+from beatd.config.entries import ENTRY
 from beatd.message.json_codec import dumps
 from beatd.sources import MergedSchedule
 
@@ -147,3 +148,21 @@ def test_what_an_entry_means_is_not_changed_by_a_pause_but_for_being_off(files):
     overlay.pause(["a"])
     off = in_force(overlay)["a"]
     assert off == structs.replace(plain, policies=structs.replace(plain.policies, enabled=False))
+
+
+DEEP = [b'{"x":', b"["]
+
+
+@pytest.mark.parametrize("opening", DEEP)
+@pytest.mark.parametrize("field", [*ENTRY, "unknown"])
+def test_nesting_of_any_depth_is_a_fault_of_its_entry_alone(files, field, opening):
+    closing = b"}" if opening == DEEP[0] else b"]"
+    tables = {"good": table()}
+    for depth in [*range(5, 1_000, 70), *range(900, 1_000, 5)]:
+        nested = opening * depth + b"1" + closing * depth
+        fields = {b"task": b'"t"', b"schedule": b"30", field.encode(): nested}
+        tables[f"e{depth}"] = b"{" + b",".join(b'"%s":%s' % pair for pair in fields.items()) + b"}"
+    overlay = MergedSchedule(files())
+    overlay.change(tables)
+    assert "good" in in_force(overlay)
+    assert overlay.faults.keys() | in_force(overlay).keys() == tables.keys()

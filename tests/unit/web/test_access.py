@@ -69,6 +69,13 @@ def test_a_tokens_file_that_cannot_be_used_is_refused_without_showing_a_token(to
     assert str(tokens) in str(caught.value)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tokens):
+    text = tokens.read_text()
+    for start in ("", text.splitlines(keepends=True)[0]):
+        tokens.write_text(f"\ufeff{text.removeprefix(start)}", encoding="utf-8")
+        assert [token.name for token in read_tokens(tokens)] == ["ann", "bob"]
+
+
 def test_a_missing_tokens_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         Tokens(str(tmp_path / "none"))
