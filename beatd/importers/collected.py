@@ -80,6 +80,19 @@ def without_zone(schedule: str) -> tuple[str, str]:
     return rest.strip(), prefix.partition("=")[2]
 
 
+def robfig_times(schedule: str) -> str:
+    """A cron string of robfig/cron, which Kubernetes and dkron use, as beatd reads it.
+
+    There ``*/2`` restricts the days like a list of them: a day of the month *or* a weekday suffices beside it.
+    """
+    parts = schedule.split()
+    if len(parts) not in (5, 6) or any({"*", "?", "*/1"} & set(parts[place].split(",")) for place in (-3, -1)):
+        return schedule
+    for place, whole in ((-3, "1-31"), (-1, "0-6")):
+        parts[place] = re.sub(r"(?<![^,])[*?]/", f"{whole}/", parts[place])
+    return " ".join(parts)
+
+
 def instant(value: Any) -> datetime | None:
     """A moment in ISO 8601, or one that the reader has made; None for anything else."""
     if isinstance(value, datetime):

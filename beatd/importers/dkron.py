@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from beatd.exceptions import ConfigError, Fault
-from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, without_zone
+from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, robfig_times, without_zone
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, tables_of
 
@@ -112,7 +112,7 @@ def _schedule(job: Table) -> Any:
         raise ValueError(f"schedule: {schedule or 'none'}: it has no time; beatd trigger runs entries by hand")
     if schedule.startswith("@after"):
         raise ValueError("schedule: @after has no counterpart; write it as { at = … }")
-    return "* * * * *" if schedule == "@minutely" else _SPREAD.sub("H", schedule)
+    return "* * * * *" if schedule == "@minutely" else _SPREAD.sub("H", robfig_times(schedule))
 
 
 def _shell(config: Table) -> dict[str, Any]:

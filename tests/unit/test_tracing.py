@@ -27,6 +27,8 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
         ({**ENDPOINT, "OTEL_SDK_DISABLED": "true"}, False),
         ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, False),
         ({"OTEL_TRACES_EXPORTER": "console"}, True),
+        ({"OTEL_TRACES_EXPORTER": ""}, False),
+        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": ""}, True),
     ],
 )
 def test_the_environment_decides(env, on):
@@ -37,6 +39,21 @@ def test_a_missing_extra_is_said(monkeypatch, caplog):
     monkeypatch.setattr(tracing, "find_spec", lambda _: None)
     assert not tracing.is_enabled(ENDPOINT)
     assert "pip install 'beatd[otel]'" in caplog.text
+
+
+@pytest.mark.parametrize("error", [None, ModuleNotFoundError("opentelemetry.exporter")])
+def test_an_exporter_that_is_missing_beside_the_sdk_is_said(monkeypatch, caplog, error):
+    def find(name):
+        if "exporter" not in name:
+            return object()
+        if error is not None:
+            raise error
+        return None
+
+    monkeypatch.setattr(tracing, "find_spec", find)
+    assert not tracing.is_enabled(ENDPOINT)
+    assert "pip install 'beatd[otel]'" in caplog.text
+    assert tracing.is_enabled({"OTEL_TRACES_EXPORTER": "console"})
 
 
 def test_ids_are_valid_and_the_same_everywhere():

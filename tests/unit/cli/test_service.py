@@ -1,7 +1,10 @@
 """systemd units: fitted to the paths of an installation, confined, recognised and compared."""
 
+import contextlib
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -353,3 +356,11 @@ def test_units_in_place_of_those_of_the_package_are_named_and_removed(packaged, 
     assert f"to use that of the package ({packaged}/usr/beatd.service): beatd service uninstall" in output
     assert run("uninstall").exit_code == 0
     assert run("status").output.count("  of the package;") == 3
+
+
+def test_the_group_is_that_of_the_account():
+    for account in ("root", "nobody", "no-such-account"):
+        found = unit(DAEMON, Install(Path("/opt/beatd/bin/beatd"), Path("/etc/beatd/beat.toml"), account))
+        with contextlib.suppress(KeyError):
+            account = grp.getgrgid(pwd.getpwnam(account).pw_gid).gr_name
+        assert found["Group"] == account
