@@ -166,6 +166,13 @@ def test_every_unit_is_confined(name):
     assert (found["User"], found["RestartPreventExitStatus"]) == ("beatd", "2")
 
 
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("user", ["beatd", None])
+def test_systemd_never_gives_up(name, user):
+    found = unit(name, Install(Path("/opt/beatd"), Path("/etc/beatd/beat.toml"), user))
+    assert (found["Restart"], found["StartLimitIntervalSec"]) == ("on-failure", "0")
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_finds_little_exposed(name, tmp_path):
