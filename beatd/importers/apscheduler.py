@@ -54,7 +54,7 @@ def jobs_of_database(url: str, table: str) -> Jobs:
         if not path.is_file():
             raise _refused(str(path), "there is no such file")
         try:
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
+            with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5) as connection:
                 return [(str(name), bytes(state)) for name, state in connection.execute(question)]
         except sqlite3.Error as error:
             raise _refused(str(path), str(error)) from None

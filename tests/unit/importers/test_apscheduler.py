@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -15,7 +16,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from dateutil import tz
 
 from beatd.importers import carry_over
-from beatd.importers.apscheduler import jobs_of_file, read_apscheduler
+from beatd.importers.apscheduler import jobs_of_database, jobs_of_file, read_apscheduler
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -130,3 +131,15 @@ def test_an_interval_among_others_that_begins_later_is_said(tmp_path):
 def test_a_missed_run_is_made_as_late_as_there(tmp_path, state, window_ms):
     (entry,) = carried(tmp_path, CronTrigger(hour=7, timezone="UTC"), **state).entries
     assert entry.policies.catch_up_window_ms == window_ms
+
+
+def test_a_database_in_a_folder_of_any_name(tmp_path):
+    path = tmp_path / "50% #1?" / "jobs.db"
+    path.parent.mkdir()
+    state = {"id": "x", "func": "a:b", "trigger": CronTrigger(hour=7, timezone="UTC"), "next_run_time": START}
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE apscheduler_jobs (id TEXT, next_run_time FLOAT, job_state BLOB)")
+        connection.execute("INSERT INTO apscheduler_jobs VALUES ('x', 0, ?)", [pickle.dumps(state)])
+    connection.close()
+    found = read_apscheduler(jobs_of_database(f"sqlite:///{path}", "apscheduler_jobs"), shown="jobs")
+    assert found.entries["x"]["schedule"] == "0 7 * * *"

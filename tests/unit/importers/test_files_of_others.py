@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from beatd import config
+from beatd.config.loader import load_settings
+from beatd.config.writer import table_text
 from beatd.exceptions import ConfigError
 from beatd.importers import carry_over
 from beatd.importers.cronstable import read_cronstable
@@ -448,3 +451,16 @@ def test_each_step_of_github_has_a_shell_of_its_own(tmp_path):
     done = subprocess.run(tables["W"]["args"], check=True, capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["none", tmp_path.name, "sub"]
     assert "W: workflow: not carried over: concurrency" in notes
+
+
+def test_defaults_of_the_file_change_nothing_that_is_carried_over(tmp_path):
+    (tmp_path / "x.timer").write_text("[Timer]\nOnCalendar=daily\nPersistent=yes\n")
+    (tmp_path / "x.service").write_text("[Service]\nExecStart=/bin/a\n")
+    file = '[defaults]\ntimezone = "Asia/Tokyo"\ncatch_up = "none"\noverlap = "queue_one"\n'
+    (tmp_path / "beat.toml").write_text(file)
+    head = load_settings(tmp_path / "beat.toml")
+    found = read_systemd(tmp_path, timezone="UTC")
+    done = carry_over(found, timezone=head.settings.timezone, defaults=head.defaults)
+    (tmp_path / "beat.toml").write_text(file + table_text("x", done.tables["x"]))
+    (entry,) = config.load(tmp_path / "beat.toml").entries
+    assert (entry.timezone, entry.policies.catch_up, entry.policies.overlap) == ("UTC", "latest", "skip")
