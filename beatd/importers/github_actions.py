@@ -57,8 +57,7 @@ def _take(collected: Collected, workflow: Table, key: str, job: Table, crons: li
     times, zones = [each.text("cron") for each in crons], {each.text("timezone", "UTC") for each in crons}
     if len(zones) > 1:
         raise ValueError("on.schedule: several time zones in one workflow: write an entry for each")
-    default = _of_both(workflow, job, "working-directory")
-    script = "\n".join(_script(step, default, alone=len(scripts) == 1) for step in scripts)
+    script = "\n".join(_script(workflow, job, step, alone=len(scripts) == 1) for step in scripts)
     env = {**_env(workflow), **_env(job)}
     minutes = job.text("timeout-minutes")
     fields: dict[str, Any] = command(
@@ -77,27 +76,27 @@ def _take(collected: Collected, workflow: Table, key: str, job: Table, crons: li
 
 
 def _shell(workflow: Table, job: Table, step: Table) -> str:
-    """The name of the shell of a step: its own, that of the job, or that of the workflow."""
-    named = step.text("shell") or _of_both(workflow, job, "shell") or "bash"
-    return named.split()[0]
+    """The name of the shell of a step, which is bash where nothing names one."""
+    return (_named(workflow, job, step, "shell") or "bash").split()[0]
 
 
-def _of_both(workflow: Table, job: Table, key: str) -> str:
-    """A default of the steps of a job: its own, or that of the workflow."""
-    found = (each.table("defaults").table("run").text(key) for each in (job, workflow))
-    return next(filter(None, found), "")
+def _named(workflow: Table, job: Table, step: Table, key: str) -> str:
+    """A setting of a step: its own, the default of the job, or that of the workflow."""
+    defaults = (each.table("defaults").table("run").text(key) for each in (job, workflow))
+    return step.text(key) or next(filter(None, defaults), "")
 
 
-def _script(step: Table, default: str, *, alone: bool) -> str:
-    """The lines of a step in its folder, or in the ``default`` one.
+def _script(workflow: Table, job: Table, step: Table, *, alone: bool) -> str:
+    """The lines of a step in its folder; a shell that is named ``bash`` has ``pipefail`` there.
 
     Each of several has a shell of its own, as at GitHub: ``cd``, ``exit`` and variables end with the step.
     """
     text = step.text("run").rstrip("\n")
     exports = "".join(f"export {name}={_quoted(value)}\n" for name, value in _env(step).items())
-    folder = step.text("working-directory") or default
+    folder = _named(workflow, job, step, "working-directory")
     enter = f"cd {_quoted(folder)}\n" if folder else ""
-    text = f"{enter}{exports}{text}"
+    strict = "set -o pipefail\n" if _named(workflow, job, step, "shell") == "bash" else ""
+    text = f"{strict}{enter}{exports}{text}"
     return text if alone else f"(\n{text}\n)"
 
 

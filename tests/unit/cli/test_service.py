@@ -368,6 +368,7 @@ def test_units_in_place_of_those_of_the_package_are_named_and_removed(packaged, 
 def test_the_group_is_that_of_the_account():
     for account in ("root", "nobody", "no-such-account"):
         found = unit(DAEMON, Install(Path("/opt/beatd/bin/beatd"), Path("/etc/beatd/beat.toml"), account))
+        expected = account
         with contextlib.suppress(KeyError):
-            account = grp.getgrgid(pwd.getpwnam(account).pw_gid).gr_name
-        assert found["Group"] == account
+            expected = grp.getgrgid(pwd.getpwnam(account).pw_gid).gr_name
+        assert found["Group"] == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tomllib
 from pathlib import Path
@@ -464,3 +465,11 @@ def test_defaults_of_the_file_change_nothing_that_is_carried_over(tmp_path):
     (tmp_path / "beat.toml").write_text(file + table_text("x", done.tables["x"]))
     (entry,) = config.load(tmp_path / "beat.toml").entries
     assert (entry.timezone, entry.policies.catch_up, entry.policies.overlap) == ("UTC", "latest", "skip")
+
+
+@pytest.mark.parametrize(("shell", "code"), [("", 0), ("bash", 1), ("sh", 0)])
+def test_a_pipe_of_github_fails_where_bash_is_named(shell, code):
+    step = {"run": "false | true", **({"shell": shell} if shell else {})}
+    document = {"on": {"schedule": [{"cron": "@daily"}]}, "name": "W", "jobs": {"a": {"steps": [step]}}}
+    tables, _ = carried(read_github_actions(json.dumps(document).encode(), shown="w.yaml"))
+    assert subprocess.run(tables["W"]["args"], check=False, timeout=30).returncode == code
