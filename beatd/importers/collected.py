@@ -14,6 +14,7 @@ from beatd.timestamps import in_range, to_ms
 _NO_NAME = re.compile(r"[^\w.:@/ -]+")
 _LONGEST_NAME = 200
 OVERLAPS = {"allow": "allow", "forbid": "skip", "replace": "skip"}
+OTHER_USER = "only a worker that is root runs programs as another user"
 
 
 class Collected:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beatd.importers.collected import OVERLAPS, Collected, command, leftovers
+from beatd.importers.collected import OTHER_USER, OVERLAPS, Collected, command, leftovers
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, read_yaml, scalar
 
@@ -70,6 +70,8 @@ def _take(collected: Collected, job: Table, timezone: str | None) -> None:
         collected.note(name, "utc", "is false: the times are taken as UTC; --timezone names the zone of the machine")
     if job.text("concurrencyPolicy") == "Replace":
         collected.note(name, "concurrencyPolicy", "Replace ends the run before; here the new run is skipped")
+    if job.text("user"):
+        collected.note(name, "user", OTHER_USER)
     leftovers(job, _JOB, lambda why: collected.note(name, "job", why))
 
 

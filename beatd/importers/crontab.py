@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
+from beatd.importers.collected import OTHER_USER
 from beatd.importers.crontab_times import plain_times
 from beatd.importers.file_format import FileFormat, binary_format, text_format
 from beatd.importers.report import Found, Note
@@ -162,6 +163,8 @@ class _Reader:
             yield Note(self._shown, "CRON_TZ", why)
         if self._is_mailed:
             yield Note(self._shown, "MAILTO", "output is not mailed: it is in the worker's log and in the result")
+        if any("user" in entry.get("kwargs", ()) for entry in self.entries.values()):
+            yield Note(self._shown, "user", OTHER_USER)
         if any("cwd" not in entry.get("kwargs", ()) for entry in self.entries.values()):
             why = "cron starts commands in the home of the user; these start in the working directory of the worker"
             yield Note(self._shown, "cwd", why)

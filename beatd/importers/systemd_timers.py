@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.calendar_events import schedule_of
-from beatd.importers.collected import Collected, command
+from beatd.importers.collected import OTHER_USER, Collected, command
 from beatd.importers.report import Found
 
 _LARGEST = 1 << 20
@@ -230,6 +230,8 @@ def _service_notes(service: _Unit) -> Iterator[tuple[str, str]]:
         yield "WorkingDirectory", f"{cwd[:60]} is not carried over: name the folder by its path"
     if service.last("Service", "User") in ("", "root"):
         yield "User", "a unit of the system ran as root; it runs as the worker's user"
+    else:
+        yield "User", OTHER_USER
     for key in ("StandardOutput", "StandardError"):
         if (place := service.last("Service", key)).startswith(("file:", "append:", "truncate:")):
             yield key, f"{place[:100]} is not written: output is in the worker's log and in the result"

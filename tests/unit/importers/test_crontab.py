@@ -79,7 +79,7 @@ def test_times_that_are_taken_as_utc_are_said(text, is_taken_as_utc):
 def test_system_crontabs_name_a_user():
     found = carried("17 * * * * root  run-parts /etc/cron.hourly\n0 4 * * * www-data backup\n", has_users=True)
     assert [entry.kwargs for entry in found.entries] == [{}, {"user": "www-data"}]
-    assert said(found) == [("run-parts-etc-cron-hourly", "user")]
+    assert said(found) == [("run-parts-etc-cron-hourly", "user"), ("crontab", "user")]
     other = carried("0 4 * * * /usr/bin/backup now\n", has_users=True)
     assert (other.lost, "crontab without users?" in str(other.notes[0])) == (1, True)
 
