@@ -152,10 +152,11 @@ def _http(config: Table) -> dict[str, Any]:
 
 
 def _duration(text: str, what: str) -> float | int | None:
+    """Seconds; None for no limit, which 0 means too."""
     if not text:
         return None
     found = _DURATION.fullmatch(text.strip())
     if found is None or len(text) > 20:
         raise ValueError(f"executor_config.{what}: expected a duration such as 30s, not {text[:40]!r}")
     value = float(found[1]) * _UNITS[found[2]]
-    return int(value) if value == int(value) else value
+    return (int(value) if value == int(value) else value) or None

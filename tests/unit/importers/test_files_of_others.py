@@ -401,6 +401,14 @@ def test_a_star_with_a_step_restricts_the_days_of_kubernetes(written, schedule):
     assert tables["x"]["schedule"] == schedule
 
 
+@pytest.mark.parametrize(("written", "timeout"), [("0s", None), ("0", None), ("1.5s", 1.5)])
+def test_no_limit_of_dkron(written, timeout):
+    job = {"name": "x", "schedule": "@daily", "executor": "shell"}
+    job["executor_config"] = {"command": "a", "timeout": written}
+    table = carried(read_dkron(json.dumps(job).encode(), shown="f"))[0]["x"]
+    assert table.get("kwargs", {}).get("timeout") == timeout
+
+
 def test_days_of_dkron():
     job = b'{"name": "x", "schedule": "0 0 0 */2 * 1", "executor": "shell", "executor_config": {"command": "a"}}'
     assert carried(read_dkron(job, shown="f"))[0]["x"]["schedule"] == "0 0 0 1-31/2 * 1"
