@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from beatd.clock import monotonic
+from beatd.redaction import redacted_text
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -185,6 +186,19 @@ class _Seldom(logging.Filter):
         passes = now >= self._next
         self._next = now + _SELDOM_S if passes else self._next
         return passes
+
+
+def made_for(service: str) -> Tracing | None:
+    """Tracing as the environment asks for it; without it, or if it cannot be made, None, and the log says why."""
+    if not is_enabled():
+        return None
+    try:
+        return Tracing(service)
+    except Exception as error:  # noqa: BLE001 - for a variable that it cannot read OpenTelemetry raises anything
+        why = redacted_text(f"{type(error).__name__}: {error}", at_most=300)
+        text = "No traces: OpenTelemetry cannot use the environment: %s"
+        log.warning(text, why, extra={"event": "traces_unavailable"})
+        return None
 
 
 def _exporter() -> Any:

@@ -14,6 +14,7 @@ from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.run_traces import RunTraces
 from beatd.model import Run
 from beatd.tracing import Tracing, made_ms, span_id_of, trace_id_of, traceparent, tracestate
+from beatd.worker.execution.traces import TaskTraces
 from tests.fakes import NOW, FakeClock
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
@@ -138,3 +139,17 @@ def test_nothing_is_imported_while_traces_are_off():
     text = "import beatd.daemon, beatd.worker.bootstrap, sys; print('opentelemetry.sdk.trace' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_variable_that_opentelemetry_cannot_read_costs_no_run(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "ten")
+    assert RunTraces.if_enabled(FakeClock()) is None
+    assert "No traces: OpenTelemetry cannot use the environment: ValueError" in caplog.text
+    traces, ended = TaskTraces(FakeClock()), []
+    for _ in range(2):
+        with traces.run(None) as done:
+            done(None)
+            ended.append(True)
+    assert ended == [True, True]
+    assert caplog.text.count("No traces") == 2
