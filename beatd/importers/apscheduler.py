@@ -131,14 +131,7 @@ def _take(collected: Collected, name: str, state: Mapping[str, Any], timezone: s
     fields["args"], fields["kwargs"] = list(state.get("args") or ()), dict(state.get("kwargs") or {})
     if any(isinstance(value, Record) for value in (*fields["args"], *fields["kwargs"].values())):
         raise ValueError("its arguments are objects: a message carries numbers, texts, lists and tables")
-    if next_run is None:
-        fields["enabled"] = False
-    if state.get("coalesce") is False:
-        fields["catch_up"] = "all"
-    if "misfire_grace_time" in state and state["misfire_grace_time"] is None:
-        fields["catch_up_window"] = _ANY_AGE
-    elif (grace := _number(state.get("misfire_grace_time"))) is not None and grace > 1:  # 1 s is its default
-        fields["catch_up_window"] = grace
+    fields |= _policies(state)
     begins = [start for start, jitter_s in _intervals(trigger) if _is_ahead(start, jitter_s, next_run)]
     if begins and class_of(trigger) == "IntervalTrigger":
         fields["start"] = begins[0]
@@ -150,6 +143,19 @@ def _take(collected: Collected, name: str, state: Mapping[str, Any], timezone: s
         collected.note(entry, "timezone", why)
     if isinstance(next_run, datetime):
         collected.ran(entry, next_run - timedelta(milliseconds=1))
+
+
+def _policies(state: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if state.get("next_run_time") is None:
+        fields["enabled"] = False
+    if state.get("coalesce") is False:
+        fields["catch_up"] = "all"
+    if "misfire_grace_time" in state and state["misfire_grace_time"] is None:
+        fields["catch_up_window"] = _ANY_AGE
+    elif (grace := _number(state.get("misfire_grace_time"))) is not None and grace > 1:  # 1 s is its default
+        fields["catch_up_window"] = grace
+    return fields
 
 
 def _different(reference: str, state: Mapping[str, Any], begins: list[datetime]) -> Iterator[tuple[str, str]]:

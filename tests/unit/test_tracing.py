@@ -143,7 +143,7 @@ def test_nothing_is_imported_while_traces_are_off():
 
 def test_a_variable_that_opentelemetry_cannot_read_costs_no_run(monkeypatch, caplog):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT["OTEL_EXPORTER_OTLP_ENDPOINT"])
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "ten")
+    monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "ten")
     assert RunTraces.if_enabled(FakeClock()) is None
     assert "No traces: OpenTelemetry cannot use the environment: ValueError" in caplog.text
     traces, ended = TaskTraces(FakeClock()), []

@@ -73,7 +73,7 @@ def test_times_in_zones_of_any_library(tmp_path, zone):
 
 
 @pytest.mark.parametrize("zone", [*ZONES[:3], pytz.FixedOffset(330), pytz.utc, tz.tzutc(), ZoneInfo("Asia/Tokyo")])
-@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("protocol", [4, 5])
 def test_moments_in_zones_of_any_library(tmp_path, zone, protocol):
     trigger = DateTrigger(START, timezone="UTC")
     trigger.run_date = START.astimezone(zone)

@@ -221,7 +221,7 @@ def test_what_cannot_be_carried_over_is_said(line, words):
 
 
 def test_settings_of_cron_that_mean_nothing_here_are_said():
-    found = carried("MAILTO=me@example.com\nRANDOM_DELAY=10\n@daily good\nMAILTO=\"\"\n")
+    found = carried('MAILTO=me@example.com\nRANDOM_DELAY=10\n@daily good\nMAILTO=""\n')
     assert said(found) == [("good", "RANDOM_DELAY"), ("crontab", "MAILTO")]
     assert found.lost == 0
 
