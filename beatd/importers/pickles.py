@@ -131,8 +131,9 @@ def zone_of(value: Any) -> datetime.tzinfo | None:
     made = first.name if isinstance(first, type) and issubclass(first, Record) else value.name
     if "UTC" in made.upper():
         return datetime.UTC
-    is_fixed = class_of(value) == "FixedOffset" and isinstance(first, int)
-    offset = datetime.timedelta(minutes=first) if is_fixed else value.fields.get("_offset")
+    offset = value.fields.get("_offset")  # of dateutil
+    if class_of(value) == "FixedOffset" and isinstance(first, int):  # of pytz, in minutes
+        offset = datetime.timedelta(minutes=first)
     return datetime.timezone(offset) if isinstance(offset, datetime.timedelta) else None
 
 
