@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from beatd.clock import monotonic
+from beatd.redaction import redacted_text
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -38,14 +39,24 @@ _STATE_KEY = "beatd"
 def is_enabled(env: Mapping[str, str] | None = None) -> bool:
     """True if the environment asks for traces and they can be made; logs why not if they cannot."""
     found = os.environ if env is None else env
-    exporter = found.get("OTEL_TRACES_EXPORTER", "otlp" if any(found.get(name) for name in _ENDPOINTS) else "none")
+    has_endpoint = any(found.get(name) for name in _ENDPOINTS)
+    exporter = found.get("OTEL_TRACES_EXPORTER") or ("otlp" if has_endpoint else "none")  # empty is as unset
     if found.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
         return False
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+    if not _is_installed(exporter):
         text = "No traces, although the environment asks for them: pip install 'beatd[otel]'"
         log.warning(text, extra={"event": "traces_unavailable"})
         return False
     return True
+
+
+def _is_installed(exporter: str) -> bool:
+    """True if the packages are here: others bring the SDK alone, or an exporter for gRPC."""
+    names = ["opentelemetry.sdk", *(() if exporter == "console" else ("opentelemetry.exporter.otlp.proto.http",))]
+    try:
+        return all(find_spec(name) is not None for name in names)
+    except ModuleNotFoundError:  # the package above it
+        return False
 
 
 def trace_id_of(run_id: str) -> int:
@@ -175,6 +186,19 @@ class _Seldom(logging.Filter):
         passes = now >= self._next
         self._next = now + _SELDOM_S if passes else self._next
         return passes
+
+
+def made_for(service: str) -> Tracing | None:
+    """Tracing as the environment asks for it; without it, or if it cannot be made, None, and the log says why."""
+    if not is_enabled():
+        return None
+    try:
+        return Tracing(service)
+    except Exception as error:  # noqa: BLE001 - for a variable that it cannot read OpenTelemetry raises anything
+        why = redacted_text(f"{type(error).__name__}: {error}", at_most=300)
+        text = "No traces: OpenTelemetry cannot use the environment: %s"
+        log.warning(text, why, extra={"event": "traces_unavailable"})
+        return None
 
 
 def _exporter() -> Any:

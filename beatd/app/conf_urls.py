@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 from beatd.app.settings import DEFAULTS
 from beatd.config.environment import celery_urls
+from beatd.exceptions import WrongUrl
 from beatd.url_keyprefix import OPTION, with_keyprefix
-from beatd.urls import is_cluster, is_redis, scheme_of
+from beatd.urls import check_broker, is_amqp, is_cluster, is_redis, scheme_of
 
 Values = Mapping[str, Any]
 
@@ -59,6 +60,19 @@ def first_url(given: Any) -> str:
     """Return the first of the URLs that Celery takes as a list or as one text."""
     text = given if isinstance(given, str) else (given or [""])[0]
     return str(text).split(";")[0]
+
+
+def broker_urls(given: Any) -> str:
+    """Return the URL of an app's broker; of a RabbitMQ with all of its alternatives, if they can be used together."""
+    first = first_url(given)
+    whole = given if isinstance(given, str) else ";".join(map(str, given or ()))
+    if whole == first or not is_amqp(first):
+        return first
+    try:
+        check_broker(whole)
+    except WrongUrl:
+        return first
+    return whole
 
 
 def reads_settings(result_backend: str | None) -> bool:

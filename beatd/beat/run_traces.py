@@ -15,7 +15,7 @@ from typing import NamedTuple
 from beatd.clock import Clock
 from beatd.model import Run
 from beatd.timestamps import iso_ms
-from beatd.tracing import Tracing, is_enabled, traceparent, tracestate
+from beatd.tracing import Tracing, made_for, traceparent, tracestate
 
 log = logging.getLogger("beatd.beat.traces")
 
@@ -47,7 +47,8 @@ class RunTraces:
     @classmethod
     def if_enabled(cls, clock: Clock) -> RunTraces | None:
         """Return the traces of a daemon whose environment asks for them."""
-        return cls(Tracing("beatd"), clock) if is_enabled() else None
+        tracing = made_for("beatd")
+        return None if tracing is None else cls(tracing, clock)
 
     def context(self, run_id: str) -> tuple[str, str]:
         """The headers ``traceparent`` and ``tracestate`` of a run's message."""

@@ -229,14 +229,19 @@ def _workers(found: Config) -> Findings:
         yield Finding("workers", OK, f"nothing waits in {plural(len(waiting), 'queue')}")
 
 
+def _program(unit: str) -> str:
+    """The program that a unit starts, by its first word."""
+    command = next((line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecStart=")), "")
+    return command.split()[0].strip('"') if command.split() else ""
+
+
 def _units() -> Findings:
     for folder in UNIT_FOLDERS:
         path = folder.expanduser() / DAEMON
         with suppress(OSError, ValueError):
             text = path.read_text()
             into = installed_as(text)
-            command = next((line.partition("=")[2] for line in text.splitlines() if line.startswith("ExecStart=")), "")
-            program = command.split()[0].strip('"') if command.split() else ""
+            program = str(into.command) if into else _program(text)
             if program and not Path(program).exists():
                 yield Finding("units", WRONG, f"{path} starts {program}, which is not there; beatd service install")
             else:

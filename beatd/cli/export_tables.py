@@ -20,14 +20,16 @@ def export_tables(
 ) -> None:
     """Write the entries into the tables of a Django project, and say what was left behind."""
     now_ms = SystemClock().now_ms()
-    entries, last_dues, paused = list(loaded.entries), dict[str, int](), list[str]()
+    entries, last_dues, runs, paused = list(loaded.entries), dict[str, int](), dict[str, int](), list[str]()
     if not offline:
         with installation(config_file, app) as there:
             schedule = there.schedule(loaded, as_if_resumed=True)
             entries, paused = list(schedule.entries), list(schedule.pauses)
-            states = zip(entries, there.states(entries, now_ms), strict=True)
-            last_dues = {entry.name: state.last_due_ms for entry, state in states if state is not None}
-    rows = rows_of(entries, last_dues, paused, now_ms)
+            seen = zip(entries, there.states(entries, now_ms), strict=True)
+            states = {entry.name: state for entry, state in seen if state is not None}
+            last_dues = {name: state.last_due_ms for name, state in states.items()}
+            runs = {name: state.runs for name, state in states.items()}
+    rows = rows_of(entries, last_dues, paused, now_ms, runs)
     done = write_django_tables(settings, rows.rows, dry_run=dry_run)
     for note in (*rows.notes, *done.notes):
         click.echo(f"! {printable(str(note))}", err=True)

@@ -111,9 +111,11 @@ def import_(
     if last_runs is not None:
         _take_over(origin, last_runs, schedule_file)
         return
-    of_file = None if into is None else _zone_of(into)
+    head = None if into is None else load_settings(into)
     found = origin.read()
-    carried = importers.carry_over(found, header=(f"Imported from {source} {origin.shown}.",), timezone=of_file)
+    header = (f"Imported from {source} {origin.shown}.",)
+    rules: dict[str, Any] = {} if head is None else {"timezone": head.settings.timezone, "defaults": head.defaults}
+    carried = importers.carry_over(found, header=header, **rules)
     if into is not None:
         put_into(into, carried.tables, replace=force, err=True)
     else:
@@ -121,12 +123,6 @@ def import_(
     _report(carried, all_notes=all_notes)
     if carried.lost:
         raise click.exceptions.Exit(1)
-
-
-def _zone_of(file: Path) -> str:
-    """The time zone of entries in a file that name none."""
-    head = load_settings(file)
-    return str(head.defaults.get("timezone", head.settings.timezone))
 
 
 def _write(carried: importers.Carried, origin: Origin, output: Path | None, *, force: bool) -> None:

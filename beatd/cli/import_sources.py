@@ -75,7 +75,7 @@ class Origin(NamedTuple):
                 found = read_django_tables(self.place)
             case "redbeat":
                 with _redis_at(self.place) as client:
-                    return read_redbeat(client, prefix=self.choices.prefix, timezone=timezone or "UTC")
+                    return read_redbeat(client, prefix=self.choices.prefix, timezone=timezone)
             case "apscheduler":
                 return read_apscheduler(self._jobs(), shown=self.shown, timezone=timezone)
             case "systemd":

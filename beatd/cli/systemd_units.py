@@ -5,6 +5,7 @@ The texts are those of ``packaging/systemd``. A unit that beatd wrote begins wit
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -231,12 +232,20 @@ def _own_values(install: Install) -> Mapping[str, str]:
     }
     if install.user is None:
         return shared | {"WantedBy": "default.target"}
-    values = shared | {"User": install.user, "Group": install.user}
+    values = shared | {"User": install.user, "Group": _group_of(install.user)}
     if install.lies_in("/home", "/root", "/run/user"):
         values["ProtectHome"] = "read-only"
     if install.lies_in("/tmp", "/var/tmp"):  # noqa: S108 - nothing is written there
         values["PrivateTmp"] = "no"
     return values
+
+
+def _group_of(user: str) -> str:
+    """The primary group of an account; for one that is not there yet the group of its name, which is made with it."""
+    try:
+        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+    except KeyError:
+        return user
 
 
 def _word(path: Path) -> str:

@@ -26,6 +26,8 @@ _MONTHS = (
 _POSITIONS = ("1", "2", "3", "4", "5", "L")
 _HIGHEST = {"second": 59, "minute": 59, "hour": 23, "day": 31, "month": 12}
 _SQLITE = "sqlite:///"
+_ANY_AGE = "366d"
+"""Catch-up window of jobs that run however late they are."""
 
 Jobs = Iterable[tuple[str, bytes]]
 
@@ -52,7 +54,7 @@ def jobs_of_database(url: str, table: str) -> Jobs:
         if not path.is_file():
             raise _refused(str(path), "there is no such file")
         try:
-            with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
+            with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5) as connection:
                 return [(str(name), bytes(state)) for name, state in connection.execute(question)]
         except sqlite3.Error as error:
             raise _refused(str(path), str(error)) from None
@@ -107,7 +109,7 @@ def read_apscheduler(jobs: Jobs, *, shown: str, timezone: str | None = None) -> 
         with collected.one(known_as or shown):
             if not isinstance(fields, Mapping) or "trigger" not in fields:
                 raise ValueError("is no job of APScheduler")
-            _take(collected, known_as or "job", fields)
+            _take(collected, known_as or "job", fields, timezone)
     return collected.found(timezone)
 
 
@@ -120,34 +122,68 @@ def _states(collected: Collected, jobs: Jobs) -> Iterator[tuple[str, Any]]:
             yield name, read_pickle(data)
 
 
-def _take(collected: Collected, name: str, state: Mapping[str, Any]) -> None:
+def _take(collected: Collected, name: str, state: Mapping[str, Any], timezone: str | None) -> None:
     reference = state.get("func")
     if not isinstance(reference, str):
         raise ValueError("its function has no name")  # noqa: TRY004 - it is what the store has
-    trigger = state["trigger"]
+    trigger, next_run = state["trigger"], state.get("next_run_time")
     fields: dict[str, Any] = {"task": reference.replace(":", "."), **_when(trigger)}
     fields["args"], fields["kwargs"] = list(state.get("args") or ()), dict(state.get("kwargs") or {})
     if any(isinstance(value, Record) for value in (*fields["args"], *fields["kwargs"].values())):
         raise ValueError("its arguments are objects: a message carries numbers, texts, lists and tables")
-    next_run = state.get("next_run_time")
-    if next_run is None:
+    fields |= _policies(state)
+    begins = [start for start, jitter_s in _intervals(trigger) if _is_ahead(start, jitter_s, next_run)]
+    if begins and class_of(trigger) == "IntervalTrigger":
+        fields["start"] = begins[0]
+    entry = collected.add(name, fields)
+    for about, why in _different(reference, state, begins):
+        collected.note(entry, about, why)
+    if timezone is None and fields.get("timezone", "") is None:
+        why = "cannot be read: the times are taken as UTC; --timezone names the zone"
+        collected.note(entry, "timezone", why)
+    if isinstance(next_run, datetime):
+        collected.ran(entry, next_run - timedelta(milliseconds=1))
+
+
+def _policies(state: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if state.get("next_run_time") is None:
         fields["enabled"] = False
     if state.get("coalesce") is False:
         fields["catch_up"] = "all"
-    if (grace := _number(state.get("misfire_grace_time"))) is not None and grace > 1:  # 1 s is its default
+    if "misfire_grace_time" in state and state["misfire_grace_time"] is None:
+        fields["catch_up_window"] = _ANY_AGE
+    elif (grace := _number(state.get("misfire_grace_time"))) is not None and grace > 1:  # 1 s is its default
         fields["catch_up_window"] = grace
-    entry = collected.add(name, fields)
-    collected.note(entry, "func", f"{reference} must be a task of that name: a worker runs it")
+    return fields
+
+
+def _different(reference: str, state: Mapping[str, Any], begins: list[datetime]) -> Iterator[tuple[str, str]]:
+    trigger = state["trigger"]
+    yield "func", f"{reference} must be a task of that name: a worker runs it"
     if state.get("max_instances") == 1:
-        collected.note(entry, "max_instances", 'not carried over; overlap = "skip" comes near to it')
+        yield "max_instances", 'not carried over; overlap = "skip" comes near to it'
     elif (most := _number(state.get("max_instances"))) is not None:
-        collected.note(entry, "max_instances", f"not carried over: more than {most} runs may overlap here")
-    if trigger_jitter := (trigger.fields.get("jitter") if isinstance(trigger, Record) else None):
-        collected.note(
-            entry, "jitter", f"{trigger_jitter} s before or after; here up to so much after, the same each time"
-        )
-    if isinstance(next_run, datetime):
-        collected.ran(entry, next_run - timedelta(milliseconds=1))
+        yield "max_instances", f"not carried over: more than {most} runs may overlap here"
+    if jitter := (trigger.fields.get("jitter") if isinstance(trigger, Record) else None):
+        yield "jitter", f"{jitter} s before or after; here up to so much after, the same each time"
+    if begins and class_of(trigger) == "OrTrigger" and state.get("next_run_time") is not None:
+        yield "start", f"its interval begins at {begins[0].isoformat()}; here it runs before that, too"
+
+
+def _intervals(trigger: Any) -> Iterator[tuple[datetime, float]]:
+    """Start and jitter (s) of an interval, or of those inside of a trigger: no run is before the start."""
+    state = trigger.fields if isinstance(trigger, Record) else {}
+    inside = state.get("triggers") if class_of(trigger) == "OrTrigger" else [(class_of(trigger), state)]
+    for name, fields in inside or ():
+        start = fields.get("start_date")
+        if str(name).rpartition(":")[2] == "IntervalTrigger" and isinstance(start, datetime):
+            yield start, float(fields.get("jitter") or 0)
+
+
+def _is_ahead(start: datetime, jitter_s: float, next_run: Any) -> bool:
+    """True if nothing has run since the start, as far as is known."""
+    return not isinstance(next_run, datetime) or next_run <= start + timedelta(seconds=jitter_s)
 
 
 def _when(trigger: Any) -> dict[str, Any]:
@@ -259,11 +295,13 @@ def _cron(state: Mapping[str, Any]) -> Any:
     minute, hour, day, month, weekday, second = (
         texts.get(name) or "*" for name in ("minute", "hour", "day", "month", "day_of_week", "second")
     )
-    if "#" in day or day.startswith(_WEEKDAYS) or day.endswith(tuple(f"{name}L" for name in _WEEKDAYS)):
-        if weekday != "*":
+    named = [part for part in day.split(",") if part.startswith(_WEEKDAYS)]  # "2nd tue", "last fri": tue#2, friL
+    others = [part for part in day.split(",") if part not in named]
+    if named:
+        if weekday != "*" or any(part.startswith("*") for part in others):
             raise ValueError("a weekday's position and a day of the week together have no counterpart")
-        day, weekday = "*", day
-    if day != "*" and weekday != "*":
+        day, weekday = ",".join(others) or "*", ",".join(named)  # of two restricted days either suffices
+    elif day != "*" and weekday != "*":
         if second != "0" or day == "L":
             raise ValueError("day, day of the week and seconds (or the last day) together have no counterpart")
         table = {"minute": minute, "hour": hour, "day_of_month": day, "month_of_year": month, "day_of_week": weekday}

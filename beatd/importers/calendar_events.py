@@ -1,7 +1,7 @@
 """``OnCalendar`` of systemd timers as a schedule of beatd, where it means exactly the same.
 
-Grammar: systemd.time(7). Weekday *and* day of the month must match there, as in Celery's tables; so a schedule with
-both becomes such a table.
+Only a time that a clock change skips is another: systemd leaves it out. Grammar: systemd.time(7). Weekday *and* day of
+the month must match there, as in Celery's tables; so a schedule with both becomes such a table.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from beatd.timestamps import in_range, to_ms
 _NO_NAME = re.compile(r"[^\w.:@/ -]+")
 _LONGEST_NAME = 200
 OVERLAPS = {"allow": "allow", "forbid": "skip", "replace": "skip"}
+OTHER_USER = "only a worker that is root runs programs as another user"
 
 
 class Collected:
@@ -78,6 +79,19 @@ def without_zone(schedule: str) -> tuple[str, str]:
         return schedule, ""
     prefix, _, rest = schedule.partition(" ")
     return rest.strip(), prefix.partition("=")[2]
+
+
+def robfig_times(schedule: str) -> str:
+    """A cron string of robfig/cron, which Kubernetes and dkron use, as beatd reads it.
+
+    There ``*/2`` restricts the days like a list of them: a day of the month *or* a weekday suffices beside it.
+    """
+    parts = schedule.split()
+    if len(parts) not in (5, 6) or any({"*", "?", "*/1"} & set(parts[place].split(",")) for place in (-3, -1)):
+        return schedule
+    for place, whole in ((-3, "1-31"), (-1, "0-6")):
+        parts[place] = re.sub(r"(?<![^,])[*?]/", f"{whole}/", parts[place])
+    return " ".join(parts)
 
 
 def instant(value: Any) -> datetime | None:

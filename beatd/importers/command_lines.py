@@ -12,6 +12,8 @@ NAMES = re.compile(
 )
 """Names of files in which a command line of Celery may be."""
 _WORD = re.compile(r"""[^\s"',\[\]]+""")
+_COMMAND_KEY = re.compile(r"""\s*(?:- +)?["']?(?:command|args|entrypoint)["']?:""")
+_ITEM = re.compile(r"\s*(?:- +(?![\w-]+:(?:\s|$))|args:)")
 _MOST_WORDS = 40
 """Words behind ``celery`` among which the command is looked for."""
 _LONGEST = 2_000
@@ -28,12 +30,12 @@ _ADVICE = {
 
 def command_uses(file: str, text: str) -> Iterator[Use]:
     """The command lines of Celery in a file."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if len(line) > _LONGEST or line.lstrip().startswith("#"):
+    for number, line in _whole_lines(text):
+        if len(line) > _LONGEST:
             continue
-        words = _WORD.findall(line) if "celery" in line else []
+        words = _WORD.findall(line) if "celery" in line.lower() else []
         for at, word in enumerate(words):
-            if word.rpartition("/")[2] != "celery" or (count := _command(words[at + 1 :])) is None:
+            if not _is_celery(word) or (count := _command(words[at + 1 :])) is None:
                 continue
             command, shown = words[at + count], " ".join(["celery", *words[at + 1 : at + count + 1]])
             verdict: Verdict = "change" if command == "beat" else "works"
@@ -41,6 +43,27 @@ def command_uses(file: str, text: str) -> Iterator[Use]:
             if command == "worker" and {"-B", "--beat"} & set(words):
                 advice = "run beatd run as a process of its own, without -B"
                 yield Use(file, number, "command lines", "change", "celery worker -B", advice)
+
+
+def _whole_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Lines that are no comments, with their numbers. What follows a backslash, and the words of a command that are
+    the items of a YAML list, belong to the line before."""
+    begun, whole = 0, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("#"):
+            continue
+        item = _ITEM.match(line) if _COMMAND_KEY.match(whole) else None
+        if len(whole) < _LONGEST and (item or whole.endswith("\\")):
+            whole = " ".join((whole.removesuffix("\\"), line[item.end() :] if item else line))
+            continue
+        yield begun, whole
+        begun, whole = number, line
+    yield begun, whole
+
+
+def _is_celery(word: str) -> bool:
+    """True for the program, also as the variable that Celery's own units have for it."""
+    return word.rpartition("/")[2] == "celery" or word.strip("${}") == "CELERY_BIN"
 
 
 def _command(words: list[str]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beatd.importers.collected import OVERLAPS, Collected, command, leftovers
+from beatd.importers.collected import OTHER_USER, OVERLAPS, Collected, command, leftovers
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, read_yaml, scalar
 
@@ -37,17 +37,29 @@ def read_cronstable(data: bytes, *, shown: str, timezone: str | None = None) -> 
             with collected.one(place):
                 if not isinstance(job, Table):
                     raise ValueError("is no job: expected a mapping")  # noqa: TRY004 - it is what the file has
-                whole = Table({**defaults, **job})
+                whole = _merged(defaults, job)
                 _take(collected, whole, timezone)
     if not collected.entries and not collected.notes:
         collected.note(shown, "", "has no jobs")
     return collected.found(timezone)
 
 
+def _merged(defaults: Table, job: Table) -> Table:
+    """A job with the defaults: lists are joined, and mappings merged, as these programs do it."""
+    whole = Table({**defaults, **job})
+    for key in defaults.keys() & job.keys():
+        given, own = defaults[key], job[key]
+        if isinstance(given, list) and isinstance(own, list):
+            whole[key] = [*given, *own]
+        elif isinstance(given, Table) and isinstance(own, Table):
+            whole[key] = _merged(given, own)
+    return whole
+
+
 def _take(collected: Collected, job: Table, timezone: str | None) -> None:
     if not job.text("name"):
         raise ValueError("it has no name")
-    is_utc = job.text("utc", "true") == "true"
+    is_utc = job.flag("utc", default=True)
     fields = {**_program(job), "schedule": _schedule(job), **_policies(job)}
     if zone := job.text("timezone"):
         fields["timezone"] = zone
@@ -58,12 +70,14 @@ def _take(collected: Collected, job: Table, timezone: str | None) -> None:
         collected.note(name, "utc", "is false: the times are taken as UTC; --timezone names the zone of the machine")
     if job.text("concurrencyPolicy") == "Replace":
         collected.note(name, "concurrencyPolicy", "Replace ends the run before; here the new run is skipped")
+    if job.text("user"):
+        collected.note(name, "user", OTHER_USER)
     leftovers(job, _JOB, lambda why: collected.note(name, "job", why))
 
 
 def _policies(job: Table) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    if job.text("enabled", "true") == "false":
+    if not job.flag("enabled", default=True):
         fields["enabled"] = False
     if (overlap := OVERLAPS.get(job.text("concurrencyPolicy", "Allow").lower(), "allow")) != "allow":
         fields["overlap"] = overlap

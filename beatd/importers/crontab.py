@@ -9,11 +9,12 @@ from __future__ import annotations
 import pwd
 import re
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
+from itertools import islice
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
+from beatd.importers.collected import OTHER_USER
 from beatd.importers.crontab_times import plain_times
 from beatd.importers.file_format import FileFormat, binary_format, text_format
 from beatd.importers.report import Found, Note
@@ -37,7 +38,13 @@ _FEW = 3
 _LONGEST_NAME = 40
 _GLUE = {"cd", "&&", "test", "||"}
 _REDIRECTION = re.compile(r"\d?[<>|]")
-_WITH_INPUT = """printf '%s\\n' "$2" | "$0" -c "$1\""""
+_VARIABLES = re.compile(r"""^\s*(?:[A-Za-z_]\w*=(?:'[^']*'|"[^"]*"|[^\s'"])*+\s+)+""")
+"""Variables that are set before the program."""
+_URL = re.compile(r"[A-Za-z][\w+.-]*://(?:[^/@\s]*@)?([^/?#:\s]*)\S*")
+_LONGEST_WORD = 1_000
+_BEFORE_PROGRAMS = {"-c", "-lc", "-m"}
+"""Options of shells and of Python whose value is what they run."""
+_WITH_INPUT = """printf '%s' "$2" | "$0" -c "$1\""""
 """A script that runs the command ``$1`` in the shell ``$0`` with the text ``$2`` as its standard input."""
 
 
@@ -108,6 +115,7 @@ class _Reader:
         self._shown = shown
         self._has_users = has_users
         self._variables: dict[str, str] = {}
+        self._is_mailed = False
         self.entries: dict[str, dict[str, Any]] = {}
         self.notes: list[Note] = []
         self.places: dict[str, str] = {}
@@ -118,7 +126,9 @@ class _Reader:
         if _UNDECODED.search(line):
             self.notes.append(Note(place, "", "the line is not UTF-8"))
         elif assigned := _ASSIGNMENT.fullmatch(line):
-            self._variables[_unquoted(assigned[1])] = _unquoted(assigned[2].rstrip(" \t"))
+            name, value = _unquoted(assigned[1]), _unquoted(assigned[2].rstrip(" \t"))
+            self._variables[name] = value
+            self._is_mailed |= name == "MAILTO" and value != ""
         elif (found := _line(number, line, self._has_users)) is None:
             expected = "expected five times, a user and a command" if self._has_users else _EXPECTED
             self.notes.append(Note(place, "", f"not a line of a crontab, {expected}: {line[:60]}"))
@@ -148,8 +158,13 @@ class _Reader:
         """Notes about the whole file."""
         if timezone is None and any("timezone" not in entry for entry in self.entries.values()):
             yield Note(self._shown, "timezone", "times are taken as UTC; --timezone names the zone of this crontab")
-        if self._variables.get("MAILTO"):
+        if any("timezone" in entry for entry in self.entries.values()):
+            why = "times below it are in that zone, as in cronie; Debian's cron takes the zone of the machine for all"
+            yield Note(self._shown, "CRON_TZ", why)
+        if self._is_mailed:
             yield Note(self._shown, "MAILTO", "output is not mailed: it is in the worker's log and in the result")
+        if any("user" in entry.get("kwargs", ()) for entry in self.entries.values()):
+            yield Note(self._shown, "user", OTHER_USER)
         if any("cwd" not in entry.get("kwargs", ()) for entry in self.entries.values()):
             why = "cron starts commands in the home of the user; these start in the working directory of the worker"
             yield Note(self._shown, "cwd", why)
@@ -195,7 +210,7 @@ def _different(line: CrontabLine, variables: dict[str, str]) -> Iterator[tuple[s
 def _without_input(command: str) -> tuple[str, str | None]:
     r"""The command up to the first ``%``, and the rest, its standard input, if there is any.
 
-    In the rest each ``%`` is a new line; ``\%`` is a percent sign in both.
+    In the rest each ``%`` is a new line, and its last line ends; ``\%`` is a percent sign in both.
     """
     parts = [""]
     end = 0
@@ -207,7 +222,9 @@ def _without_input(command: str) -> tuple[str, str | None]:
         else:
             parts[-1] += "%" if found[0] == r"\%" else found[0]
     parts[-1] += command[end:]
-    return parts[0].strip(" \t"), "\n".join(parts[1:]) if len(parts) > 1 else None
+    given = "\n".join(parts[1:])
+    ending = "\n" if given and not given.endswith("\n") else ""
+    return parts[0].strip(" \t"), given + ending if len(parts) > 1 else None
 
 
 def _refuse_users(lines: list[tuple[int, str]], shown: str) -> None:
@@ -236,15 +253,31 @@ def _are_users(words: Iterable[str]) -> bool:
 
 def _name(command: str, taken: dict[str, Any]) -> str:
     """A readable name from the program, with a number when it is taken."""
-    words = [word for word in command.split() if word not in _GLUE and not word.startswith("-")]
-    words = list(takewhile(lambda word: not _REDIRECTION.match(word), words))
-    text = " ".join([PurePath(words[0]).name, *words[1:3]]) if words else "command"
+    words = list(islice(_words_of_name(command), 3))
+    text = " ".join([PurePath(words[0]).name, *words[1:]]) if words else "command"
     base = _NO_NAME.sub("-", text).strip("-").lower()[:_LONGEST_NAME].strip("-") or "command"
     name, count = base, 1
     while name in taken:
         count += 1
         name = f"{base}-{count}"
     return name
+
+
+def _words_of_name(command: str) -> Iterator[str]:
+    """The program and what it is about, without values of variables and options, and logins of URLs.
+
+    They may be secrets, and names are in logs and metrics.
+    """
+    before = ""
+    for written in _VARIABLES.sub("", command).split():
+        word = _URL.sub(r"\1", written[:_LONGEST_WORD])
+        is_option = before.startswith("-") and "=" not in before and before not in _BEFORE_PROGRAMS
+        is_value = is_option and not word.startswith(("/", "."))
+        if _REDIRECTION.match(word):
+            return
+        if not (word in _GLUE or word.startswith("-") or "=" in word or is_value):
+            yield word
+        before = word
 
 
 def _unquoted(text: str) -> str:

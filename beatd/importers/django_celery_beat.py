@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -38,15 +39,13 @@ def read_django_tables(settings: str) -> Found:
 
 _OPTIONS = ("queue", "exchange", "routing_key", "priority")
 _CRONTAB = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
-_SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1, "microseconds": 0.000001}
+_MICROSECONDS = {"days": 86_400_000_000, "hours": 3_600_000_000, "minutes": 60_000_000, "seconds": 1_000_000}
 
 
 def find(settings: str) -> Found:
     """The rows of ``PeriodicTask`` with their schedules."""
     import_module(settings, where="django-celery-beat")  # says what to do if it is not here
     project = _set_up(settings)
-    from django.utils.timezone import make_aware  # noqa: PLC0415 - the user's, not a dependency of ours
-
     entries: dict[str, dict[str, Any]] = {}
     notes: list[Note] = []
     last_runs: dict[str, int] = {}
@@ -58,7 +57,7 @@ def find(settings: str) -> Found:
         else:
             notes += _different(row)
             if row.last_run_at is not None:
-                last_runs[row.name] = to_ms(row.last_run_at if row.last_run_at.tzinfo else make_aware(row.last_run_at))
+                last_runs[row.name] = to_ms(_aware(row.last_run_at))
     return Found(entries, tuple(notes), str(getattr(project, "CELERY_TIMEZONE", None) or "UTC"), last_runs)
 
 
@@ -106,7 +105,7 @@ def _fields(row: Any) -> dict[str, Any]:
         options["headers"] = headers
     if row.expire_seconds:
         options["expires"] = row.expire_seconds
-    policies = {"start": row.start_time, "end": row.expires, "max_runs": 1 if row.one_off else None}
+    policies = {"start": _aware(row.start_time), "end": _aware(row.expires), "max_runs": 1 if row.one_off else None}
     if not row.enabled or (row.one_off and row.total_run_count):
         policies["enabled"] = False
     return fields | options | policies
@@ -114,8 +113,7 @@ def _fields(row: Any) -> dict[str, Any]:
 
 def _when(row: Any) -> dict[str, Any]:
     if row.interval:
-        every = row.interval.every * _SECONDS[row.interval.period]
-        return {"schedule": every}
+        return {"schedule": row.interval.every * _MICROSECONDS.get(row.interval.period, 1) / 1_000_000}
     if row.crontab:
         fields = {name: getattr(row.crontab, name) for name in _CRONTAB}
         table = {name: spec for name, spec in fields.items() if spec != "*"} or {"minute": "*"}
@@ -124,15 +122,22 @@ def _when(row: Any) -> dict[str, Any]:
         place = {"lat": float(row.solar.latitude), "lon": float(row.solar.longitude)}
         return {"schedule": {"solar": row.solar.event, **place}}
     if row.clocked:
-        return {"schedule": {"at": row.clocked.clocked_time}}
+        return {"schedule": {"at": _aware(row.clocked.clocked_time)}}
     raise ValueError("it has no schedule")
 
 
 def _different(row: Any) -> Iterator[Note]:
     if row.one_off and row.enabled and row.total_run_count:
         yield Note(row.name, "enabled", "it ran once and is one-off: not in force")
-    if row.clocked and row.enabled and to_ms(row.clocked.clocked_time) < SystemClock().now_ms():
+    if row.clocked and row.enabled and to_ms(_aware(row.clocked.clocked_time)) < SystemClock().now_ms():
         yield Note(row.name, "schedule", "its moment has passed: it will not run")
+
+
+def _aware(moment: datetime | None) -> Any:
+    """The moment with its zone: without ``USE_TZ`` the project keeps it on the clocks of its ``TIME_ZONE``."""
+    from django.utils.timezone import make_aware  # noqa: PLC0415 - the user's, not a dependency of ours
+
+    return make_aware(moment) if moment is not None and moment.tzinfo is None else moment
 
 
 def _json(text: str | None, name: str) -> Any:

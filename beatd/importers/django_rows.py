@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beatd import config
@@ -41,15 +42,23 @@ class Rows(NamedTuple):
     lost: int
 
 
-def rows_of(entries: Iterable[Entry], last_dues: Mapping[str, int], paused: Iterable[str], now_ms: int) -> Rows:
-    """Return the rows of entries. ``last_dues``: when their last runs were due, so that none is made twice."""
+def rows_of(
+    entries: Iterable[Entry],
+    last_dues: Mapping[str, int],
+    paused: Iterable[str],
+    now_ms: int,
+    runs: Mapping[str, int] = MappingProxyType({}),
+) -> Rows:
+    """Return the rows of entries. ``last_dues``: when their last runs were due, so that none is made twice; ``runs``:
+    how many they have had."""
     rows: dict[str, dict[str, Any]] = {}
     notes: list[Note] = []
     lost = 0
     off = frozenset(paused)
     for entry in entries:
         try:
-            rows[entry.name] = _row(entry, last_dues.get(entry.name), entry.name in off, now_ms)
+            is_over = _is_over(entry, last_dues.get(entry.name, now_ms), runs.get(entry.name, 0))
+            rows[entry.name] = _row(entry, last_dues.get(entry.name), is_over or entry.name in off, now_ms)
         except (ValueError, BeatdError) as error:
             notes.append(Note(entry.name, "", str(error)))
             lost += 1
@@ -57,10 +66,18 @@ def rows_of(entries: Iterable[Entry], last_dues: Mapping[str, int], paused: Iter
         notes += [Note(entry.name, key, why) for key, why in _left(entry)]
         if entry.name in off:
             notes.append(Note(entry.name, "enabled", "it is paused, and is written as not enabled"))
+        if is_over and entry.policies.enabled:
+            notes.append(Note(entry.name, "enabled", "it has had all of its runs, and is written as not enabled"))
     return Rows(rows, tuple(notes), lost)
 
 
-def _row(entry: Entry, last_due_ms: int | None, is_paused: bool, now_ms: int) -> dict[str, Any]:
+def _is_over(entry: Entry, since_ms: int, runs: int) -> bool:
+    """True if no run is left: celery beat would send a moment that has passed at once, and knows no count."""
+    most = entry.policies.max_runs
+    return (most is not None and runs >= most) or entry.schedule.next_after_ms(since_ms) is None
+
+
+def _row(entry: Entry, last_due_ms: int | None, is_off: bool, now_ms: int) -> dict[str, Any]:
     """Raises ValueError if the entry cannot be a row."""
     options, policies = entry.options, entry.policies
     row: dict[str, Any] = {"task": entry.task, "schedule": schedule_row(entry, now_ms)}
@@ -70,7 +87,7 @@ def _row(entry: Entry, last_due_ms: int | None, is_paused: bool, now_ms: int) ->
     row["expire_seconds"] = max(options.expires // 1000, 1) if isinstance(options.expires, int) else None
     row["start_time"], row["expires"] = _iso(policies.start), _iso(policies.end)
     row["one_off"] = policies.max_runs == 1 or "clocked" in row["schedule"]
-    row["enabled"] = policies.enabled and not is_paused
+    row["enabled"] = policies.enabled and not is_off
     row["last_run_at"] = None if last_due_ms is None else from_ms(last_due_ms).isoformat()
     return row
 

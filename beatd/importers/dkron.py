@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from beatd.exceptions import ConfigError, Fault
-from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, without_zone
+from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, robfig_times, without_zone
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, tables_of
 
@@ -112,7 +112,7 @@ def _schedule(job: Table) -> Any:
         raise ValueError(f"schedule: {schedule or 'none'}: it has no time; beatd trigger runs entries by hand")
     if schedule.startswith("@after"):
         raise ValueError("schedule: @after has no counterpart; write it as { at = … }")
-    return "* * * * *" if schedule == "@minutely" else _SPREAD.sub("H", schedule)
+    return "* * * * *" if schedule == "@minutely" else _SPREAD.sub("H", robfig_times(schedule))
 
 
 def _shell(config: Table) -> dict[str, Any]:
@@ -152,10 +152,11 @@ def _http(config: Table) -> dict[str, Any]:
 
 
 def _duration(text: str, what: str) -> float | int | None:
+    """Seconds; None for no limit, which 0 means too."""
     if not text:
         return None
     found = _DURATION.fullmatch(text.strip())
     if found is None or len(text) > 20:
         raise ValueError(f"executor_config.{what}: expected a duration such as 30s, not {text[:40]!r}")
     value = float(found[1]) * _UNITS[found[2]]
-    return int(value) if value == int(value) else value
+    return (int(value) if value == int(value) else value) or None

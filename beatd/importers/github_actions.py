@@ -18,6 +18,7 @@ _JOB = {
     "needs", "permissions",
 }  # fmt: skip
 _STEP = {"name", "id", "run", "uses", "with", "env", "if", "shell", "working-directory"}
+_WORKFLOW = {"name", "on", "jobs", "env", "defaults", "permissions", "run-name"}
 _SET_UP = ("actions/checkout", "actions/setup-", "actions/cache")
 
 
@@ -30,7 +31,7 @@ def read_github_actions(data: bytes, *, shown: str, timezone: str | None = None)
         if not isinstance(document, Table):
             collected.note(shown, "", "expected a workflow: a mapping with on and jobs")
             continue
-        events = document.get("on", document.get(True))  # YAML 1.1 reads on as a boolean
+        events = document.get("on")
         crons = events.tables("schedule") if isinstance(events, Table) else []
         crons = [each for each in crons if each.text("cron")]
         if not crons:
@@ -56,13 +57,12 @@ def _take(collected: Collected, workflow: Table, key: str, job: Table, crons: li
     times, zones = [each.text("cron") for each in crons], {each.text("timezone", "UTC") for each in crons}
     if len(zones) > 1:
         raise ValueError("on.schedule: several time zones in one workflow: write an entry for each")
-    script = "\n".join(_script(step) for step in scripts)
+    script = "\n".join(_script(workflow, job, step, alone=len(scripts) == 1) for step in scripts)
     env = {**_env(workflow), **_env(job)}
     minutes = job.text("timeout-minutes")
     fields: dict[str, Any] = command(
         ["/bin/bash", "-e", "-c", script],
         env=env,
-        cwd=job.table("defaults").table("run").text("working-directory"),
         timeout=seconds(minutes, "timeout-minutes") * 60 if minutes else None,
     )
     fields |= {"schedule": times[0] if len(times) == 1 else times, "timezone": zones.pop()}
@@ -70,23 +70,34 @@ def _take(collected: Collected, workflow: Table, key: str, job: Table, crons: li
     name = collected.add(stem if len(workflow.table("jobs")) == 1 else f"{stem} {key}", fields)
     for about, why in _different(job, steps, script, env):
         collected.note(name, about, why)
+    leftovers(workflow, _WORKFLOW, lambda why: collected.note(name, "workflow", why))
     leftovers(job, _JOB, lambda why: collected.note(name, "job", why))
     leftovers({key: step for step in steps for key in step}, _STEP, lambda why: collected.note(name, "steps", why))
 
 
 def _shell(workflow: Table, job: Table, step: Table) -> str:
-    """The name of the shell of a step: its own, that of the job, or that of the workflow."""
-    of_all = [step.text("shell"), *(each.table("defaults").table("run").text("shell") for each in (job, workflow))]
-    return next(filter(None, of_all), "bash").split()[0]
+    """The name of the shell of a step, which is bash where nothing names one."""
+    return (_named(workflow, job, step, "shell") or "bash").split()[0]
 
 
-def _script(step: Table) -> str:
-    """The lines of a step, in its folder if it names one."""
+def _named(workflow: Table, job: Table, step: Table, key: str) -> str:
+    """A setting of a step: its own, the default of the job, or that of the workflow."""
+    defaults = (each.table("defaults").table("run").text(key) for each in (job, workflow))
+    return step.text(key) or next(filter(None, defaults), "")
+
+
+def _script(workflow: Table, job: Table, step: Table, *, alone: bool) -> str:
+    """The lines of a step in its folder; a shell that is named ``bash`` has ``pipefail`` there.
+
+    Each of several has a shell of its own, as at GitHub: ``cd``, ``exit`` and variables end with the step.
+    """
     text = step.text("run").rstrip("\n")
     exports = "".join(f"export {name}={_quoted(value)}\n" for name, value in _env(step).items())
-    folder = step.text("working-directory")
-    text = f"{exports}{text}"
-    return f"(cd {_quoted(folder)}\n{text})" if folder else f"({text})" if exports else text
+    folder = _named(workflow, job, step, "working-directory")
+    enter = f"cd {_quoted(folder)}\n" if folder else ""
+    strict = "set -o pipefail\n" if _named(workflow, job, step, "shell") == "bash" else ""
+    text = f"{strict}{enter}{exports}{text}"
+    return text if alone else f"(\n{text}\n)"
 
 
 def _quoted(text: str) -> str:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, seconds, without_zone
+from beatd.importers.collected import (
+    OVERLAPS,
+    Collected,
+    command,
+    instant,
+    leftovers,
+    robfig_times,
+    seconds,
+    without_zone,
+)
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, read_yaml
 
@@ -69,7 +78,7 @@ def _fields(spec: Table, job: Table, pod: Table) -> dict[str, Any]:
         fields["timezone"] = zone
     if (overlap := OVERLAPS.get(spec.text("concurrencyPolicy", "Allow").lower(), "allow")) != "allow":
         fields["overlap"] = overlap
-    if spec.text("suspend") == "true":
+    if spec.flag("suspend"):
         fields["enabled"] = False
     if deadline := spec.text("startingDeadlineSeconds"):
         fields["catch_up_window"] = max(seconds(deadline, "startingDeadlineSeconds"), 1)
@@ -80,7 +89,7 @@ def _schedule(spec: Table) -> tuple[str, str]:
     schedule, zone = without_zone(spec.text("schedule").strip())
     if not schedule:
         raise ValueError("spec.schedule is missing")
-    return schedule, spec.text("timeZone") or zone
+    return robfig_times(schedule), spec.text("timeZone") or zone
 
 
 def _different(spec: Table, job: Table, pod: Table, timezone: str | None) -> list[tuple[str, str]]:

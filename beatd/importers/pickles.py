@@ -60,12 +60,13 @@ class Record:
         return state if isinstance(state, dict) else {}
 
 
-def _datetime(*args: Any) -> datetime.datetime:
-    """A moment; its time zone may be one of pytz."""
+def _datetime(*args: Any) -> Any:
+    """A moment; its time zone may be one of pytz. With one that is not known it stays a record, which is no moment."""
     if len(args) > 1 and isinstance(args[-1], Record):
-        args = (*args[:-1], zoneinfo.ZoneInfo(zone_name(args[-1]) or "UTC"))
-    made: datetime.datetime = datetime.datetime.__new__(datetime.datetime, *args)
-    return made
+        if (known := zone_of(args[-1])) is None:
+            return Record(*args)
+        args = (*args[:-1], known)
+    return datetime.datetime.__new__(datetime.datetime, *args)
 
 
 def _zone(key: str, *_: Any) -> datetime.tzinfo:
@@ -117,9 +118,39 @@ def class_of(value: Any) -> str:
     return value.name.rpartition(".")[2] if isinstance(value, Record) else ""
 
 
+def zone_of(value: Any) -> datetime.tzinfo | None:
+    """The time zone of a pickle, also one of pytz or dateutil; None for one that does not say which it is."""
+    if not isinstance(value, Record):
+        return value if isinstance(value, datetime.tzinfo) else None
+    if name := _named(value):
+        try:
+            return zoneinfo.ZoneInfo(name)
+        except (LookupError, ValueError, OSError):
+            return None
+    first = value.made_with[0] if value.made_with else None
+    made = first.name if isinstance(first, type) and issubclass(first, Record) else value.name
+    if "UTC" in made.upper():
+        return datetime.UTC
+    offset = value.fields.get("_offset")  # of dateutil
+    if class_of(value) == "FixedOffset" and isinstance(first, int):  # of pytz, in minutes
+        offset = datetime.timedelta(minutes=first)
+    return datetime.timezone(offset) if isinstance(offset, datetime.timedelta) else None
+
+
+def _named(value: Record) -> str:
+    """The name of a zone of pytz: it is the first argument of the function that makes it."""
+    first = value.made_with[0] if value.made_with else ""
+    return first if isinstance(first, str) else ""
+
+
 def zone_name(value: Any) -> str:
-    """The name of a time zone of a pickle, also of pytz; empty if it has none."""
-    if isinstance(value, Record):  # of pytz: a function with the name as its first argument, or UTC without one
-        first = value.made_with[0] if value.made_with else ""
-        return first if isinstance(first, str) and first else "UTC" if "UTC" in value.name else ""
-    return str(getattr(value, "key", "") or ("UTC" if value == datetime.UTC else ""))
+    """The name of a time zone of a pickle; empty if it has none."""
+    if isinstance(value, Record) and (name := _named(value)):
+        return name
+    zone = zone_of(value)
+    if not isinstance(zone, datetime.timezone):
+        return str(getattr(zone, "key", "") or "")
+    hours = zone.utcoffset(None) / datetime.timedelta(hours=1)
+    if not hours:
+        return "UTC"
+    return f"Etc/GMT{-int(hours):+d}" if hours.is_integer() and -12 <= hours <= 14 else ""

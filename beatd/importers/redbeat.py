@@ -20,8 +20,8 @@ class Reader(Protocol):
     def hget(self, name: str, key: str, /) -> Any: ...
 
 
-def read_redbeat(client: Reader, *, prefix: str = "redbeat:", timezone: str = "UTC") -> Found:
-    """All entries under RedBeat's ``redbeat_key_prefix``. ``timezone`` is that of the Celery app."""
+def read_redbeat(client: Reader, *, prefix: str = "redbeat:", timezone: str | None = None) -> Found:
+    """All entries under RedBeat's ``redbeat_key_prefix``. ``timezone`` is that of the Celery app; default: UTC."""
     entries: dict[str, dict[str, Any]] = {}
     notes: list[Note] = []
     last_runs: dict[str, int] = {}
@@ -36,7 +36,11 @@ def read_redbeat(client: Reader, *, prefix: str = "redbeat:", timezone: str = "U
                 last_runs[own_name] = ran
         except ValueError as error:
             notes.append(Note(name, "", str(error)))
-    return Found(entries, tuple(notes), timezone, last_runs)
+    schedules = [fields["schedule"] for fields in entries.values()]
+    if timezone is None and any(isinstance(one, dict) and "every" not in one for one in schedules):
+        why = "times are taken as UTC; --timezone names the zone of the Celery app"
+        notes.append(Note(prefix, "timezone", why))
+    return Found(entries, tuple(notes), timezone or "UTC", last_runs)
 
 
 def _last_run(raw: Any) -> int | None:

@@ -57,12 +57,18 @@ class Carried(NamedTuple):
     """Entries, or lines, that were not carried over."""
 
 
-def carry_over(found: Found, *, header: tuple[str, ...] = (), timezone: str | None = None) -> Carried:
+def carry_over(
+    found: Found,
+    *,
+    header: tuple[str, ...] = (),
+    timezone: str | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Carried:
     """Make entries, and the text of a file, of what was found. Its header lists what was left behind.
 
-    ``timezone`` is that of the file, default: that of what was found.
+    ``timezone`` and ``defaults`` are those of the file: by default the time zone of what was found, and none.
     """
-    of_file = timezone or found.timezone
+    of_file = str(defaults.get("timezone", timezone or found.timezone))
     reader = EntryReader(found.timezone, {})
     entries, tables, notes = [], {}, list(found.notes)
     lost = [note for note in notes if not note.about]
@@ -70,7 +76,7 @@ def carry_over(found: Found, *, header: tuple[str, ...] = (), timezone: str | No
         entry, said = _entry(reader, name, fields)
         if entry is not None:
             try:
-                tables[name] = entry_table(entry, of_file)
+                tables[name] = _against(defaults, fields, entry) | entry_table(entry, of_file)
                 entries.append(entry)
             except Unwritable as error:
                 said.append(Note(name, dotted(error.path), error.reason))
@@ -82,6 +88,13 @@ def carry_over(found: Found, *, header: tuple[str, ...] = (), timezone: str | No
     left_behind = (f"Left behind: {' '.join(str(note).split())}" for note in lost)
     toml = to_toml(tables, timezone=of_file, header=(*header, *map(printable, left_behind)))
     return Carried(tuple(entries), tables, toml, tuple(notes), len(lost))
+
+
+def _against(defaults: Mapping[str, Any], fields: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """Policies that the source names, and that have to be written although they are the usual ones: the defaults of
+    the file say otherwise."""
+    named = (key for key in ("catch_up", "overlap", "enabled") if key in fields and key in defaults)
+    return {key: getattr(entry.policies, key) for key in named}
 
 
 def printable(text: str) -> str:

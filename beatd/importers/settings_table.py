@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from beatd.app.conf_urls import first_url
+from beatd.app.conf_urls import broker_urls, first_url
 from beatd.config.writer import toml_value
 from beatd.sources.app_file import app_settings
 from beatd.url_keyprefix import global_keyprefix, own_prefix, without_keyprefix
@@ -23,7 +23,7 @@ def connection_tables(app: str) -> tuple[str, dict[str, str]]:
     ConfigError.
     """
     conf = app_settings(app)
-    broker, results = first_url(conf["broker_url"]), first_url(conf["result_backend"] or "")
+    broker, results = broker_urls(conf["broker_url"]), first_url(conf["result_backend"] or "")
     variables: dict[str, str] = {}
     store = next((url for url in (broker, results) if url and is_redis(url)), "")
     lines = ["[redis]"]
@@ -52,7 +52,8 @@ def with_connections(toml: str, app: str) -> tuple[str, list[str]]:
 
 def _url(url: str, variable: str, what: str, variables: dict[str, str]) -> str:
     try:
-        is_secret = urlsplit(url).password not in (None, _PUBLIC) or "password" in url
+        passwords = {urlsplit(one).password for one in url.split(";")}
+        is_secret = not passwords <= {None, _PUBLIC} or "password" in url
     except ValueError:
         is_secret = True
     if is_secret:

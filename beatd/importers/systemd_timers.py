@@ -1,16 +1,19 @@
-"""Timers of systemd: each ``.timer`` with the ``.service`` that it starts becomes a ``beatd.command`` entry."""
+"""Timers of systemd: each ``.timer`` with the ``.service`` that it starts becomes a ``beatd.command`` entry.
+
+systemd does not start a unit that still runs: entries have ``overlap = "skip"``.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.calendar_events import schedule_of
-from beatd.importers.collected import Collected, command
+from beatd.importers.collected import OTHER_USER, Collected, command
 from beatd.importers.report import Found
 
 _LARGEST = 1 << 20
@@ -22,32 +25,43 @@ _UNITS = {
     "m": 60, "min": 60, "minute": 60, "minutes": 60, "h": 3600, "hr": 3600, "hour": 3600, "hours": 3600,
     "d": 86400, "day": 86400, "days": 86400, "w": 604800, "week": 604800, "weeks": 604800,
 }  # fmt: skip
-_TIMER = {
-    "OnCalendar",
-    "Persistent",
-    "RandomizedDelaySec",
-    "Unit",
-    "OnUnitActiveSec",
-    "OnUnitInactiveSec",
-    "AccuracySec",
-}
-_TIMER |= {"OnBootSec", "OnStartupSec", "OnActiveSec", "RemainAfterElapse", "FixedRandomDelay"}
+_TRIGGERS = ("OnCalendar", "OnUnitActiveSec", "OnUnitInactiveSec", "OnBootSec", "OnStartupSec", "OnActiveSec")
+"""What starts a timer: all of them do. The first of the first three is carried over."""
+_TIMER = {*_TRIGGERS, "Persistent", "RandomizedDelaySec", "Unit", "AccuracySec"}
+_TIMER |= {"RemainAfterElapse", "FixedRandomDelay"}
 _SERVICE = {"Type", "ExecStart", "User", "WorkingDirectory", "Environment", "TimeoutStartSec", "RuntimeMaxSec"}
-_SERVICE |= {"Group", "StandardOutput", "StandardError", "SyslogIdentifier"}
+_SERVICE |= {"StandardOutput", "StandardError", "SyslogIdentifier", "TimeoutSec"}
+_OF_UNIT = ("Condition", "Assert", "OnFailure", "OnSuccess")
+"""Beginnings of settings under ``[Unit]`` that decide about runs."""
+_ANY_AGE = "366d"
+"""Catch-up window of persistent timers: systemd does not ask how long ago a run was missed."""
+_WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\])+""")
+_SPECIFIER = re.compile(r"%[A-Za-z]")
 
 Section = dict[str, list[str]]
 
 
 class _Unit(NamedTuple):
-    """The settings of a unit: section, key, values; and the line of its first ``OnCalendar``."""
+    """The settings of a unit: section, key, values; and the place of its first ``OnCalendar``."""
 
     sections: dict[str, Section]
-    line: int
+    place: str
+
+    def all(self, section: str, key: str) -> list[str]:
+        """The values of a setting."""
+        return self.sections.get(section, {}).get(key, [])
 
     def last(self, section: str, key: str) -> str:
         """The value that counts, the last one; empty for none."""
-        values = self.sections.get(section, {}).get(key, [])
+        values = self.all(section, key)
         return values[-1] if values else ""
+
+
+class _Command(NamedTuple):
+    """One command of a service. ``may_fail``: its exit code does not count."""
+
+    words: list[str]
+    may_fail: bool
 
 
 def read_systemd(place: Path, *, timezone: str | None = None) -> Found:
@@ -64,6 +78,8 @@ def read_systemd(place: Path, *, timezone: str | None = None) -> Found:
 
 
 def _take(collected: Collected, path: Path, name: str, timer: _Unit, timezone: str | None) -> None:
+    if name.endswith("@"):
+        raise ValueError("is a template: write an entry for each of its instances")
     unit = timer.last("Timer", "Unit") or f"{name}.service"
     service_path = path.parent / unit
     if "/" in unit or not service_path.is_file():
@@ -72,25 +88,28 @@ def _take(collected: Collected, path: Path, name: str, timer: _Unit, timezone: s
     try:
         when, zone = _when(timer)
     except ValueError as error:
-        raise ValueError(f"line {timer.line}: {error}" if timer.line else str(error)) from None
+        raise ValueError(f"{timer.place}: {error}" if timer.place else str(error)) from None
     fields = {**_program(service), **when}
     if zone:
         fields["timezone"] = zone
     entry = collected.add(name, fields)
-    if not zone and timezone is None and "OnCalendar" in timer.sections.get("Timer", {}):
+    if not zone and timezone is None and timer.last("Timer", "OnCalendar"):
         collected.note(entry, "timezone", "the times are taken as UTC; --timezone names the zone of the machine")
-    for about, why in _different(timer, service):
+    for about, why in (*_timer_notes(timer), *_service_notes(service)):
         collected.note(entry, about, why)
+    for unit_file in (timer, service):
+        for key in sorted(unit_file.sections.get("Unit", {})):
+            if key.startswith(_OF_UNIT):
+                collected.note(entry, f"Unit.{key}", "not carried over")
 
 
 def _when(timer: _Unit) -> tuple[dict[str, Any], str | None]:
-    section = timer.sections.get("Timer", {})
-    calendars = [text for text in section.get("OnCalendar", []) if text]
     fields: dict[str, Any] = {}
     zone = None
-    if calendars:
+    trigger = _trigger(timer)
+    if trigger == "OnCalendar":
         found = []
-        for text in calendars:
+        for text in timer.all("Timer", "OnCalendar"):
             try:
                 found.append(schedule_of(text))
             except ValueError as error:
@@ -101,63 +120,131 @@ def _when(timer: _Unit) -> tuple[dict[str, Any], str | None]:
         zone = zones.pop()
         schedules = [one for one, _ in found]
         fields["schedule"] = schedules[0] if len(schedules) == 1 else schedules
-        fields["catch_up"] = "latest" if timer.last("Timer", "Persistent").lower() in _TRUE else "none"
-    elif interval := timer.last("Timer", "OnUnitActiveSec") or timer.last("Timer", "OnUnitInactiveSec"):
-        fields["schedule"] = {"every": _span(interval, "OnUnitActiveSec"), "relative": True}
+        is_persistent = timer.last("Timer", "Persistent").lower() in _TRUE
+        fields |= {"catch_up": "latest", "catch_up_window": _ANY_AGE} if is_persistent else {"catch_up": "none"}
+    elif trigger:
+        fields["schedule"] = _span(timer.last("Timer", trigger), trigger)
     else:
         raise ValueError("it has no OnCalendar and no OnUnitActiveSec: only times and intervals have a counterpart")
     if delay := timer.last("Timer", "RandomizedDelaySec"):
         fields |= {"jitter": seconds} if (seconds := _span(delay, "RandomizedDelaySec")) else {}
-    return fields, zone
+    return {**fields, "overlap": "skip"}, zone
 
 
-_TRUE = ("yes", "true", "on", "1")
+_TRUE = ("yes", "true", "on", "1", "y", "t")
+
+
+def _trigger(timer: _Unit) -> str:
+    """The setting that is carried over as the schedule; empty for none."""
+    return next((key for key in _TRIGGERS[:3] if timer.last("Timer", key)), "")
 
 
 def _program(service: _Unit) -> dict[str, Any]:
-    section = service.sections.get("Service", {})
-    commands = [text for text in section.get("ExecStart", []) if text]
+    commands = [one for text in service.all("Service", "ExecStart") for one in _commands(text)]
     if not commands:
         raise ValueError("its service has no ExecStart")
-    words = [_words(text) for text in commands]
-    args = words[0] if len(words) == 1 else ["/bin/sh", "-c", " && ".join(shlex.join(each) for each in words)]
+    first = commands[0]
+    args = first.words if len(commands) == 1 else ["/bin/sh", "-c", " && ".join(map(_in_shell, commands))]
     env: dict[str, str] = {}
-    for text in section.get("Environment", []):
+    for text in service.all("Service", "Environment"):
         for pair in _split(text):
             key, equals, value = pair.partition("=")
             if equals:
-                env[key] = value
-    timeout = service.last("Service", "RuntimeMaxSec") or service.last("Service", "TimeoutStartSec")
-    limit = _span(timeout, "TimeoutStartSec") if timeout and timeout != "infinity" else None
-    cwd = service.last("Service", "WorkingDirectory").lstrip("-")
+                env[key] = value.replace("%%", "%")
     user = service.last("Service", "User")
     return command(
-        args, env=env, cwd=cwd if cwd.startswith("/") else "", user="" if user == "root" else user, timeout=limit
+        args,
+        env=env,
+        cwd=_folder(service),
+        user="" if user == "root" else user,
+        timeout=_limit(service),
+        check=False if len(commands) == 1 and first.may_fail else None,
     )
 
 
-def _different(timer: _Unit, service: _Unit) -> list[tuple[str, str]]:
-    found = []
-    commands = service.sections.get("Service", {}).get("ExecStart", [])
-    if any(re.search(r"(?<!%)%[A-Za-z]", text.replace("%%", "")) for text in commands):
-        found.append(("ExecStart", "its specifiers such as %h are not replaced"))
-    if any("$" in text for text in commands):
-        found.append(("ExecStart", "variables are not replaced: use a shell"))
-    if timer.last("Timer", "OnCalendar") and timer.last("Timer", "OnBootSec"):
-        found.append(("OnBootSec", "not carried over: it is not a time"))
-    if timer.last("Timer", "RandomizedDelaySec"):
-        found.append(("RandomizedDelaySec", "as jitter it is the same for each time, not another in each run"))
-    for unit, section, known in ((timer, "Timer", _TIMER), (service, "Service", _SERVICE)):
-        if names := sorted(set(unit.sections.get(section, {})) - known):
-            found.append((section, f"not carried over: {', '.join(names)[:300]}"))
-    return found
+def _commands(text: str) -> Iterator[_Command]:
+    """The commands of one ``ExecStart``: a semicolon that stands alone divides them."""
+    start = 0
+    for found in _WORD.finditer(text):
+        if found[0] == ";":
+            yield _command_of(text[start : found.start()].strip())
+            start = found.end()
+    if text[start:].strip() or not start:
+        yield _command_of(text[start:].strip())
 
 
-def _words(text: str) -> list[str]:
-    words = _split(text.lstrip(_PREFIXES))
+def _command_of(text: str) -> _Command:
+    bare = text.lstrip(_PREFIXES)
+    prefix = text[: len(text) - len(bare)]
+    words = _split(bare)
     if not words:
         raise ValueError("ExecStart is empty")
-    return [word.replace("%%", "%") for word in words]
+    if "@" in prefix:
+        del words[1:2]  # the name under which the program sees itself
+    words = [word.replace("%%", "%") for word in words]
+    return _Command(words if ":" in prefix else [word.replace("$$", "$") for word in words], "-" in prefix)
+
+
+def _in_shell(one: _Command) -> str:
+    text = shlex.join(one.words)
+    return f"{{ {text} || :; }}" if one.may_fail else text
+
+
+def _folder(service: _Unit) -> str:
+    """The working directory, if it is a path."""
+    cwd = service.last("Service", "WorkingDirectory").removeprefix("-")
+    return cwd.replace("%%", "%") if cwd.startswith("/") and not _has_specifier(cwd) else ""
+
+
+def _limit(service: _Unit) -> float | int | None:
+    """Seconds after which systemd ends a run: ``TimeoutStartSec`` is about those of ``Type=oneshot`` only."""
+    keys = ("TimeoutStartSec", "TimeoutSec") if service.last("Service", "Type") == "oneshot" else ("RuntimeMaxSec",)
+    text = next(filter(None, (service.last("Service", key) for key in keys)), "infinity")
+    return None if text == "infinity" else _span(text, keys[0]) or None
+
+
+def _timer_notes(timer: _Unit) -> Iterator[tuple[str, str]]:
+    used = _trigger(timer)
+    if used == "OnUnitInactiveSec":
+        yield used, "counts from the end of a run; here from its beginning"
+    for key in _TRIGGERS:
+        if key != used and timer.last("Timer", key):
+            yield key, f"not carried over: {used} is the schedule"
+    if used != "OnCalendar" and len(timer.all("Timer", used)) > 1:
+        yield used, "is there several times: only the last is carried over"
+    if timer.last("Timer", "RandomizedDelaySec"):
+        yield "RandomizedDelaySec", "as jitter it is the same for each time, not another in each run"
+    yield from _unknown(timer, "Timer", _TIMER)
+
+
+def _service_notes(service: _Unit) -> Iterator[tuple[str, str]]:
+    commands = service.all("Service", "ExecStart")
+    for key in ("ExecStart", "Environment", "WorkingDirectory"):
+        if any(map(_has_specifier, service.all("Service", key))):
+            yield key, "its specifiers such as %h are not replaced"
+    if any("$" in text.replace("$$", "") for text in commands):
+        yield "ExecStart", "variables are not replaced: use a shell"
+    if any({"+", "!"} & set(text[: len(text) - len(text.lstrip(_PREFIXES))]) for text in commands):
+        yield "ExecStart", "its privileges (+ or !) are not carried over"
+    if (cwd := service.last("Service", "WorkingDirectory")) and not _folder(service):
+        yield "WorkingDirectory", f"{cwd[:60]} is not carried over: name the folder by its path"
+    if service.last("Service", "User") in ("", "root"):
+        yield "User", "a unit of the system ran as root; it runs as the worker's user"
+    else:
+        yield "User", OTHER_USER
+    for key in ("StandardOutput", "StandardError"):
+        if (place := service.last("Service", key)).startswith(("file:", "append:", "truncate:")):
+            yield key, f"{place[:100]} is not written: output is in the worker's log and in the result"
+    yield from _unknown(service, "Service", _SERVICE)
+
+
+def _unknown(unit: _Unit, section: str, known: set[str]) -> Iterator[tuple[str, str]]:
+    if names := sorted(set(unit.sections.get(section, {})) - known):
+        yield section, f"not carried over: {', '.join(names)[:300]}"
+
+
+def _has_specifier(text: str) -> bool:
+    return _SPECIFIER.search(text.replace("%%", "")) is not None
 
 
 def _split(text: str) -> list[str]:
@@ -178,23 +265,29 @@ def _span(text: str, what: str) -> float | int:
 
 
 def _read(path: Path) -> _Unit:
-    """The settings of a unit file. Raises ValueError with the line of what is no setting."""
+    """The settings of a unit file, and of the drop-ins beside it. Raises ValueError with the line that is none."""
+    sections: dict[str, Section] = {}
+    place = ""
+    for part in (path, *sorted(path.with_name(f"{path.name}.d").glob("*.conf"))):
+        line = _parse(part, sections)
+        if line and not place:
+            place = f"line {line}" if part == path else f"{part.name}:{line}"
+    return _Unit(sections, place)
+
+
+def _parse(path: Path, sections: dict[str, Section]) -> int:
+    """Add the settings of one file to the sections; returns the line of its first ``OnCalendar``, else 0."""
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"{path.name} has more than {_LARGEST >> 20} MiB")
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror}") from None
-    return _parsed(text, lambda number, why: ValueError(f"{path.name}:{number}: {why}"))
-
-
-def _parsed(text: str, fault: Callable[[int, str], ValueError]) -> _Unit:
-    sections: dict[str, Section] = {}
     current, line, held = "", 0, ""
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate([*text.splitlines(), ""], 1):
         stripped = raw.strip()
-        if not held and (not stripped or stripped.startswith(("#", ";"))):
-            continue
+        if stripped.startswith(("#", ";")) or not (held or stripped):
+            continue  # also between the lines of one value
         if stripped.endswith("\\"):
             held += stripped[:-1] + " "
             continue
@@ -205,7 +298,7 @@ def _parsed(text: str, fault: Callable[[int, str], ValueError]) -> _Unit:
             continue
         key, equals, value = stripped.partition("=")
         if not equals or not current:
-            raise fault(number, f"is no setting of a unit: {stripped[:60]}")
+            raise ValueError(f"{path.name}:{number}: is no setting of a unit: {stripped[:60]}")
         values = sections[current].setdefault(key.strip(), [])
         if not value.strip():
             values.clear()  # an empty value resets what was before
@@ -213,4 +306,4 @@ def _parsed(text: str, fault: Callable[[int, str], ValueError]) -> _Unit:
             values.append(value.strip())
         if key.strip() == "OnCalendar" and not line:
             line = number
-    return _Unit(sections, line)
+    return line

@@ -1,4 +1,8 @@
-"""YAML files of other schedulers: plain values only, each mapping with the line on which it begins."""
+"""YAML files of other schedulers: plain values only, each mapping with the line on which it begins.
+
+Scalars are texts as they are written: what YAML 1.1 makes of ``yes``, ``0755``, ``12:30`` or ``1.10`` is none of the
+programs' whose files these are. Only null is a value of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from beatd.exceptions import ConfigError, Fault
+
+_TRUE = ("true", "yes", "on", "y", "1")
+_KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+"""Tags that plain scalars may get; others are texts."""
 
 
 class Table(dict[Any, Any]):
@@ -29,6 +37,11 @@ class Table(dict[Any, Any]):
         if isinstance(found, bool):
             return str(found).lower()
         return str(found) if isinstance(found, str | int | float) else default
+
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """The truth under a key, in any of the words that YAML has for it."""
+        text = self.text(key)
+        return text.lower() in _TRUE if text else default
 
     def texts(self, key: str) -> list[str]:
         """The texts in the list under a key."""
@@ -66,7 +79,12 @@ def read_yaml(data: bytes, shown: str) -> list[Any]:
 
 def _loader(yaml: Any) -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """The safe loader with :class:`Table` for mappings."""
+        """The safe loader with :class:`Table` for mappings, and texts for scalars."""
+
+        yaml_implicit_resolvers = {  # noqa: RUF012 - as the library has it
+            first: [one for one in resolvers if one[0] in _KEPT]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
         def construct_table(self, node: Any) -> Iterator[Table]:
             table = Table()

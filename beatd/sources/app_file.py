@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from beatd import config
-from beatd.app.conf_urls import first_url, with_prefix
+from beatd.app.conf_urls import broker_urls, first_url, with_prefix
 from beatd.clock import SystemClock
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
@@ -82,7 +82,7 @@ def app_settings(name: str) -> dict[str, Any]:
 
 
 def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
-    broker = _replaced(first_url(conf["broker_url"]), os.environ.get("BEATD_BROKER_URL"))
+    broker = _replaced(broker_urls(conf["broker_url"]), os.environ.get("BEATD_BROKER_URL"))
     results = _replaced(first_url(conf["result_backend"]), os.environ.get("BEATD_RESULT_BACKEND"))
     document: dict[str, Any] = {"app": name, "state_dir": str(Path.cwd() / ".beatd")}
     if conf["timezone"]:

@@ -151,7 +151,8 @@ def test_the_schedule_of_settings(project, redis_url):
     (project / "etc" / "beat.toml").write_text(FILE.format(url=redis_url))
     settings = project / "proj" / "settings.py"
     settings.write_text(f"{settings.read_text()}\nBEATD_CONFIG = Path(__file__).parent.parent / 'etc' / 'beat.toml'\n")
-    listed = json.loads(python(project, "manage.py", "beatd", "list", "--json"))
+    elsewhere = str(project / "nowhere.toml")  # a setting counts before the environment
+    listed = json.loads(python(project, "manage.py", "beatd", "list", "--json", BEATD_CONFIG=elsewhere))
     assert [entry["name"] for entry in listed["entries"]] == ["count", "nightly"]
     code = "from django.core.management import call_command as c; import proj.settings, os\n"
     code += "os.environ['DJANGO_SETTINGS_MODULE'] = 'proj.settings'; import django; django.setup()\n"

@@ -187,6 +187,22 @@ print(json.dumps(said))""")
     ]
 
 
+def test_a_project_without_time_zones_and_arguments_as_text(project, ask, beatd):
+    settings = project / "proj" / "settings.py"
+    settings.write_text(f"{settings.read_text()}\nUSE_TZ = False\nTIME_ZONE = 'Asia/Tokyo'\n")
+    beatd("add", "new", "--task", "shop.tasks.count", "--schedule", "1h", "--set", 'args="[null]"')
+    said = json.loads(
+        ask("""
+anna = client("anna", *ALL)
+said = {"list": text(anna.get(LIST)), "edit": anna.get(LIST + "new/edit/").content.decode()}
+said["history"] = text(anna.get(LIST + "new/history/"))
+print(json.dumps(said))""")
+    )
+    assert re.search(r"nightly .*? [\d-]{10} 1[12]:30:00 file", said["list"])  # 04:30 in Berlin
+    assert re.search(r"[\d-]{10} [\d:]{8} JST", said["history"])
+    assert 'value="[null]"' in said["edit"]
+
+
 @pytest.mark.slow
 def test_what_is_away_is_said(project, ask, redis_server, free_port):
     code = """

@@ -129,6 +129,24 @@ app.conf.update(
     assert "geheim" not in done.stderr + (tmp_path / "beat.toml").read_text()
 
 
+def test_a_celery_app_brings_all_of_its_brokers(tmp_path, beatd):
+    text = """
+from celery import Celery
+brokers = ["amqp://guest:guest@one//", "amqp://me:geheim@two//"]
+app = Celery("proj", broker=brokers, backend="redis://cache:6390/3")
+app.conf.beat_schedule = {"a": {"task": "proj.a", "schedule": 30.0}}
+"""
+    (tmp_path / "proj.py").write_text(text)
+    done = beatd("import", "celery", "proj", "-o", "beat.toml")
+    assert done.returncode == 0, done.stderr
+    assert "! BEATD_BROKER_URL: set it to the URL of the broker, which has a password" in done.stderr
+    assert "geheim" not in done.stderr + (tmp_path / "beat.toml").read_text()
+    (tmp_path / "proj.py").write_text(text.replace("me:geheim", "guest:guest"))
+    done = beatd("import", "celery", "proj", "-o", "beat.toml", "--force")
+    written = tomllib.loads((tmp_path / "beat.toml").read_text())
+    assert written["broker"]["url"] == "amqp://guest:guest@one//;amqp://guest:guest@two//"
+
+
 def test_a_celery_app_brings_its_prefixes(tmp_path, beatd):
     text = """
 from celery import Celery
@@ -218,6 +236,34 @@ def test_the_tables_of_django_celery_beat(tmp_path: Path, beatd):
     }
 
 
+NAIVE = """
+import datetime, django
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from django_celery_beat.models import *
+noon = datetime.datetime(2035, 7, 1, 12)
+later = ClockedSchedule.objects.create(clocked_time=noon)
+short = IntervalSchedule.objects.create(every=35_000, period="microseconds")
+PeriodicTask.objects.create(name="once", task="t", clocked=later, one_off=True)
+times = {"start_time": noon, "expires": noon.replace(hour=13)}
+row = PeriodicTask.objects.create(name="short", task="t", interval=short, **times)
+PeriodicTask.objects.filter(pk=row.pk).update(last_run_at=noon.replace(year=2025))
+"""
+
+
+def test_a_django_project_without_time_zones(tmp_path: Path, beatd):
+    text = SETTINGS.format(folder=tmp_path).replace("USE_TZ = True", "USE_TZ = False\nTIME_ZONE = 'Asia/Tokyo'")
+    (tmp_path / "naive_settings.py").write_text(f"{text}\nDJANGO_CELERY_BEAT_TZ_AWARE = False\n")
+    environment = {"DJANGO_SETTINGS_MODULE": "naive_settings", "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", NAIVE], env=environment, cwd=tmp_path, check=True, timeout=60)
+    done = beatd("import", "django-celery-beat", "naive_settings")
+    assert done.returncode == 0, done.stderr
+    tables = schedule_of(done.stdout)
+    assert tables["once"]["schedule"] == {"at": "2035-07-01T03:00:00Z"}
+    assert (tables["short"]["schedule"], tables["short"]["start"].hour, tables["short"]["end"].hour) == ("35ms", 3, 4)
+
+
 def test_strange_input_is_refused_in_a_line(tmp_path: Path, beatd):
     (tmp_path / "binary").write_bytes(b"\x7fELF\x00\x01")
     (tmp_path / "cron.d").write_text("17 * * * * root run-parts /etc/cron.hourly\n")
@@ -238,8 +284,8 @@ def test_strange_input_is_refused_in_a_line(tmp_path: Path, beatd):
 
 
 def test_a_crontab_reads_back_as_it_was(tmp_path: Path, beatd):
-    (tmp_path / "crontab").write_text('HOME=/tmp\nCRON_TZ=UTC\n*/5 * * * * echo "${HOME}" ${d}/b.tar $${x} $HOME\n')
-    done = beatd("import", "crontab", "crontab", "-o", "beat.toml")
+    (tmp_path / "crontab").write_text('HOME=/tmp\n*/5 * * * * echo "${HOME}" ${d}/b.tar $${x} $HOME\n')
+    done = beatd("import", "crontab", "crontab", "--timezone", "UTC", "-o", "beat.toml")
     assert (done.returncode, done.stderr) == (0, "1 entry carried over, 0 notes\n")
     exported = beatd("export", "--offline", "--config", "beat.toml").stdout
     for text in ((tmp_path / "beat.toml").read_text(), exported):

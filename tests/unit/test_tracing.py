@@ -14,6 +14,7 @@ from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.run_traces import RunTraces
 from beatd.model import Run
 from beatd.tracing import Tracing, made_ms, span_id_of, trace_id_of, traceparent, tracestate
+from beatd.worker.execution.traces import TaskTraces
 from tests.fakes import NOW, FakeClock
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
@@ -27,6 +28,8 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"}
         ({**ENDPOINT, "OTEL_SDK_DISABLED": "true"}, False),
         ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, False),
         ({"OTEL_TRACES_EXPORTER": "console"}, True),
+        ({"OTEL_TRACES_EXPORTER": ""}, False),
+        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": ""}, True),
     ],
 )
 def test_the_environment_decides(env, on):
@@ -37,6 +40,21 @@ def test_a_missing_extra_is_said(monkeypatch, caplog):
     monkeypatch.setattr(tracing, "find_spec", lambda _: None)
     assert not tracing.is_enabled(ENDPOINT)
     assert "pip install 'beatd[otel]'" in caplog.text
+
+
+@pytest.mark.parametrize("error", [None, ModuleNotFoundError("opentelemetry.exporter")])
+def test_an_exporter_that_is_missing_beside_the_sdk_is_said(monkeypatch, caplog, error):
+    def find(name):
+        if "exporter" not in name:
+            return object()
+        if error is not None:
+            raise error
+        return None
+
+    monkeypatch.setattr(tracing, "find_spec", find)
+    assert not tracing.is_enabled(ENDPOINT)
+    assert "pip install 'beatd[otel]'" in caplog.text
+    assert tracing.is_enabled({"OTEL_TRACES_EXPORTER": "console"})
 
 
 def test_ids_are_valid_and_the_same_everywhere():
@@ -121,3 +139,17 @@ def test_nothing_is_imported_while_traces_are_off():
     text = "import beatd.daemon, beatd.worker.bootstrap, sys; print('opentelemetry.sdk.trace' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_variable_that_opentelemetry_cannot_read_costs_no_run(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "ten")
+    assert RunTraces.if_enabled(FakeClock()) is None
+    assert "No traces: OpenTelemetry cannot use the environment: ValueError" in caplog.text
+    traces, ended = TaskTraces(FakeClock()), []
+    for _ in range(2):
+        with traces.run(None) as done:
+            done(None)
+            ended.append(True)
+    assert ended == [True, True]
+    assert caplog.text.count("No traces") == 2

@@ -28,10 +28,9 @@ from beatd.config.writer import to_toml
 from beatd.contrib.django.form import EntryForm, explanation
 from beatd.contrib.django.installation import Installation, installation
 from beatd.contrib.django.models import Entry
-from beatd.contrib.django.rows import entry_row, facts_of, in_current_zone, run_row
+from beatd.contrib.django.rows import entry_row, facts_of, in_current_zone, moment, run_row
 from beatd.exceptions import BrokerError, ConfigError, StoreError
 from beatd.store.outage import unreachable_text
-from beatd.timestamps import from_ms
 from beatd.web.actions import PauseUntil, RunNow
 from beatd.web.selection import FILTERS, ORDERS, Slice, View
 
@@ -147,7 +146,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         documents.entry_named(name)
         runs, _ = documents.store.history(name, documents.clock.now_ms())
         changes = [
-            {"at": from_ms(one.at_ms), "by": one.by or "not said", "text": in_current_zone(change_text(one))}
+            {"at": moment(one.at_ms), "by": one.by or "not said", "text": in_current_zone(change_text(one))}
             for one in documents.changes(_CHANGES_SHOWN, glob.escape(name))
         ]
         runs = runs[:RUNS_SHOWN]

@@ -167,6 +167,8 @@ class EntryForm(forms.Form):  # type: ignore[misc]  # Django has no types
 
 
 def _json(value: Any) -> str:
+    if isinstance(value, str):  # JSON already, as a file may have it
+        return value
     return json.dumps(value, ensure_ascii=False) if value else ""
 
 

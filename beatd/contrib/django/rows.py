@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from django.contrib.admin.utils import quote
@@ -19,10 +20,14 @@ from beatd.schedules import Schedule
 from beatd.timestamps import from_ms, span_text
 
 
+def moment(ms: int) -> datetime:
+    """The moment in Django's current time zone: without ``USE_TZ`` templates show moments as they are."""
+    return from_ms(ms).astimezone(get_current_timezone())
+
+
 def in_current_zone(text: str) -> str:
     """A text in which moments are written in UTC, with these in Django's current time zone."""
-    zone = get_current_timezone()
-    return with_moments(text, lambda since, ms: f"{since}{from_ms(ms).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}")
+    return with_moments(text, lambda since, ms: f"{since}{moment(ms):%Y-%m-%d %H:%M:%S %Z}")
 
 
 def entry_row(look: Outlook, outcome: EntryOutcome) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def run_row(run: RunDetail) -> dict[str, Any]:
     """A run of a history."""
     record, last = run.record, run.last
     return {
-        "due": from_ms(record.due_ms),
+        "due": moment(record.due_ms),
         "word": run.word,
         "is_bad": run.word in FAILED,
         "reason": record.reason or "",
@@ -86,11 +91,11 @@ def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
     yield "State", in_current_zone(seen.state)
     yield "Last outcome", f"{outcome.word or 'no run yet'} {outcome.marks}".rstrip()
     if outcome.failing_since_ms is not None:
-        yield "Failing since", from_ms(outcome.failing_since_ms)
+        yield "Failing since", moment(outcome.failing_since_ms)
     if outcome.overdue_since_ms is not None:
-        yield "Overdue since", from_ms(outcome.overdue_since_ms)
+        yield "Overdue since", moment(outcome.overdue_since_ms)
     if outcome.last_success_ms is not None:
-        yield "Last success", from_ms(outcome.last_success_ms)
+        yield "Last success", moment(outcome.last_success_ms)
     yield "Runs", totals_text(seen.totals)
     if numbers.duration_median_ms is not None and numbers.duration_p95_ms is not None:
         median, most = span_text(numbers.duration_median_ms), span_text(numbers.duration_p95_ms)
@@ -99,4 +104,4 @@ def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
 
 
 def _moment(ms: int | None) -> Any:
-    return None if ms is None else from_ms(ms)
+    return None if ms is None else moment(ms)

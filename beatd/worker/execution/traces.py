@@ -42,10 +42,10 @@ class NoTraces:
 
 
 class TaskTraces:
-    """Traces of tasks in this process and in those that it forks. ``make`` gives a tracing."""
+    """Traces of tasks in this process and in those that it forks. ``make`` gives a tracing, or None for no traces."""
 
     def __init__(
-        self, clock: Clock, make: Callable[[], tracing.Tracing] = lambda: tracing.Tracing("beatd-worker")
+        self, clock: Clock, make: Callable[[], tracing.Tracing | None] = lambda: tracing.made_for("beatd-worker")
     ) -> None:
         self._clock = clock
         self._make = make
@@ -55,10 +55,12 @@ class TaskTraces:
     @contextmanager
     def run(self, context: Context) -> Iterator[Done]:
         """Trace one attempt."""
+        if (made := self._tracing()) is None:
+            yield lambda _: None
+            return
         from opentelemetry import trace  # noqa: PLC0415 - an optional extra
 
-        now_ms = self._clock.now_ms()
-        tracer = self._tracing().tracer
+        now_ms, tracer = self._clock.now_ms(), made.tracer
         headers = {name: str(getattr(context, name, None) or "") for name in (tracing.PARENT, tracing.STATE)}
         parent = _extracted(headers)
         attributes: dict[str, Any] = {
@@ -90,11 +92,12 @@ class TaskTraces:
         if self._made is not None and self._pid == os.getpid():
             self._made.stop()
 
-    def _tracing(self) -> tracing.Tracing:
-        if self._made is None or self._pid != os.getpid():
+    def _tracing(self) -> tracing.Tracing | None:
+        if self._pid != os.getpid():
             self._made, self._pid = self._make(), os.getpid()
-            _share(self._made)
-            atexit.register(self.stop)
+            if self._made is not None:
+                _share(self._made)
+                atexit.register(self.stop)
         return self._made
 
 

@@ -10,6 +10,7 @@ from celery.app.defaults import NAMESPACES, flatten
 
 from beatd.app import settings
 from beatd.app.conf import Conf
+from beatd.app.conf_urls import broker_urls
 from beatd.app.publishing import retry_policy
 from beatd.app.settings import DEFAULTS, WITHOUT_EFFECT
 from beatd.broker.publisher import publish_with_retries
@@ -144,3 +145,19 @@ def test_the_policy_decides_how_often_it_is_tried():
         publish_with_retries(attempt, policy)
     assert len(tried) == 3
     assert retry_policy({}, Conf()) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("amqp://a//", "amqp://a//"),
+        (["amqp://a//", "amqp://b//"], "amqp://a//;amqp://b//"),
+        ("amqp://a//;amqp://b//", "amqp://a//;amqp://b//"),
+        ("amqp://a//;redis://b", "amqp://a//"),
+        (["redis://a/0", "redis://b/0"], "redis://a/0"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_alternatives_of_a_rabbitmq_stay(given, url):
+    assert broker_urls(given) == url

@@ -1,7 +1,10 @@
 """systemd units: fitted to the paths of an installation, confined, recognised and compared."""
 
+import contextlib
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -161,6 +164,13 @@ def test_every_unit_is_confined(name):
     assert {key: found.get(key) for key in SANDBOX} == SANDBOX
     assert set(found["RestrictAddressFamilies"].split()) <= {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
     assert (found["User"], found["RestartPreventExitStatus"]) == ("beatd", "2")
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("user", ["beatd", None])
+def test_systemd_never_gives_up(name, user):
+    found = unit(name, Install(Path("/opt/beatd"), Path("/etc/beatd/beat.toml"), user))
+    assert (found["Restart"], found["StartLimitIntervalSec"]) == ("on-failure", "0")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -353,3 +363,12 @@ def test_units_in_place_of_those_of_the_package_are_named_and_removed(packaged, 
     assert f"to use that of the package ({packaged}/usr/beatd.service): beatd service uninstall" in output
     assert run("uninstall").exit_code == 0
     assert run("status").output.count("  of the package;") == 3
+
+
+def test_the_group_is_that_of_the_account():
+    for account in ("root", "nobody", "no-such-account"):
+        found = unit(DAEMON, Install(Path("/opt/beatd/bin/beatd"), Path("/etc/beatd/beat.toml"), account))
+        expected = account
+        with contextlib.suppress(KeyError):
+            expected = grp.getgrgid(pwd.getpwnam(account).pw_gid).gr_name
+        assert found["Group"] == expected

@@ -79,7 +79,7 @@ def test_times_that_are_taken_as_utc_are_said(text, is_taken_as_utc):
 def test_system_crontabs_name_a_user():
     found = carried("17 * * * * root  run-parts /etc/cron.hourly\n0 4 * * * www-data backup\n", has_users=True)
     assert [entry.kwargs for entry in found.entries] == [{}, {"user": "www-data"}]
-    assert said(found) == [("run-parts-etc-cron-hourly", "user")]
+    assert said(found) == [("run-parts-etc-cron-hourly", "user"), ("crontab", "user")]
     other = carried("0 4 * * * /usr/bin/backup now\n", has_users=True)
     assert (other.lost, "crontab without users?" in str(other.notes[0])) == (1, True)
 
@@ -108,12 +108,17 @@ def test_a_leading_minus_means_not_logged():
 def test_percent_signs():
     (plain, given) = carried("@daily date +\\%F\n@hourly cat > out%one%two \\% three\n").entries
     assert plain.args == ("/bin/sh", "-c", "date +%F")
-    assert given.args[-3:] == ("/bin/sh", "cat > out", "one\ntwo % three")
+    assert given.args[-3:] == ("/bin/sh", "cat > out", "one\ntwo % three\n")
 
 
 @pytest.mark.parametrize(
     ("line", "output"),
-    [("@daily cat%one%two", "one\ntwo\n"), ("@daily cat; exit 3%", "\n"), (r"@daily echo '\%' \\x", "% \\x\n")],
+    [
+        ("@daily cat%one%two", "one\ntwo\n"),
+        ("@daily cat%one%", "one\n"),
+        ("@daily cat; exit 3%", ""),
+        (r"@daily echo '\%' \\x", "% \\x\n"),
+    ],
 )
 def test_the_command_runs_as_cron_would_run_it(line, output):
     (entry,) = carried(line + "\n").entries
@@ -167,6 +172,29 @@ def test_variables_of_the_shell_stay_what_they_are():
     assert entry.args[-1] == 'echo "${HOME}" ${d}/b.tar $${x}'
 
 
+def test_a_zone_that_not_every_cron_reads_is_said():
+    found = carried("CRON_TZ=Asia/Baku\n@daily a\n")
+    assert said(found) == [("crontab", "CRON_TZ")]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("PGPASSWORD=hunter2 pg_dump shop", "pg-dump-shop"),
+        ("A=1 PGPASSWORD='hunter2 x' pg_dump shop", "pg-dump-shop"),
+        ("env PGPASSWORD=hunter2 pg_dump shop", "env-pg-dump-shop"),
+        ("curl -s -u me:hunter2 https://me:hunter2@example.com/ping?key=hunter2", "curl-example-com"),
+        ("tool --password hunter2 --out=a b", "tool-b"),
+        ("run-parts --report /etc/cron.daily", "run-parts-etc-cron-daily"),
+        ("bash -c 'cd /srv && ./backup now'", "bash-cd-srv"),
+        ("python3 -m shop.report", "python3-shop-report"),
+    ],
+)
+def test_names_have_no_secrets(command, name):
+    (entry,) = carried(f"@daily {command}\n").entries
+    assert entry.name == name
+
+
 def test_names_are_not_given_twice():
     found = carried("@daily backup a\n@hourly backup a\n@weekly backup a\n")
     assert [entry.name for entry in found.entries] == ["backup-a", "backup-a-2", "backup-a-3"]
@@ -193,7 +221,7 @@ def test_what_cannot_be_carried_over_is_said(line, words):
 
 
 def test_settings_of_cron_that_mean_nothing_here_are_said():
-    found = carried("MAILTO=me@example.com\nRANDOM_DELAY=10\n@daily good\n")
+    found = carried('MAILTO=me@example.com\nRANDOM_DELAY=10\n@daily good\nMAILTO=""\n')
     assert said(found) == [("good", "RANDOM_DELAY"), ("crontab", "MAILTO")]
     assert found.lost == 0
 

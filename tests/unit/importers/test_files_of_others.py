@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from beatd import config
+from beatd.config.loader import load_settings
+from beatd.config.writer import table_text
 from beatd.exceptions import ConfigError
 from beatd.importers import carry_over
 from beatd.importers.cronstable import read_cronstable
@@ -126,7 +131,7 @@ def test_cronstable():
 
 def test_github_actions():
     tables, notes = carried(read("workflow.yaml", read_github_actions))
-    script = "make\nmake report\n(cd 'out'\nexport TOKEN='${{ secrets.TOKEN }}'\n./send it's)"
+    script = "(\nmake\nmake report\n)\n(\ncd 'out'\nexport TOKEN='${{ secrets.TOKEN }}'\n./send it's\n)"
     assert tables == {
         "Nightly build": {
             "task": "beatd.command",
@@ -176,12 +181,14 @@ def test_systemd(tmp_path):
     tables, notes = carried(read_systemd(tmp_path))
     program = {
         "task": "beatd.command",
-        "args": ["/bin/sh", "-c", "/usr/bin/tool --a 'b c' 100% && /bin/second"],
+        "args": ["/bin/sh", "-c", "{ /usr/bin/tool --a 'b c' 100% || :; } && /bin/second"],
         "kwargs": {"env": {"A": "1", "B": "2 3"}, "cwd": "/srv", "user": "nobody", "timeout": 90},
+        "overlap": "skip",
     }
+    times = {"schedule": "0 4 * * *", "timezone": "Europe/Berlin"}
     assert tables == {
-        "tool": {**program, "schedule": "0 4 * * *", "timezone": "Europe/Berlin", "jitter": "5m"},
-        "poll": {**program, "schedule": {"every": "15m", "relative": True}},
+        "tool": {**program, **times, "jitter": "5m", "catch_up_window": "366d"},
+        "poll": {**program, "schedule": "15m"},
     }
     joined = "\n".join(notes)
     assert "tool: Service: not carried over: ExecStartPre" in joined
@@ -274,3 +281,203 @@ def test_github_actions_that_no_shell_can_run():
 def test_a_file_without_jobs():
     _, notes = carried(read("github-mixed.yaml", read_cronstable))
     assert "github-mixed.yaml: has no jobs: expected a list under jobs" in notes
+
+
+def one_timer(tmp_path, timer, service="ExecStart=/bin/a\n", unit=""):
+    (tmp_path / "x.timer").write_text(f"[Unit]\n{unit}[Timer]\n{timer}")
+    (tmp_path / "x.service").write_text(f"[Service]\n{service}")
+    tables, notes = carried(read_systemd(tmp_path, timezone="UTC"))
+    return tables["x"], "\n".join(notes)
+
+
+@pytest.mark.parametrize(("span", "schedule"), [("90min", "1h30m"), ("36h", "1d12h"), ("1d", "1d"), ("5s", "5s")])
+def test_an_interval_of_systemd_is_as_long_as_it_says(tmp_path, span, schedule):
+    table, notes = one_timer(tmp_path, f"OnBootSec=1min\nOnUnitActiveSec={span}\n")
+    assert (table["schedule"], table["overlap"]) == (schedule, "skip")
+    assert "x: OnBootSec: not carried over: OnUnitActiveSec is the schedule" in notes
+
+
+def test_every_trigger_of_a_timer_is_carried_over_or_said(tmp_path):
+    triggers = "OnCalendar=daily\nOnUnitActiveSec=1h\nOnActiveSec=1min\nOnStartupSec=2min\nOnBootSec=3min\n"
+    table, notes = one_timer(tmp_path, triggers)
+    assert table["schedule"] == "0 0 * * *"
+    for key in ("OnUnitActiveSec", "OnActiveSec", "OnStartupSec", "OnBootSec"):
+        assert f"x: {key}: not carried over: OnCalendar is the schedule" in notes
+    table, notes = one_timer(tmp_path, "OnUnitInactiveSec=1h\n")
+    assert table["schedule"] == "1h"
+    assert "x: OnUnitInactiveSec: counts from the end of a run" in notes
+
+
+@pytest.mark.parametrize(
+    ("service", "timeout"),
+    [
+        ("Type=oneshot\nTimeoutStartSec=0\n", None),
+        ("Type=oneshot\nTimeoutStartSec=infinity\n", None),
+        ("Type=oneshot\nTimeoutSec=20\nRuntimeMaxSec=5\n", 20),
+        ("TimeoutStartSec=20\n", None),
+        ("Type=exec\nTimeoutStartSec=20\nRuntimeMaxSec=1min\n", 60),
+    ],
+)
+def test_a_run_is_ended_when_systemd_ends_it(tmp_path, service, timeout):
+    table, _ = one_timer(tmp_path, "OnCalendar=daily\n", f"ExecStart=/bin/a\n{service}")
+    assert table.get("kwargs", {}).get("timeout") == timeout
+
+
+@pytest.mark.parametrize(
+    ("commands", "args", "kwargs"),
+    [
+        ("ExecStart=-/bin/a b", ["/bin/a", "b"], {"check": False}),
+        ("ExecStart=@/bin/a name b", ["/bin/a", "b"], {}),
+        ("ExecStart=/bin/sh -c 'a ; echo $$(date +%%F)'", ["/bin/sh", "-c", "a ; echo $(date +%F)"], {}),
+        ("ExecStart=/bin/a ; -/bin/b", ["/bin/sh", "-c", "/bin/a && { /bin/b || :; }"], {}),
+        (r"ExecStart=/bin/find /x -exec ls {} \;", ["/bin/find", "/x", "-exec", "ls", "{}", ";"], {}),
+        ("ExecStart=/bin/a \\\n# a comment\n; another\n  b", ["/bin/a", "b"], {}),
+        ("ExecStart=/bin/a \\", ["/bin/a"], {}),
+    ],
+)
+def test_commands_of_systemd(tmp_path, commands, args, kwargs):
+    table, _ = one_timer(tmp_path, "OnCalendar=daily\n", f"User=x\n{commands}")
+    assert (table["args"], table["kwargs"]) == (args, {"user": "x", **kwargs})
+
+
+def test_what_systemd_has_beside_the_program_is_said(tmp_path):
+    service = "ExecStart=+/bin/a\nGroup=g\nWorkingDirectory=~\nEnvironment=A=%h\nStandardOutput=append:/var/log/a\n"
+    _, notes = one_timer(tmp_path, "OnCalendar=daily\n", service, "ConditionACPower=true\nDescription=x\n")
+    for told in (
+        "x: ExecStart: its privileges (+ or !) are not carried over",
+        "x: Service: not carried over: Group",
+        "x: WorkingDirectory: ~ is not carried over",
+        "x: Environment: its specifiers",
+        "x: StandardOutput: append:/var/log/a is not written",
+        "x: User: a unit of the system ran as root",
+        "x: Unit.ConditionACPower: not carried over",
+    ):
+        assert told in notes
+    assert "Description" not in notes
+
+
+def test_drop_ins_and_templates_of_systemd(tmp_path):
+    for name, text in {
+        "x.timer.d/a.conf": "[Timer]\nOnCalendar=\nOnCalendar=03:00\n",
+        "x.service.d/override.conf": "[Service]\nExecStart=\nExecStart=/bin/b\n",
+    }.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    (tmp_path / "t@.timer").write_text("[Timer]\nOnCalendar=daily\n")
+    (tmp_path / "t@.service").write_text("[Service]\nExecStart=/bin/a %i\n")
+    table, notes = one_timer(tmp_path, "OnCalendar=daily\n")
+    assert (table["schedule"], table["args"]) == ("0 3 * * *", ["/bin/b"])
+    assert "t@.timer: is a template: write an entry for each of its instances" in notes
+    (tmp_path / "x.timer.d" / "a.conf").write_text("[Timer]\n\nOnCalendar=2030..2031-01-01\n")
+    (tmp_path / "x.timer").write_text("[Timer]\n")
+    _, notes = carried(read_systemd(tmp_path))
+    assert any("x.timer: a.conf:3: OnCalendar=2030..2031-01-01: " in note for note in notes)
+
+
+CRON_JOB = """
+kind: CronJob
+metadata: {name: x}
+spec:
+  schedule: "SCHEDULE"
+  suspend: yes
+  jobTemplate: {spec: {template: {spec: {containers: [
+    {name: a, image: b, command: [/bin/x, 12:30, 1.10, 0755, 2026-01-01, no], env: [{name: V, value: 1_000}]}]}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "schedule"),
+    [
+        ("0 0 */2 * 1", "0 0 1-31/2 * 1"),
+        ("0 0 1 * */2,5", "0 0 1 * 0-6/2,5"),
+        ("0 0 */2 * *", "0 0 */2 * *"),
+        ("0 0 */1 * 1", "0 0 */1 * 1"),
+        ("0 0 ? * 1", "0 0 ? * 1"),
+        ("*/5 */2 * * 1", "*/5 */2 * * 1"),
+    ],
+)
+def test_a_star_with_a_step_restricts_the_days_of_kubernetes(written, schedule):
+    tables, _ = carried(read_kubernetes(CRON_JOB.replace("SCHEDULE", written).encode(), shown="f"))
+    assert tables["x"]["schedule"] == schedule
+
+
+@pytest.mark.parametrize(("written", "timeout"), [("0s", None), ("0", None), ("1.5s", 1.5)])
+def test_no_limit_of_dkron(written, timeout):
+    job = {"name": "x", "schedule": "@daily", "executor": "shell"}
+    job["executor_config"] = {"command": "a", "timeout": written}
+    table = carried(read_dkron(json.dumps(job).encode(), shown="f"))[0]["x"]
+    assert table.get("kwargs", {}).get("timeout") == timeout
+
+
+def test_days_of_dkron():
+    job = b'{"name": "x", "schedule": "0 0 0 */2 * 1", "executor": "shell", "executor_config": {"command": "a"}}'
+    assert carried(read_dkron(job, shown="f"))[0]["x"]["schedule"] == "0 0 0 1-31/2 * 1"
+
+
+def test_scalars_of_yaml_stay_as_they_are_written():
+    tables, _ = carried(read_kubernetes(CRON_JOB.replace("SCHEDULE", "@daily").encode(), shown="f"))
+    assert tables["x"]["args"] == ["/bin/x", "12:30", "1.10", "0755", "2026-01-01", "no"]
+    assert tables["x"]["kwargs"] == {"env": {"V": "1_000"}}
+    assert tables["x"]["enabled"] is False
+
+
+def test_defaults_of_cronstable_are_joined():
+    text = b"""
+defaults:
+  environment: [{key: A, value: yes}, {key: B, value: 1}]
+  shell: /bin/bash
+jobs:
+  - {name: x, command: a, schedule: "@daily", enabled: no, environment: [{key: B, value: 2}, {key: C, value: 3.10}]}
+"""
+    tables, _ = carried(read_cronstable(text, shown="f"))
+    assert tables["x"]["kwargs"] == {"env": {"A": "yes", "B": "2", "C": "3.10"}}
+    assert (tables["x"]["args"][0], tables["x"]["enabled"]) == ("/bin/bash", False)
+
+
+WORKFLOW = """
+name: W
+on: {schedule: [{cron: "0 3 * * *"}]}
+concurrency: one
+defaults: {run: {working-directory: FOLDER}}
+jobs:
+  a:
+    steps:
+      - run: |
+          cd sub
+          x=1
+          exit 0  # enough
+      - run: "echo none$x $(basename $PWD) # a comment"
+        env: {V: a}
+      - run: basename $PWD
+        working-directory: FOLDER/sub
+"""
+
+
+def test_each_step_of_github_has_a_shell_of_its_own(tmp_path):
+    (tmp_path / "sub").mkdir()
+    text = WORKFLOW.replace("FOLDER", str(tmp_path)).encode()
+    tables, notes = carried(read_github_actions(text, shown="w.yaml"))
+    done = subprocess.run(tables["W"]["args"], check=True, capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["none", tmp_path.name, "sub"]
+    assert "W: workflow: not carried over: concurrency" in notes
+
+
+def test_defaults_of_the_file_change_nothing_that_is_carried_over(tmp_path):
+    (tmp_path / "x.timer").write_text("[Timer]\nOnCalendar=daily\nPersistent=yes\n")
+    (tmp_path / "x.service").write_text("[Service]\nExecStart=/bin/a\n")
+    file = '[defaults]\ntimezone = "Asia/Tokyo"\ncatch_up = "none"\noverlap = "queue_one"\n'
+    (tmp_path / "beat.toml").write_text(file)
+    head = load_settings(tmp_path / "beat.toml")
+    found = read_systemd(tmp_path, timezone="UTC")
+    done = carry_over(found, timezone=head.settings.timezone, defaults=head.defaults)
+    (tmp_path / "beat.toml").write_text(file + table_text("x", done.tables["x"]))
+    (entry,) = config.load(tmp_path / "beat.toml").entries
+    assert (entry.timezone, entry.policies.catch_up, entry.policies.overlap) == ("UTC", "latest", "skip")
+
+
+@pytest.mark.parametrize(("shell", "code"), [("", 0), ("bash", 1), ("sh", 0)])
+def test_a_pipe_of_github_fails_where_bash_is_named(shell, code):
+    step = {"run": "false | true", **({"shell": shell} if shell else {})}
+    document = {"on": {"schedule": [{"cron": "@daily"}]}, "name": "W", "jobs": {"a": {"steps": [step]}}}
+    tables, _ = carried(read_github_actions(json.dumps(document).encode(), shown="w.yaml"))
+    assert subprocess.run(tables["W"]["args"], check=False, timeout=30).returncode == code

@@ -65,3 +65,11 @@ def test_what_has_no_counterpart_or_cannot_be_read_is_said():
     assert [note.entry for note in carried.notes] == ["rule", "gone", "broken", "list"]
     assert "rrule" in carried.notes[0].why
     assert "evicted" in carried.notes[1].why
+
+
+def test_times_that_are_taken_as_utc_are_said():
+    keys = Keys(one=definition(crontab(hour=4)))
+    assert [note.about for note in carry_over(read_redbeat(keys)).notes] == ["timezone"]
+    assert carry_over(read_redbeat(keys, timezone="UTC")).notes == ()
+    for interval in (schedule(60), schedule(60, relative=True)):
+        assert carry_over(read_redbeat(Keys(one=definition(interval)))).notes == ()

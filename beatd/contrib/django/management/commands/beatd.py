@@ -54,7 +54,7 @@ def command_line(words: list[str]) -> list[str]:
     """
     path = named_file()
     if path is not None:
-        os.environ.setdefault(FILE_VARIABLE, str(path))
+        os.environ[FILE_VARIABLE] = str(path)  # a setting counts before the environment
     given = {word.partition("=")[0] for word in words}
     is_bare = not words or words[0].startswith("-")
     if is_bare and not given & {"--help", "-h", "--version"}:
