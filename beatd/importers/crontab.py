@@ -40,7 +40,7 @@ _GLUE = {"cd", "&&", "test", "||"}
 _REDIRECTION = re.compile(r"\d?[<>|]")
 _VARIABLES = re.compile(r"""^\s*(?:[A-Za-z_]\w*=(?:'[^']*'|"[^"]*"|[^\s'"])*+\s+)+""")
 """Variables that are set before the program."""
-_URL = re.compile(r"[A-Za-z][\w+.-]*://(?:[^/@\s]*@)?([^/?#:\s]*)\S*")
+_URL = re.compile(r"(?<![\w+.-])[A-Za-z][\w+.-]*+://(?:[^/@\s]*@)?([^/?#:\s]*)\S*")
 _LONGEST_WORD = 1_000
 _BEFORE_PROGRAMS = {"-c", "-lc", "-m"}
 """Options of shells and of Python whose value is what they run."""
