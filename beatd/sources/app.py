@@ -78,7 +78,7 @@ def read_app(
         answer = ask(*dump, name=name, where=where, timeout=timeout, given=given)
     except ConfigError as error:
         awaited = _module_files(name, directory)
-        more = awaited if set(awaited).isdisjoint(error.files) else ()
+        more = awaited if set(awaited).isdisjoint(error.files) else []
         raise ConfigError(error.faults, (*error.files, *more)) from None
     entries: list[Entry] = []
     refused = [Fault(*fault) for fault in answer["refused"]]
