@@ -30,6 +30,8 @@ log = logging.getLogger("beatd.app.run")
 
 Call = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
 """Caller of a task's function, with its arguments."""
+Check = Callable[[Any], object]
+"""Check of a value that a task has returned."""
 _TRACEBACK_MAX = 64 * 1024
 """Maximum characters of a stored traceback."""
 
@@ -91,16 +93,23 @@ def _is_in_event_loop() -> bool:
     return True
 
 
-def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> Outcome:
+def _accept(_value: Any) -> None:
+    """Accept any value as a result."""
+
+
+def run_task(task: Task[..., Any], context: Context, call: Call = call_here, check: Check = _accept) -> Outcome:
     """Execute ``task`` in ``context`` with its hooks and signals. Raises :class:`Abandoned`, and nothing else.
 
-    ``call`` calls only the function, and may interrupt it; it does not run the hooks.
+    ``call`` calls only the function, and may interrupt it; it does not run the hooks. ``check`` raises for a value that
+    is no result.
     """
     token, started = enter(task, context), perf_counter()
     try:
         try:
             function = _prepare(task, context)
-            outcome = Outcome(SUCCESS, call(function, context.args or (), context.kwargs or {}))
+            value = call(function, context.args or (), context.kwargs or {})
+            check(value)
+            outcome = Outcome(SUCCESS, value)
         except Abandoned:
             raise
         except BaseException as error:  # noqa: BLE001 - sys.exit() also ends the task, not the worker
@@ -111,7 +120,7 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
         leave(token)
 
 
-async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> Outcome:
+async def run_task_async(task: Task[..., Any], context: Context, call: Call, check: Check = _accept) -> Outcome:
     """Execute a task as :func:`run_task` does, in the running event loop; ``call`` returns a coroutine.
 
     Raises ``CancelledError`` if this run is cancelled from outside, which has no outcome; and nothing else.
@@ -120,7 +129,9 @@ async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> 
     try:
         try:
             function = _prepare(task, context)
-            outcome = Outcome(SUCCESS, await call(function, context.args or (), context.kwargs or {}))
+            value = await call(function, context.args or (), context.kwargs or {})
+            check(value)
+            outcome = Outcome(SUCCESS, value)
         except asyncio.CancelledError as error:
             if (this := asyncio.current_task()) is not None and this.cancelling():
                 raise

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -95,12 +96,8 @@ class Executor:
         started = perf_counter()
         try:
             with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
-                calling = Calling(attempt.job.soft_limit, hard_limit)
-
-                def call(*called: Any) -> Any:
-                    return self._storable(attempt, calling.call(*called))
-
-                outcome = run_task(attempt.task, attempt.context, call)
+                call = Calling(attempt.job.soft_limit, hard_limit).call
+                outcome = run_task(attempt.task, attempt.context, call, partial(self._encode, attempt))
                 done(outcome)
             return self._recorded(attempt, outcome, output, self._report(*attempt, outcome, perf_counter() - started))
         except Abandoned:
@@ -119,12 +116,8 @@ class Executor:
         started = perf_counter()
         try:
             with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
-                calling = Calling(attempt.job.soft_limit)
-
-                async def call(*called: Any) -> Any:
-                    return self._storable(attempt, await calling.call_async(*called))
-
-                outcome = await run_task_async(attempt.task, attempt.context, call)
+                call = Calling(attempt.job.soft_limit).call_async
+                outcome = await run_task_async(attempt.task, attempt.context, call, partial(self._encode, attempt))
                 done(outcome)
             return await self._reported(attempt, outcome, output, perf_counter() - started)
         except asyncio.CancelledError:
@@ -183,15 +176,14 @@ class Executor:
             reply_to=message.properties.get("reply_to"),
         )
 
-    def _storable(self, attempt: Attempt, value: Any) -> Any:
-        """Return the value that a task has returned, whose document is encoded; raises :class:`EncodeError`.
+    def _encode(self, attempt: Attempt, value: Any) -> None:
+        """Encode the document of a result, if it is to be stored; raises :class:`EncodeError`.
 
-        So hooks and signals are not told of a success that is none.
+        It is done before hooks and signals are told of a success that would be none.
         """
         job, task, context = attempt
-        if wants_document(job, task, context):
+        if type(value) not in _ALWAYS_STORABLE and wants_document(job, task, context):
             context.encoded = len(context.children), self._document(context, value)
-        return value
 
     def _store_start(self, attempt: Attempt) -> None:
         """Store STARTED for a task with ``track_started``, on the way of the states that the task itself stores."""
@@ -376,6 +368,7 @@ class Executor:
         raise EncodeError(f"the result cannot be stored: {error}")
 
 
+_ALWAYS_STORABLE = frozenset({type(None), bool, int, float})
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
 _OF_THIS_ATTEMPT: dict[str, Any] = {"stored_state": False, "override_max_retries": None, "encoded": None}
 """Fields of a context that are no headers of a message, whatever its sender has written."""
