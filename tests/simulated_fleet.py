@@ -38,13 +38,13 @@ class BatchPool:
     """Runs what it was given, one job after the other, when it is asked for reports."""
 
     def __init__(self, execute: Executor, size: int) -> None:
-        self._execute, self._jobs, self._size = execute, list[Job](), size
+        self._execute, self._jobs, self.size = execute, list[Job](), size
         self.running: dict[int, float] = {}
 
     def start(self) -> None: ...
 
     def room(self) -> int:
-        return self._size - len(self._jobs)
+        return self.size - len(self._jobs)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._jobs += jobs
