@@ -325,5 +325,5 @@ def test_a_user_may_be_confined_to_the_keys_of_an_environment(tmp_path, start_se
             app.send_task("proj.where", countdown=3600).revoke()
             seen: list[Any] = []
             heard(app, seen, lambda: any(one["type"] == "task-succeeded" for one in seen))
-        assert (daemon.end(), worker.end()) == (0, 0)
+        assert (daemon.end(), worker.end()) == (0, 0), daemon.text
         assert [(one["reason"], one["object"]) for one in admin.acl_log()] == []
