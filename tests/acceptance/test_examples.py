@@ -22,8 +22,8 @@ QUICK = "package"
 def test_an_example_runs_as_its_readme_says(page, request):
     of_celery = page.parent.name == "celery"  # Celery knows no embedded store
     more = {"REDIS_URL": request.getfixturevalue("redis_url")} if of_celery else {}
-    # an embedded store may write a last file while its folder is removed
-    with tempfile.TemporaryDirectory(prefix="beatd-", ignore_cleanup_errors=True) as folder:  # short: the path of a socket has 107 bytes at most
+    # Short: the path of a socket has 107 bytes at most. A store may write a last file while its folder is removed.
+    with tempfile.TemporaryDirectory(prefix="beatd-", ignore_cleanup_errors=True) as folder:
         work = Path(folder) / "work"
         shutil.copytree(page.parent, work, ignore=shutil.ignore_patterns(".beatd", "__pycache__"))
         follow(page, work, **more)
