@@ -22,6 +22,7 @@ from beatd.worker.admission.poison import PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.admission.strategy import Decisions, Strategy
 from beatd.worker.consumers import Consumer
+from beatd.worker.consumers.base import UNWANTED_S
 from beatd.worker.control.panel import WorkerHandles
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.effects import Effect, Ended, Revoked
@@ -42,10 +43,8 @@ _POOL_STOP_S = 5.0
 """Time for idle processes to end."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 """Pauses while the broker is away."""
-_UNWANTED_S = 2.0
-"""What waits in a busy pool for this time goes back to its queue: other workers may be idle."""
-_LOOK_S = 0.5
-"""Period of the check for it."""
+_UNWANTED_LOOK_S = 0.5
+"""Period of the check for messages that wait behind long tasks."""
 
 
 class Worker:
@@ -84,7 +83,7 @@ class Worker:
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._tended = False
         """True if the broker answered in this turn."""
-        self._look_at = 0.0
+        self._unwanted_look_at = 0.0
         self._remote = remote
         self._metrics = metrics or WorkerMetrics()
         self._metrics.attach(WorkerState(pool, consumer, self._requests, self.shutdown))
@@ -277,9 +276,9 @@ class Worker:
     def _return_unwanted(self) -> None:
         """Give back the messages that wait behind long tasks; a warm shutdown finishes them."""
         now = self._app.clock.monotonic()
-        if now < self._look_at or len(self._requests) <= self._pool.size or self.shutdown.begun:
+        if now < self._unwanted_look_at or len(self._requests) <= self._pool.size or self.shutdown.begun:
             return
-        self._look_at = now + _LOOK_S
+        self._unwanted_look_at = now + _UNWANTED_LOOK_S
         running = self._pool.running_since()
         if len(running) < self._pool.size:
             return
@@ -287,7 +286,7 @@ class Worker:
         unwanted = [
             one.delivery
             for one in waiting
-            if now - one.submitted > _UNWANTED_S and self._pool.withdraw(one.delivery.tag)
+            if now - one.submitted > UNWANTED_S and self._pool.withdraw(one.delivery.tag)
         ]
         if unwanted:
             log.debug("Gave back %d messages", len(unwanted), extra={"event": "prefetched_returned"})

@@ -438,16 +438,20 @@ def test_the_worker_waits_for_its_broker(project, start_server, start_beatd):
     worker.expect(r"ready\.")
 
 
-def test_no_task_waits_behind_a_long_one_while_a_process_is_free(start_worker, app, server, wait_until):
-    worker = start_worker("-c", "2")
+def send_a_long_one_among_short_ones(app, server, count, *, long_one, seconds):
+    """Send tasks all at once, so that the long one has company in its batch: those before it were short."""
     for result in [send(app, "add", n, n) for n in range(300)]:
         result.get(timeout=10)
-    pipeline = server.pipeline()  # all at once, so that the long one has company in its batch
-    for n in range(100):
-        app.send_task("proj.late", (60 if n == 20 else 0, f"n{n}"), queue="prepared")
-    for _ in range(100):
+    pipeline = server.pipeline()
+    for n in range(count):
+        app.send_task("proj.late", (seconds if n == long_one else 0, f"n{n}"), queue="prepared")
         pipeline.lmove("prepared", "celery", "RIGHT", "LEFT")
     pipeline.execute()
+
+
+def test_no_task_waits_behind_a_long_one_while_a_process_is_free(start_worker, app, server, wait_until):
+    worker = start_worker("-c", "2")
+    send_a_long_one_among_short_ones(app, server, 100, long_one=20, seconds=60)
     wait_until(lambda: server.llen("done") == 99, 30, "all but the long one to be done")
     assert server.llen("begun") == 100, "none was run twice"
     assert worker.end(signal.SIGQUIT) == 0
@@ -456,14 +460,7 @@ def test_no_task_waits_behind_a_long_one_while_a_process_is_free(start_worker, a
 @pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
 def test_no_task_waits_behind_a_long_one_while_another_worker_is_free(start_worker, app, server, wait_until, pool):
     first = start_worker("-c", "1", "-P", pool)
-    for result in [send(app, "add", n, n) for n in range(300)]:
-        result.get(timeout=10)
-    pipeline = server.pipeline()  # all at once, so that the long one has company in its batch
-    for n in range(60):
-        app.send_task("proj.late", (120 if n == 2 else 0, f"n{n}"), queue="prepared")
-    for _ in range(60):
-        pipeline.lmove("prepared", "celery", "RIGHT", "LEFT")
-    pipeline.execute()
+    send_a_long_one_among_short_ones(app, server, 60, long_one=2, seconds=120)
     wait_until(lambda: server.llen("begun") == 3, 20, "the long one to begin")
     second = start_worker("-c", "1", name="w2")
     wait_until(lambda: server.llen("done") == 59, 40, "all but the long one to be done")

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from beatd.worker.messages import Delivery
 
+UNWANTED_S = 2.0
+"""Messages that have waited in a busy worker for this time (s) go back to their queue: other workers may be idle."""
+
 
 def never() -> bool:
     """Return False: nobody stops."""

@@ -18,7 +18,7 @@ from beatd.broker.amqp_codec import Content
 from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
-from beatd.worker.consumers.base import never
+from beatd.worker.consumers.base import UNWANTED_S, never
 from beatd.worker.consumers.envelope import envelope_of
 from beatd.worker.consumers.parking import Parking
 from beatd.worker.consumers.rabbitmq_connection import ConsumerConnection
@@ -149,8 +149,6 @@ log = logging.getLogger("beatd.worker.consumers.amqp")
 _PREFETCH_MAX = 1_024
 _UNSETTLED_MAX = 65_000
 """Messages that wait here for their time."""
-_UNWANTED_S = 2.0
-"""Messages that the pool has not taken for this time are requeued, for idle workers."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 """Between attempts to connect; the last one is repeated for ever."""
 
@@ -270,7 +268,7 @@ class AmqpConsumer:
         if line is None or not self._fetch(line):
             return
         self.beat()
-        if self._ready and now - self._ready[0][0] > _UNWANTED_S:
+        if self._ready and now - self._ready[0][0] > UNWANTED_S:
             self._return_unwanted(line)
 
     def lost(self) -> list[int]:

@@ -1,7 +1,7 @@
 """Prefork pool: processes forked from the worker, each with its socket pair and a few prefetched jobs.
 
-Jobs go down in batches, the reports of their ends come up as they happen; which task is running the worker reads in
-shared memory. It never waits for a child.
+Jobs go down in batches, and reports of their ends come up as they happen. The worker reads in shared memory which task
+has begun. It never waits for a child.
 """
 
 from __future__ import annotations
@@ -171,13 +171,13 @@ class PreforkPool:
         for report in news:
             job = child.settle(report)
             if report.state != SKIPPED:
-                if job is not None and report.state != MALFORMED and child.has_begun(job):
+                if job is not None and report.state != MALFORMED and child.note_start(job):
                     reports.append(begun(job.tag, child.pid))
                 self._window.observe(report.runtime)
                 reports.append(report)
             elif job is not None:
                 self._waiting.append(job)
-        if (job := child.running()) is not None and child.has_begun(job):
+        if (job := child.running()) is not None and child.note_start(job):
             reports.append(begun(job.tag, child.pid))
         return linked
 

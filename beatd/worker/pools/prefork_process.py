@@ -108,8 +108,8 @@ class ChildProcess:
             return None
         return self.jobs.pop(report.tag, None)
 
-    def has_begun(self, job: Job) -> bool:
-        """True if the start of a job is to be reported now; once for each."""
+    def note_start(self, job: Job) -> bool:
+        """Note that the task of a job has begun; true if that is to be reported, once for each job."""
         if not job.announce or job.tag == self._reported:
             return False
         self._reported = job.tag
