@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from beatd.exceptions import ConfigError, Fault
-from beatd.importers.collected import Collected
+from beatd.importers.collected import ANY_AGE, Collected
 from beatd.importers.pickles import LARGEST, Record, class_of, read_pickle, zone_name
 from beatd.importers.report import Found
 from beatd.redaction import redacted_text
@@ -26,8 +26,6 @@ _MONTHS = (
 _POSITIONS = ("1", "2", "3", "4", "5", "L")
 _HIGHEST = {"second": 59, "minute": 59, "hour": 23, "day": 31, "month": 12}
 _SQLITE = "sqlite:///"
-_ANY_AGE = "366d"
-"""Catch-up window of jobs that run however late they are."""
 
 Jobs = Iterable[tuple[str, bytes]]
 
@@ -152,7 +150,7 @@ def _policies(state: Mapping[str, Any]) -> dict[str, Any]:
     if state.get("coalesce") is False:
         fields["catch_up"] = "all"
     if "misfire_grace_time" in state and state["misfire_grace_time"] is None:
-        fields["catch_up_window"] = _ANY_AGE
+        fields["catch_up_window"] = ANY_AGE
     elif (grace := _number(state.get("misfire_grace_time"))) is not None and grace > 1:  # 1 s is its default
         fields["catch_up_window"] = grace
     return fields

@@ -14,6 +14,8 @@ from beatd.timestamps import in_range, to_ms
 _NO_NAME = re.compile(r"[^\w.:@/ -]+")
 _LONGEST_NAME = 200
 OVERLAPS = {"allow": "allow", "forbid": "skip", "replace": "skip"}
+ANY_AGE = "366d"
+"""Catch-up window of what is made up however long ago it was missed."""
 OTHER_USER = "only a worker that is root runs programs as another user"
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.calendar_events import schedule_of
-from beatd.importers.collected import OTHER_USER, Collected, command
+from beatd.importers.collected import ANY_AGE, OTHER_USER, Collected, command
 from beatd.importers.report import Found
 
 _LARGEST = 1 << 20
@@ -33,8 +33,6 @@ _SERVICE = {"Type", "ExecStart", "User", "WorkingDirectory", "Environment", "Tim
 _SERVICE |= {"StandardOutput", "StandardError", "SyslogIdentifier", "TimeoutSec"}
 _OF_UNIT = ("Condition", "Assert", "OnFailure", "OnSuccess")
 """Beginnings of settings under ``[Unit]`` that decide about runs."""
-_ANY_AGE = "366d"
-"""Catch-up window of persistent timers: systemd does not ask how long ago a run was missed."""
 _WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\])+""")
 _SPECIFIER = re.compile(r"%[A-Za-z]")
 
@@ -121,7 +119,7 @@ def _when(timer: _Unit) -> tuple[dict[str, Any], str | None]:
         schedules = [one for one, _ in found]
         fields["schedule"] = schedules[0] if len(schedules) == 1 else schedules
         is_persistent = timer.last("Timer", "Persistent").lower() in _TRUE
-        fields |= {"catch_up": "latest", "catch_up_window": _ANY_AGE} if is_persistent else {"catch_up": "none"}
+        fields |= {"catch_up": "latest", "catch_up_window": ANY_AGE} if is_persistent else {"catch_up": "none"}
     elif trigger:
         fields["schedule"] = _span(timer.last("Timer", trigger), trigger)
     else:
