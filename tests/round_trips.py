@@ -32,6 +32,8 @@ class RoundTrips:
         self._target = target
         self._delay, self._at_once = delay, at_once
         self._finished = 0
+        self._open: dict[int, int] = {}
+        """By connection: the number of the request that has no reply yet."""
         self._connections = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="round-trips", daemon=True)
@@ -97,7 +99,7 @@ class RoundTrips:
             work = (
                 self._carry_requests(from_client, to_server, connection, asked),
                 self._receive(from_server, replies, asked),
-                self._deliver(replies, to_client),
+                self._deliver(replies, to_client, connection),
             )
             await asyncio.gather(*work)
 
@@ -106,8 +108,10 @@ class RoundTrips:
     ) -> None:
         while data := await reader.read(1 << 20):
             asked.append(self._ask(connection, data))
+            self._open[connection] = asked[-1]
             writer.write(data)
             await writer.drain()
+        self._open.pop(connection, None)
         writer.close()
 
     async def _receive(
@@ -117,16 +121,29 @@ class RoundTrips:
             await replies.put((time.monotonic() + self._delay, asked[-1], data))
         await replies.put((0.0, 0, b""))
 
-    async def _deliver(self, replies: asyncio.Queue[tuple[float, int, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _deliver(
+        self, replies: asyncio.Queue[tuple[float, int, bytes]], writer: asyncio.StreamWriter, connection: int
+    ) -> None:
         while (reply := await replies.get())[2]:
             deliver_at, number, data = reply
             await self._until_idle(deliver_at)
             await asyncio.sleep(max(deliver_at - time.monotonic(), 0.0))
             await self._all_asked(number)
+            await self._earlier_ones(number)
+            self._open.pop(connection, None)
             self._finish(number)
             writer.write(data)
             await writer.drain()
         writer.close()
+
+    async def _earlier_ones(self, number: int) -> None:
+        """Wait until requests of earlier round trips have their replies, a second at most: a client has timeouts.
+
+        A worker that is asked something may take its time: what the client does after that reply is no round trip more.
+        """
+        until = time.monotonic() + 1
+        while min(self._open.values(), default=number) < number and time.monotonic() < until:
+            await asyncio.sleep(0.002)
 
     async def _all_asked(self, number: int) -> None:
         """Wait until all requests of a round trip have come, ten seconds at most: fewer may be made."""
@@ -143,12 +160,12 @@ class RoundTrips:
         self._finished = max(self._finished, number)
 
     async def _until_idle(self, at: float = 0.0) -> None:
-        """Wait until that moment, and until the client has had nothing to do for a while; ten seconds at most.
+        """Wait until that moment, and until the client has had nothing to do for a while; a second at most.
 
         One look is not enough: when a thread waits for what another one has just done, no one runs for a moment.
         """
         await asyncio.sleep(max(at - time.monotonic(), 0.0))
-        until, idle = time.monotonic() + 10, 0
+        until, idle = time.monotonic() + 1, 0
         while self.client is not None and idle < LOOKS and time.monotonic() < until:
             idle = 0 if self._is_busy() else idle + 1
             await asyncio.sleep(0.002)

@@ -319,6 +319,7 @@ def test_a_user_may_be_confined_to_the_keys_of_an_environment(tmp_path, start_se
         daemon = start_beatd("-A", "proj", "beat")
         worker = start_beatd("worker", "-A", "proj", "-c", "1", "-n", "a@h")
         worker.expect(r"ready\.", timeout=30)
+        daemon.expect("Leading", timeout=30)
         with client_of(user, "env1") as app:
             assert app.send_task("proj.where").get(timeout=30) == "env1"
             assert app.control.ping(timeout=20, limit=1) == [{"a@h": {"ok": "pong"}}]
