@@ -146,11 +146,15 @@ HEADER_NAMES = frozenset(_HEADERS)
 """Celery's own headers; what is left after removing them is the user's."""
 
 
-def envelope(message: TaskMessage, *, queue: str, exchange: str = "", delivery_tag: str | None = None) -> bytes:
+def envelope(message: TaskMessage, *, queue: str, exchange: str = "") -> bytes:
     """The message as one element of a Redis list, as kombu's Redis transport writes it."""
+    return json_codec.dumps(envelope_document(message, queue=queue, exchange=exchange))
+
+
+def envelope_document(message: TaskMessage, *, queue: str, exchange: str = "") -> dict[str, Any]:
+    """The fields of :func:`envelope`, with a delivery tag of its own."""
     body = base64.b64encode(message.body).decode("ascii")
-    tag = delivery_tag or str(uuid.uuid4())
-    return json_codec.dumps(_envelope(message, body, queue=queue, exchange=exchange, delivery_tag=tag))
+    return _envelope(message, body, queue=queue, exchange=exchange, delivery_tag=str(uuid.uuid4()))
 
 
 def _envelope(message: TaskMessage, body: str, *, queue: str, exchange: str, delivery_tag: str) -> dict[str, Any]:

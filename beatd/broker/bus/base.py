@@ -5,10 +5,8 @@ Lamport's logical clock orders the events of different workers.
 
 from __future__ import annotations
 
-import base64
 import os
 import re
-import uuid
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -16,7 +14,7 @@ import msgspec
 from beatd.clock import Clock, hours_west_of_utc
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
-from beatd.message.protocol import JSON, TaskMessage
+from beatd.message.protocol import JSON, TaskMessage, envelope_document
 
 
 class Names(NamedTuple):
@@ -109,21 +107,8 @@ def _encoded(body: Any, plain: bool) -> bytes:
 
 
 def to_envelope(message: TaskMessage, exchange: str, routing_key: str) -> bytes:
-    """Return a message as kombu's Redis transport publishes it; see :func:`beatd.message.protocol.envelope`."""
-    return _encode(
-        {
-            "body": base64.b64encode(message.body).decode("ascii"),
-            "content-encoding": message.content_encoding,
-            "content-type": message.content_type,
-            "headers": message.headers,
-            "properties": {
-                **message.properties,
-                "delivery_info": {"exchange": exchange, "routing_key": routing_key},
-                "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
-            },
-        }
-    )
+    """Return a message as kombu's Redis transport publishes it; nothing in it needs more than plain JSON."""
+    return _encode(envelope_document(message, queue=routing_key, exchange=exchange))
 
 
 _encode = msgspec.json.Encoder().encode
@@ -168,11 +153,11 @@ class EventFactory:
         self._clock = clock
         self._lamport = lamport
         self._headers = {"hostname": name}
-        self._teller = {"hostname": name, "utcoffset": hours_west_of_utc(), "pid": os.getpid()}
+        self._sender = {"hostname": name, "utcoffset": hours_west_of_utc(), "pid": os.getpid()}
 
     def event(self, kind: str, fields: Event) -> Event:
         """``fields`` as an event that happens now; ``kind`` is ``task-received`` or the like."""
-        fields.update(self._teller)
+        fields.update(self._sender)
         fields["clock"] = self._lamport.forward()
         fields["timestamp"] = self._clock.now_ms() / 1000
         fields["type"] = kind
