@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec import structs
+
 from beatd.beat.delivery import Delivery
 from beatd.beat.dispatch_log import DispatchLog
 from beatd.beat.message_builder import MessageBuilder
@@ -15,7 +17,7 @@ from beatd.exceptions import MessageError
 from beatd.model import Entry, Run
 from beatd.planning.policies import manual_expires_at_ms, runtime_ms
 from beatd.store.entry_state import Running
-from beatd.store.run_requests import PendingRequest, RequestReply, Requests, RunMessage, Step, Trigger
+from beatd.store.run_requests import Backfill, PendingRequest, RequestReply, Requests, RunMessage, Step
 from beatd.timestamps import from_ms
 
 log = logging.getLogger("beatd.beat.manual")
@@ -55,7 +57,7 @@ class ManualDispatcher:
         Raises :class:`~beatd.exceptions.MessageError` if none can be made, or would be expired.
         """
         entry = runs[0][0].entry
-        expires_ms = manual_expires_at_ms(runs[0][0], now_ms)
+        expires_ms = manual_expires_at_ms(runs[0][0])
         if expires_ms is not None and expires_ms <= now_ms:
             raise MessageError(f"its messages expire at {from_ms(expires_ms).isoformat()}, which is past")
         messages = [RunMessage(run.id, self._messages.render(run, expires_ms), cells) for run, cells in runs]
@@ -64,30 +66,24 @@ class ManualDispatcher:
         return RunBatch(messages, queue, running)
 
     def send(
-        self, asked: PendingRequest, step: Step, runs: Sequence[Run], term: Term, now_ms: int
+        self, pending: PendingRequest, step: Step, runs: Sequence[Run], term: Term, now_ms: int
     ) -> PendingRequest | None:
         """Take a step of a request and log what was sent; returns the rest of the request."""
-        written, left = self.requests.step(asked, step, lease_value=term.lease_value)
+        written, left = self.requests.step(pending, step, lease_value=term.lease_value)
         if written and runs:
             self._report.claimed(runs, now_ms)
             self._delivery.claimed(runs, self._report, now_ms)
         return left
 
-    def refuse(self, asked: PendingRequest, why: str, term: Term, *, unknown: bool = False) -> None:
+    def refuse(self, pending: PendingRequest, why: str, term: Term, *, unknown: bool = False) -> None:
         """Answer a request that is refused, or not carried out to its end."""
-        request = asked.request
-        done = {} if isinstance(request, Trigger) else {"sent": request.sent, "left_out": request.left_out}
-        answer = RequestReply(
-            state="refused",
-            entry=request.entry,
-            what="trigger" if isinstance(request, Trigger) else "backfill",
-            message=why,
-            unknown=unknown,
-            total=0 if isinstance(request, Trigger) else request.total or 0,
-            **done,  # type: ignore[arg-type]
-        )
-        self.requests.step(asked, Step(answer), lease_value=term.lease_value)
-        extra = {"event": "request_refused", "entry": request.entry, "request": asked.id, "reason": why}
+        request = pending.request
+        answer = RequestReply(state="refused", entry=request.entry, message=why, unknown=unknown)
+        if isinstance(request, Backfill):
+            total, left_out = request.total or 0, request.left_out
+            answer = structs.replace(answer, what="backfill", total=total, sent=request.sent, left_out=left_out)
+        self.requests.step(pending, Step(answer), lease_value=term.lease_value)
+        extra = {"event": "request_refused", "entry": request.entry, "request": pending.id, "reason": why}
         log.warning("Refused a request for %s: %s", request.entry, why, extra=extra)
 
     def is_unfinished(self, entry: Entry) -> bool:

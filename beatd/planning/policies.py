@@ -115,18 +115,12 @@ def runtime_ms(entry: Entry) -> int:
     return entry.policies.max_runtime_ms or RUNTIME_MS
 
 
-def manual_expires_at_ms(run: Run, now_ms: int) -> int | None:
-    """The instant after which a run that leaves now by hand is not worth starting; ``None`` for never.
+def manual_expires_at_ms(run: Run) -> int | None:
+    """The instant after which a run that leaves by hand is not worth starting; ``None`` for never.
 
-    As for any run, but ``"auto"`` is one period from now: the next run has nothing to do with when this one leaves.
+    As :func:`expires_at_ms`, but ``"auto"`` is one period from when it leaves: the next run may be due at any time.
     """
-    match run.entry.options.expires:
-        case None:
-            return None
-        case "auto":
-            period = period_ms(run.timeline, from_ms(now_ms))
-            return None if period is None else now_ms + period
-        case datetime() as instant:
-            return to_ms(instant)
-        case duration_ms:
-            return now_ms + duration_ms
+    if run.entry.options.expires != "auto":
+        return expires_at_ms(run)
+    period = period_ms(run.timeline, from_ms(run.fire_ms))
+    return None if period is None else run.fire_ms + period
