@@ -270,13 +270,13 @@ _pack_long_int = struct.Struct(">cq").pack
 _pack_float = struct.Struct(">cd").pack
 
 
-def publish(parcel: OutgoingMessage, channel: int, frame_max: int) -> bytes:
+def publish(outgoing: OutgoingMessage, channel: int, frame_max: int) -> bytes:
     """The frames of a mandatory ``basic.publish``.
 
     Raises :class:`~beatd.exceptions.MessageError` for what AMQP cannot carry: names of more than 255 bytes, integers of
     more than 64 bits.
     """
-    message, to = parcel
+    message, to = outgoing
     try:
         method = b"%b%b%b%b" % (_METHOD, _write_known(to.exchange), _write_known(to.key), _MANDATORY)
         header = _pack_header(60, 0, len(message.body)) + _write_properties(message)

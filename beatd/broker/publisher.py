@@ -10,24 +10,6 @@ from typing import Any, NamedTuple, Protocol
 from beatd.clock import Backoff, sleep
 from beatd.exceptions import BrokerError, BrokerRefused
 from beatd.message.protocol import TaskMessage
-from beatd.urls import is_amqp, is_redis
-
-__all__ = [
-    "PUBLISH_ATTEMPTS",
-    "PUBLISH_TIMEOUT",
-    "Address",
-    "Arguments",
-    "OutgoingMessage",
-    "Publisher",
-    "Refused",
-    "RetryPolicy",
-    "Waiting",
-    "is_amqp",
-    "is_redis",
-    "no_arguments",
-    "outgoing_message",
-    "publish_with_retries",
-]
 
 log = logging.getLogger("beatd.broker")
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beatd.broker.publisher import is_redis
+from beatd.broker import is_redis
 from beatd.broker.redis_keys import RedisKeys
 from beatd.exceptions import StoreRefused
 from beatd.model import Settings
