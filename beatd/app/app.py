@@ -27,7 +27,7 @@ from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, checked_base, module_names, task_class, warn_of_another
 from beatd.app.message_options import arguments, check_options, message_for, new_id, utc_now
-from beatd.app.publishing import Outgoing, Sent, SentEvents, retry_policy
+from beatd.app.publishing import Collected, Outgoing, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
 from beatd.app.result import AsyncResult
 from beatd.app.result_backends import is_by_reply, open_results
@@ -296,7 +296,7 @@ class App(EntryPoints, Loader):
         """The sender of ``task-sent`` events."""
         return SentEvents(self.conf, self.clock)
 
-    def _tell_monitors(self, sent: Sequence[Sent]) -> None:
+    def _tell_monitors(self, sent: Sequence[Collected]) -> None:
         if sent and self.conf.task_send_sent_event:
             self.sent_events.tell(sent)
 

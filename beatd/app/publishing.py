@@ -30,14 +30,16 @@ from beatd.message import json_codec
 from beatd.message.compression import compressed
 from beatd.message.protocol import JSON, TaskMessage
 
-Sent = tuple[TaskMessage, Route]
-
 
 class Collected(NamedTuple):
     """A message that is ready to be published, and its route."""
 
     message: TaskMessage
     route: Route
+
+    def outgoing(self) -> OutgoingMessage:
+        """The message and its address."""
+        return outgoing_message(self.message, self.route.queue, self.route.exchange, self.route.routing_key)
 
 
 def retry_policy(options: Mapping[str, Any], conf: Conf) -> RetryPolicy | None:
@@ -90,7 +92,7 @@ class Outgoing:
     """The publishing pipeline of an app. The publisher is opened for the first message."""
 
     def __init__(
-        self, publisher: Callable[[], Publisher], on_sent: Callable[[Sequence[Sent]], None], probed: str = "celery"
+        self, publisher: Callable[[], Publisher], on_sent: Callable[[Sequence[Collected]], None], probed: str = "celery"
     ) -> None:
         """``on_sent`` is called with the messages that the broker has accepted. ``probed``: see :meth:`is_answered`."""
         self._publisher = publisher
@@ -110,19 +112,19 @@ class Outgoing:
             message = _before_publish(message, route)
         if compression:
             message = compressed(message, compression)
-        batch = self._together.get()
+        collected, batch = Collected(message, route), self._together.get()
         if batch is not None:
-            batch.append(Collected(message, route))
+            batch.append(collected)
             return
-        if self._left_to_worker([Collected(message, route)]):
+        if self._left_to_worker([collected]):
             return
         if policy is None:
             self._publisher().publish(message, **_address(route))
         else:
-            outgoing = outgoing_message(message, *route[:3])
+            outgoing = collected.outgoing()
             publish_with_retries(lambda: self._publish_once(outgoing), policy)
         _after_publish(message, route)
-        self._on_sent([(message, route)])
+        self._on_sent([collected])
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -165,7 +167,7 @@ class Outgoing:
         refused: list[Refused] = []
         publisher = self._publisher()
         for start, batch in _batches(messages, publisher.batch):
-            answer = publisher.publish_many([outgoing_message(message, *route[:3]) for message, route in batch])
+            answer = publisher.publish_many([one.outgoing() for one in batch])
             refused += [Refused(start + number, reason) for number, reason in answer]
         lost = {number for number, _ in refused}
         published = [each for number, each in enumerate(messages) if number not in lost]
@@ -207,12 +209,7 @@ class Outgoing:
         for start in range(0, len(messages), publisher.batch):
             batch = messages[start : start + publisher.batch]
             try:
-                refused = publisher.publish_many(
-                    [
-                        outgoing_message(message, route.queue, route.exchange, route.routing_key)
-                        for message, route in batch
-                    ]
-                )
+                refused = publisher.publish_many([one.outgoing() for one in batch])
             except BrokerError:
                 for message, route in batch:  # one by one, with the retries of a single message
                     publisher.publish(message, **_address(route))
