@@ -21,9 +21,9 @@ class CommandHandler:
     """
 
     def __init__(
-        self, orders: DaemonCommands, me: str, *, reload: Callable[[], None], step_down: Callable[[float], None]
+        self, commands: DaemonCommands, me: str, *, reload: Callable[[], None], step_down: Callable[[float], None]
     ) -> None:
-        self._orders = orders
+        self._commands = commands
         self._me = me
         self._reload = reload
         self._step_down = step_down
@@ -39,7 +39,7 @@ class CommandHandler:
         A refusal concerns commands only, and is logged: entries in the store are followed all the same.
         """
         try:
-            given = self._orders.given()
+            given = self._commands.given()
         except StoreRefused as error:
             self._refusals.failed()
             text = "Commands to daemons cannot be read%s: %s"
@@ -52,15 +52,15 @@ class CommandHandler:
         self._refusals.succeeded()
         new = given.keys() - (given.keys() if self._seen is None else self._seen)
         self._seen = set(given)
-        for order_id in new:
-            order = given[order_id]
-            if order.what == "reload":
+        for command_id in new:
+            command = given[command_id]
+            if command.what == "reload":
                 log.info("Told to read the schedule again", extra={"event": "reload_asked"})
                 with self._changing:
-                    self._waiting.add(order_id)
+                    self._waiting.add(command_id)
                 self._reload()
-            elif order.daemon == self._me:
-                seconds = order.rest_ms / 1000
+            elif command.daemon == self._me:
+                seconds = command.rest_ms / 1000
                 text = "Told to step down, and not to lead for %g s while another daemon can"
                 log.info(text, seconds, extra={"event": "step_down_asked", "seconds": seconds})
                 self._step_down(seconds)
@@ -75,8 +75,8 @@ class CommandHandler:
         """Answer the reloads that were waiting: the files have been read, and are in force unless they are invalid."""
         with self._changing:
             done, self._under_way = self._under_way, set()
-        for order_id in done:
+        for command_id in done:
             try:
-                self._orders.answer(order_id, self._me, answer)
+                self._commands.answer(command_id, self._me, answer)
             except StoreError as error:
-                log.warning("An order cannot be answered: %s", error, extra={"event": "answer_lost"})
+                log.warning("A command cannot be answered: %s", error, extra={"event": "answer_lost"})

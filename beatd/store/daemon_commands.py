@@ -24,9 +24,11 @@ CHANGED, ORDERED, ASKED = "changed", "ordered", "asked"
 OnNotification = Callable[[float], frozenset[str]]
 """``hear(seconds)``: return notifications, after the first of them or when the time is over."""
 
+_CONFIRMED_WITHIN_S = 5.0
+
 
 @contextmanager
-def subscribe(client: redis.Redis, keys: Keys, *, timeout: float = 5.0) -> Iterator[OnNotification]:
+def subscribe(client: redis.Redis, keys: Keys) -> Iterator[OnNotification]:
     """Subscribe to notifications: none that comes after this has yielded is missed while the connection lasts.
 
     Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`, also when hearing.
@@ -34,7 +36,7 @@ def subscribe(client: redis.Redis, keys: Keys, *, timeout: float = 5.0) -> Itera
     channel: redis.client.PubSub
     with translate_errors(client), client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(keys.wake)
-        channel.get_message(timeout=timeout)  # confirmation of the subscription
+        channel.get_message(timeout=_CONFIRMED_WITHIN_S)  # confirmation of the subscription
 
         def hear(seconds: float) -> frozenset[str]:
             words = set()
@@ -77,15 +79,15 @@ class DaemonCommands:
         self._client = client
         self._keys = keys
 
-    def give(self, order: DaemonCommand) -> str:
+    def give(self, command: DaemonCommand) -> str:
         """Announce a command; returns its id."""
-        order_id = secrets.token_hex(8)
+        command_id = secrets.token_hex(8)
         with translate_errors(self._client), self._client.pipeline() as pipeline:
-            pipeline.hset(self._keys.orders, order_id, msgspec.json.encode(order))
+            pipeline.hset(self._keys.orders, command_id, msgspec.json.encode(command))
             pipeline.pexpire(self._keys.orders, KEPT_MS)
             pipeline.publish(self._keys.wake, ORDERED)
             pipeline.execute()
-        return order_id
+        return command_id
 
     def given(self) -> dict[str, DaemonCommand]:
         """Return the commands of the last minute, by id; unreadable ones, perhaps of a later version, are left out."""
@@ -93,18 +95,18 @@ class DaemonCommands:
             found: Any = self._client.hgetall(self._keys.orders)
         return dict(_read(found, DaemonCommand))
 
-    def answer(self, order_id: str, daemon_id: str, answer: CommandReply) -> None:
+    def answer(self, command_id: str, daemon_id: str, answer: CommandReply) -> None:
         """Store the reply to a command."""
-        key = self._keys.answers(order_id)
+        key = self._keys.answers(command_id)
         with translate_errors(self._client), self._client.pipeline() as pipeline:
             pipeline.hset(key, daemon_id, msgspec.json.encode(answer))
             pipeline.pexpire(key, KEPT_MS)
             pipeline.execute()
 
-    def answers(self, order_id: str) -> dict[str, CommandReply]:
+    def answers(self, command_id: str) -> dict[str, CommandReply]:
         """Return the replies so far, by daemon."""
         with translate_errors(self._client):
-            found: Any = self._client.hgetall(self._keys.answers(order_id))
+            found: Any = self._client.hgetall(self._keys.answers(command_id))
         return dict(_read(found, CommandReply))
 
 

@@ -165,23 +165,23 @@ class Requests:
                     waiting.append(PendingRequest(request_id.decode(errors="replace"), request, raw))
         return waiting
 
-    def step(self, asked: PendingRequest, step: Step, *, lease_value: str) -> Taken:
+    def step(self, pending: PendingRequest, step: Step, *, lease_value: str) -> Taken:
         """Take one step of the way to the request's end: all of it, or nothing."""
-        entry, shard = asked.request.entry, self._shard
+        entry, shard = pending.request.entry, self._shard
         then = msgspec.json.encode(step.then) if step.then else b""
         left = self._fulfil(
             [
-                *(shard.lease, shard.requests, f"{shard.answered}{asked.id}", shard.running, shard.tally),
+                *(shard.lease, shard.requests, f"{shard.answered}{pending.id}", shard.running, shard.tally),
                 *(f"{shard.history}{entry}", step.queue or shard.requests),  # without messages nothing is pushed
                 *(f"{shard.sent}{message.run_id}" for message in step.messages),
             ],
             [
-                *(lease_value, asked.id, asked.raw, then, msgspec.json.encode(step.answer), KEPT_MS, self._keep),
+                *(lease_value, pending.id, pending.raw, then, msgspec.json.encode(step.answer), KEPT_MS, self._keep),
                 *(entry, step.running, step.word),
                 *(part for message in step.messages for part in (message.message, message.cells)),
             ],
         )
-        return Taken(left is not None, PendingRequest(asked.id, step.then, left) if left and step.then else None)
+        return Taken(left is not None, PendingRequest(pending.id, step.then, left) if left and step.then else None)
 
 
 def _answer(raw: Any) -> RequestReply | None:
