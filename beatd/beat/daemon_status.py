@@ -109,11 +109,11 @@ class DaemonStatus:
             self._first,
             **self.schedule._asdict(),
             config="broken" if self.file_faults else "ok",
-            file_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.file_faults[:FILE_FAULTS_TOLD]],
+            file_faults=_told(self.file_faults),
             more_file_faults=max(len(self.file_faults) - FILE_FAULTS_TOLD, 0),
-            task_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.task_faults[:FILE_FAULTS_TOLD]],
+            task_faults=_told(self.task_faults),
             more_task_faults=max(len(self.task_faults) - FILE_FAULTS_TOLD, 0),
-            calendar_faults=[fault[:FILE_FAULT_LENGTH] for fault in self._calendar_faults[:FILE_FAULTS_TOLD]],
+            calendar_faults=_told(self._calendar_faults),
             revision=self._revision,
             faults=len(self._faulty),
             faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],
@@ -142,6 +142,11 @@ class DaemonStatus:
 
     def _ago_ms(self, at: float | None) -> int | None:
         return None if at is None else int((self._clock.monotonic() - at) * 1000)
+
+
+def _told(faults: Sequence[str]) -> list[str]:
+    """The first faults, each cut to a length."""
+    return [fault[:FILE_FAULT_LENGTH] for fault in faults[:FILE_FAULTS_TOLD]]
 
 
 class DaemonParts(NamedTuple):
