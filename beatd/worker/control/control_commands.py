@@ -16,13 +16,13 @@ log = logging.getLogger("celery.worker.control")
 
 
 @command("control", arguments=(("task_name", str), ("rate_limit", str)), usage="<task> <limit, such as 5/s, 5/m, 5/h>")
-def rate_limit(station: WorkerView, task_name: str, rate_limit: Any, **_: Any) -> dict[str, str]:
+def rate_limit(view: WorkerView, task_name: str, rate_limit: Any, **_: Any) -> dict[str, str]:
     """Limit how often each worker starts a task; 0 for no limit."""
-    task = station.app.tasks.get(task_name)
+    task = view.app.tasks.get(task_name)
     if task is None:
         return {"error": "unknown task"}
     try:
-        station.tools.rates.set(task_name, rate_limit)
+        view.tools.rates.set(task_name, rate_limit)
     except ValueError as error:
         return {"error": f"Invalid rate limit string: {error!r}"}
     task.rate_limit = rate_limit
@@ -38,10 +38,10 @@ def rate_limit(station: WorkerView, task_name: str, rate_limit: Any, **_: Any) -
 
 @command("control", arguments=(("task_name", str), ("soft", float), ("hard", float)), usage="<task> <soft> [hard]")
 def time_limit(
-    station: WorkerView, task_name: str | None = None, hard: float | None = None, soft: float | None = None, **_: Any
+    view: WorkerView, task_name: str | None = None, hard: float | None = None, soft: float | None = None, **_: Any
 ) -> dict[str, str]:
     """Change a task's time limits, in seconds."""
-    task = station.app.tasks.get(task_name or "")
+    task = view.app.tasks.get(task_name or "")
     if task is None:
         return {"error": "unknown task"}
     task.soft_time_limit, task.time_limit = _seconds(soft), _seconds(hard)
@@ -63,46 +63,46 @@ def _seconds(value: Any) -> float | None:
 
 
 @command("control")
-def enable_events(station: WorkerView) -> dict[str, str]:
+def enable_events(view: WorkerView) -> dict[str, str]:
     """Start sending task events."""
-    if station.events.on:
+    if view.events.on:
         return {"ok": "task events already enabled"}
-    station.events.on = True
+    view.events.on = True
     log.info("Events of group {task} enabled by remote.", extra={"event": "task_events_enabled"})
     return {"ok": "task events enabled"}
 
 
 @command("control")
-def disable_events(station: WorkerView) -> dict[str, str]:
+def disable_events(view: WorkerView) -> dict[str, str]:
     """Stop sending task events."""
-    if not station.events.on:
+    if not view.events.on:
         return {"ok": "task events already disabled"}
-    station.events.on = False
+    view.events.on = False
     log.info("Events of group {task} disabled by remote.", extra={"event": "task_events_disabled"})
     return {"ok": "task events disabled"}
 
 
 @command("control")
-def heartbeat(station: WorkerView) -> None:
+def heartbeat(view: WorkerView) -> None:
     """Send a heartbeat now."""
-    station.beat()
+    view.beat()
 
 
 @command("control", arguments=(("n", int),), usage="[n=1]")
-def pool_grow(station: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
+def pool_grow(view: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
     """Add processes or threads."""
-    if station.tools.autoscaler is not None:
+    if view.tools.autoscaler is not None:
         return {"error": "pool_grow is not supported with autoscale. Adjust autoscale range instead."}
-    station.tools.pool.grow(_count(n))
+    view.tools.pool.grow(_count(n))
     return {"ok": "pool will grow"}
 
 
 @command("control", arguments=(("n", int),), usage="[n=1]")
-def pool_shrink(station: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
+def pool_shrink(view: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
     """Take processes or threads away."""
-    if station.tools.autoscaler is not None:
+    if view.tools.autoscaler is not None:
         return {"error": "pool_shrink is not supported with autoscale. Adjust autoscale range instead."}
-    station.tools.pool.shrink(_count(n))
+    view.tools.pool.shrink(_count(n))
     return {"ok": "pool will shrink"}
 
 
@@ -116,16 +116,16 @@ def _count(value: Any) -> int:
 
 
 @command("control", arguments=(("max", int), ("min", int)), usage="[max [min]]")
-def autoscale(station: WorkerView, max: int | None = None, min: int | None = None) -> dict[str, str]:  # noqa: A002
+def autoscale(view: WorkerView, max: int | None = None, min: int | None = None) -> dict[str, str]:  # noqa: A002
     """Change the bounds between which the pool grows and shrinks by itself."""
-    if station.tools.autoscaler is None:
+    if view.tools.autoscaler is None:
         raise ValueError("Autoscale not enabled")
-    highest, lowest = station.tools.autoscaler.update(max, min)
+    highest, lowest = view.tools.autoscaler.update(max, min)
     return {"ok": f"autoscale now max={highest} min={lowest}"}
 
 
 @command("control")
-def pool_restart(station: WorkerView, modules: Any = None, reload: Any = False, reloader: Any = None, **_: Any) -> None:  # noqa: ARG001
+def pool_restart(view: WorkerView, modules: Any = None, reload: Any = False, reloader: Any = None, **_: Any) -> None:  # noqa: ARG001
     """Refused: restart the worker, which loses nothing."""
     raise ValueError("Pool restarts not enabled")
 
@@ -136,7 +136,7 @@ def pool_restart(station: WorkerView, modules: Any = None, reload: Any = False, 
     usage="<queue> [exchange [type [routing_key]]]",
 )
 def add_consumer(
-    station: WorkerView,
+    view: WorkerView,
     queue: str,
     exchange: str | None = None,
     exchange_type: str | None = None,
@@ -147,18 +147,18 @@ def add_consumer(
     name = _queue_name(queue)
     if exchange not in (None, "", name) or exchange_type not in (None, "direct") or routing_key not in (None, "", name):
         raise ValueError(f"beatd's workers take from queues by name: leave exchange, type and key of {name!r} out")
-    if name not in station.tools.consumer.queues():
-        station.tools.consumer.add_queue(name)
+    if name not in view.tools.consumer.queues():
+        view.tools.consumer.add_queue(name)
         log.info("Started consuming from %s", name, extra={"event": "queue_added", "queue": name})
     return {"ok": f"add consumer {name}"}
 
 
 @command("control", arguments=(("queue", str),), usage="<queue>")
-def cancel_consumer(station: WorkerView, queue: str, **_: Any) -> dict[str, str]:
+def cancel_consumer(view: WorkerView, queue: str, **_: Any) -> dict[str, str]:
     """Stop consuming a queue."""
     name = _queue_name(queue)
-    if name in station.tools.consumer.queues():
-        station.tools.consumer.cancel_queue(name)
+    if name in view.tools.consumer.queues():
+        view.tools.consumer.cancel_queue(name)
         log.info("Canceling queue %s", name, extra={"event": "queue_cancelled", "queue": name})
     return {"ok": f"no longer consuming from {name}"}
 
@@ -170,61 +170,61 @@ def _queue_name(value: Any) -> str:
 
 
 @command("control")
-def shutdown(station: WorkerView, msg: str = "Got shutdown from remote", **_: Any) -> None:
+def shutdown(view: WorkerView, msg: str = "Got shutdown from remote", **_: Any) -> None:
     """Shut down after running tasks have ended."""
     log.warning("%s", msg, extra={"event": "shutdown_requested"})
-    station.tools.stop()
+    view.tools.stop()
 
 
 @command("control", visible=False)
-def election(station: WorkerView, id: str, topic: str, action: Any = None, **_: Any) -> None:  # noqa: A002
+def election(view: WorkerView, id: str, topic: str, action: Any = None, **_: Any) -> None:  # noqa: A002
     """Celery's workers elect one of them; beatd's do not stand."""
 
 
 @command("control", variadic="task_id", usage="[id …]")
-def revoke(station: WorkerView, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> dict[str, str]:
+def revoke(view: WorkerView, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> dict[str, str]:
     """Revoke tasks by id; with terminate, also end them while they run."""
     number = _number(signal) if terminate else signals.SIGTERM
     ids = list(dict.fromkeys(texts(task_id)))
-    station.revoked.add(ids, station.app.clock.now_ms())
-    station.remember(ids)
+    view.revoked.add(ids, view.app.clock.now_ms())
+    view.remember(ids)
     wanted = set(ids)
-    ours = [request for request in station.tools.requests.values() if request.id in wanted]
-    running = station.running()
+    ours = [request for request in view.tools.requests.values() if request.id in wanted]
+    running = view.running()
     begun = {request.id for request in ours if request.delivery.tag in running}
-    station.states.mark([task for task in ids if task not in begun])
-    waiting = [request for request in ours if _withdraw(station, request)]
+    view.states.mark([task for task in ids if task not in begun])
+    waiting = [request for request in ours if _withdraw(view, request)]
     if not terminate:
         log.info("Tasks flagged as revoked: %s", ", ".join(ids), extra={"event": "tasks_revoked", "count": len(ids)})
         return {"ok": f"tasks {set(ids) or '{}'} flagged as revoked"}
-    ended = [request.id for request in ours if request not in waiting and _terminate(station, request, number)]
+    ended = [request.id for request in ours if request not in waiting and _terminate(view, request, number)]
     known = dict.fromkeys([*ended, *(request.id for request in waiting)])
     return {"ok": f"terminate: {', '.join(known) or 'tasks unknown'}"}
 
 
 @command("control", arguments=(("signal", str),), variadic="task_id", usage="<signal> [id …]")
-def terminate(station: WorkerView, signal: Any, task_id: Any, **_: Any) -> dict[str, str]:
+def terminate(view: WorkerView, signal: Any, task_id: Any, **_: Any) -> dict[str, str]:
     """Revoke tasks by id, and end running ones with a signal."""
-    return revoke(station, task_id, terminate=True, signal=signal)
+    return revoke(view, task_id, terminate=True, signal=signal)
 
 
 @command("control", variadic="headers", usage="[header=value …]")
 def revoke_by_stamped_headers(
-    station: WorkerView, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
+    view: WorkerView, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
 ) -> dict[str, str]:
     """Revoke tasks by stamped header."""
     number = _number(signal) if terminate else signals.SIGTERM
     if isinstance(headers, list):
         headers = dict(header.split("=", 1) for header in texts(headers))
     stamps = {str(name): _values(value) for name, value in headers.items()}
-    station.revoked.add_stamps(stamps)
-    for request in list(station.tools.requests.values()):
+    view.revoked.add_stamps(stamps)
+    for request in list(view.tools.requests.values()):
         if Revoked.bears(request, stamps):
-            _withdraw(station, request)
+            _withdraw(view, request)
     if not terminate:
         return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
-    bearers = [request for request in station.tools.requests.values() if Revoked.bears(request, stamps)]
-    ended = [request for request in bearers if _terminate(station, request, number)]
+    bearers = [request for request in view.tools.requests.values() if Revoked.bears(request, stamps)]
+    ended = [request for request in bearers if _terminate(view, request, number)]
     if not ended:
         return {"ok": f"headers {headers} were not terminated"}
     return {"ok": f"headers {headers} revoked"}
@@ -245,24 +245,24 @@ def _number(name: Any) -> signals.Signals:
         raise ValueError(f"there is no signal {name!r}") from None
 
 
-def _withdraw(station: WorkerView, request: Request) -> bool:
+def _withdraw(view: WorkerView, request: Request) -> bool:
     """Withdraw a request that waits in the pool; true if it has not begun."""
-    if not station.tools.pool.withdraw(request.delivery.tag):
+    if not view.tools.pool.withdraw(request.delivery.tag):
         return False
-    station.tools.drop(request)
+    view.tools.drop(request)
     return True
 
 
-def _terminate(station: WorkerView, request: Request, number: signals.Signals) -> bool:
+def _terminate(view: WorkerView, request: Request, number: signals.Signals) -> bool:
     """End a run; a run that is about to begin is ended at its start."""
     request.terminated = number
-    tag, pool = request.delivery.tag, station.tools.pool
+    tag, pool = request.delivery.tag, view.tools.pool
     running = tag in pool.running_since()
     if running and not pool.kill(tag, number):
         request.terminated = None  # it has just ended
         return False
     if not running:
-        station.tools.condemn(tag)
+        view.tools.condemn(tag)
     log.info(
         "Terminating %s (%s)",
         request.id,

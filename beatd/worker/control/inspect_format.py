@@ -15,7 +15,7 @@ from beatd.worker.request import Request
 
 
 def request_info(
-    station: WorkerView, request: Request, *, tag: int | None = None, began: float | None = None, as_text: bool = False
+    view: WorkerView, request: Request, *, tag: int | None = None, began: float | None = None, as_text: bool = False
 ) -> Any:
     """Describe a request as ``inspect active`` does. ``began``: its start (seconds since the epoch).
 
@@ -29,11 +29,11 @@ def request_info(
         "args": args,
         "kwargs": kwargs,
         "type": request.headers.task,
-        "hostname": station.hostname,
+        "hostname": view.hostname,
         "time_start": began,
         "acknowledged": request.acknowledged,
         "delivery_info": _delivery(request),
-        "worker_pid": station.tools.pool.pid_of(tag) if tag is not None and began is not None else None,
+        "worker_pid": view.tools.pool.pid_of(tag) if tag is not None and began is not None else None,
     }
 
 

@@ -21,8 +21,8 @@ _ASKERS_OWN = (KeyError, TypeError, ValueError)
 class Node:
     """Runs commands. No command makes :meth:`take` raise anything but the bus's errors."""
 
-    def __init__(self, station: WorkerView, lamport: LamportClock) -> None:
-        self._station = station
+    def __init__(self, view: WorkerView, lamport: LamportClock) -> None:
+        self._view = view
         self._lamport = lamport
 
     def take(self, letter: BusMessage, bus: Bus) -> None:
@@ -42,7 +42,7 @@ class Node:
 
     def _is_meant(self, order: dict[str, Any]) -> bool:
         """True if the names or the pattern of a message include this node; without both every node is included."""
-        name, destination, pattern = self._station.hostname, order.get("destination"), order.get("pattern")
+        name, destination, pattern = self._view.hostname, order.get("destination"), order.get("pattern")
         if destination:
             return isinstance(destination, list | str) and name in destination
         if not pattern or not order.get("matcher"):
@@ -60,7 +60,7 @@ class Node:
         method, arguments = order.get("method"), order.get("arguments") or {}
         log.debug("Received command %r", method, extra={"event": "control_command", "method": str(method)})
         try:
-            return find(method)(self._station, **arguments)
+            return find(method)(self._view, **arguments)
         except Exception as error:  # a command can be anything, and the worker has other things to do
             log.warning(
                 "Control command error: %r",
@@ -75,7 +75,7 @@ class Node:
             raise MessageError(f"reply_to {to!r} is no address")
         exchange, key = to.get("exchange"), to.get("routing_key")
         headers = {"ticket": ticket, "clock": self._lamport.forward()}
-        name = self._station.hostname
+        name = self._view.hostname
         try:
             bus.reply(BusMessage({name: answer}, headers), str(exchange), str(key))
         except MessageError as error:

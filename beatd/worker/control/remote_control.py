@@ -68,7 +68,7 @@ class RemoteControl:
             self._stream, self._clock, lambda: (len(tools.pool.running_since()), self._totals.total())
         )
         url = self._app.conf.broker_url
-        station = WorkerView(
+        view = WorkerView(
             app=self._app,
             settings=self._settings,
             tools=tools,
@@ -82,7 +82,7 @@ class RemoteControl:
             beat=self._beat_now,
             url=url if isinstance(url, str) else ";".join(url),
         )
-        self._node = Node(station, self._lamport)
+        self._node = Node(view, self._lamport)
 
     def start(self) -> None:
         """Load revoked ids before the first message is taken, and connect."""

@@ -134,7 +134,7 @@ def bus() -> Bus:
 
 
 @pytest.fixture
-def station(app: App, settings: WorkerSettings, clock: FakeClock) -> WorkerView:
+def view(app: App, settings: WorkerSettings, clock: FakeClock) -> WorkerView:
     lamport = LamportClock()
     return WorkerView(
         app=app,
@@ -153,8 +153,8 @@ def station(app: App, settings: WorkerSettings, clock: FakeClock) -> WorkerView:
 
 
 @pytest.fixture
-def node(station: WorkerView) -> Node:
-    return Node(station, station.lamport)
+def node(view: WorkerView) -> Node:
+    return Node(view, view.lamport)
 
 
 def order(method: Any, arguments: Any = None, **more: Any) -> BusMessage:
@@ -175,7 +175,7 @@ MALFORMED: list[Any] = [
     {"method": "__class__"},
     {"method": "ping", "arguments": [1, 2]},
     {"method": "ping", "arguments": "x"},
-    {"method": "ping", "arguments": {"station": 1}},
+    {"method": "ping", "arguments": {"view": 1}},
     {"method": "ping", "destination": 7},
     {"method": "ping", "destination": {"a": 1}},
     {"method": "ping", "pattern": 7, "matcher": "glob"},
@@ -249,11 +249,9 @@ def test_only_who_is_meant_answers(fields: dict[str, Any], meant: bool, node: No
     assert bool(bus.answers) == meant
 
 
-def test_a_command_without_an_address_is_carried_out_and_not_answered(
-    station: WorkerView, node: Node, bus: Bus
-) -> None:
+def test_a_command_without_an_address_is_carried_out_and_not_answered(view: WorkerView, node: Node, bus: Bus) -> None:
     node.take(BusMessage({"method": "enable_events", "arguments": {}}, {}), bus)
-    assert (station.events.on, bus.answers) == (True, [])
+    assert (view.events.on, bus.answers) == (True, [])
 
 
 @pytest.mark.parametrize("name", [each.name for each in COMMANDS.values() if each.kind == "inspect"])
@@ -328,13 +326,13 @@ def test_names_of_stamps_that_are_none_bear_no_stamp(app: App, names: Any) -> No
     assert not revoked.covers(request(app, stamped_headers=names, stamps={"tenant": "a"}))
 
 
-def test_a_run_is_ended_by_the_signal_that_is_asked_for(station: WorkerView, node: Node, bus: Bus, app: App) -> None:
+def test_a_run_is_ended_by_the_signal_that_is_asked_for(view: WorkerView, node: Node, bus: Bus, app: App) -> None:
     running, waiting = request(app, "running"), request(app, "waiting")
     waiting.delivery = waiting.delivery._replace(tag=2)
     killed: list[tuple[int, int]] = []
-    station.tools.pool.running_since = lambda: {1: 0.0}  # type: ignore[method-assign]
-    station.tools.pool.kill = lambda tag, number: not killed.append((tag, number))  # type: ignore[assignment,func-returns-value,method-assign]
-    station.tools.requests.update({1: running, 2: waiting})  # type: ignore[attr-defined]
+    view.tools.pool.running_since = lambda: {1: 0.0}  # type: ignore[method-assign]
+    view.tools.pool.kill = lambda tag, number: not killed.append((tag, number))  # type: ignore[assignment,func-returns-value,method-assign]
+    view.tools.requests.update({1: running, 2: waiting})  # type: ignore[attr-defined]
     node.take(order("terminate", {"task_id": ["running", "waiting", "unknown"], "signal": "usr1"}), bus)
     assert bus.answers == [({"ok": "terminate: running, waiting"}, "t")]
     assert killed == [(1, signal.SIGUSR1)]
@@ -464,10 +462,10 @@ def test_a_message_that_is_rejected_for_good_is_a_failure_for_monitors(
         assert events[0]["traceback"] == "Traceback …"
 
 
-def test_arguments_of_running_tasks_are_data_or_the_text_for_monitors(station: WorkerView, app: App) -> None:
-    station.tools.requests[1] = request(app)
-    station.tools.pool.running_since = lambda: {1: 0.0}  # type: ignore[method-assign]
-    shown = {safe: COMMANDS["active"].handler(station, safe=safe)[0] for safe in (False, True)}
+def test_arguments_of_running_tasks_are_data_or_the_text_for_monitors(view: WorkerView, app: App) -> None:
+    view.tools.requests[1] = request(app)
+    view.tools.pool.running_since = lambda: {1: 0.0}  # type: ignore[method-assign]
+    shown = {safe: COMMANDS["active"].handler(view, safe=safe)[0] for safe in (False, True)}
     assert (shown[False]["args"], shown[False]["kwargs"]) == ([1, 2], {})
     assert (shown[True]["args"], shown[True]["kwargs"]) == ("(1, 2)", "{}")
 
