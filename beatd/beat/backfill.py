@@ -48,7 +48,7 @@ class BackfillJob:
         self._dispatched = dispatched
         self._entry: Entry | None = None
         self._past = EntryPast()
-        self._line: Schedule
+        self._timeline: Schedule
         self._exhausted = False
         self._counted = 0
         self._counting: Iterator[int] = iter(())
@@ -62,9 +62,9 @@ class BackfillJob:
         """Seconds until there is something to do."""
         return self._go_on_at - self._dispatcher.clock.monotonic()
 
-    def turn(self, term: Term, in_force: Callable[[str], Entry | None]) -> None:
+    def turn(self, term: Term, find_entry: Callable[[str], Entry | None]) -> None:
         """Take one step. Raises what :class:`~beatd.beat.manual_dispatch.ManualDispatcher` raises."""
-        entry = in_force(self._request.entry)
+        entry = find_entry(self._request.entry)
         if entry is None:
             self.over = True
             self._dispatcher.refuse(self.pending, f'there is no entry "{self._request.entry}"', term, unknown=True)
@@ -78,17 +78,17 @@ class BackfillJob:
 
     def _begin(self, entry: Entry) -> None:
         self._entry, self._past = entry, self._dispatched.read_past(entry)
-        self._line = timeline(entry, self._past.first_seen_ms)
+        self._timeline = timeline(entry, self._past.first_seen_ms)
         self._counted, self._counting = 0, self._dues(self._request.from_ms - 1)
         self._walk = self._dues(max(self._request.from_ms - 1, self._request.cursor_ms))
         self._exhausted = False
         self._ahead.clear()
 
     def _dues(self, after_ms: int) -> Iterator[int]:
-        due_ms = self._line.next_after_ms(after_ms)
+        due_ms = self._timeline.next_after_ms(after_ms)
         while due_ms is not None and due_ms < self._request.to_ms:
             yield due_ms
-            due_ms = self._line.next_after_ms(due_ms)
+            due_ms = self._timeline.next_after_ms(due_ms)
 
     def _count(self, entry: Entry, term: Term) -> None:
         request = self._request
@@ -193,7 +193,7 @@ class BackfillJob:
 
     def _run(self, entry: Entry, due_ms: int, now_ms: int) -> Run:
         own_id = manual_run_id(entry.name, f"{self.pending.id}:{due_ms}") if self._request.force else None
-        return Run(entry, due_ms, now_ms, self._line, own_id)
+        return Run(entry, due_ms, now_ms, self._timeline, own_id)
 
     def _answer(self) -> RequestReply:
         request = self._request

@@ -42,8 +42,8 @@ LOOK_S = 5.0
 AT_ONCE = 50
 """Triggers carried out in one turn: each takes about a millisecond, and regular runs are not to wait for more."""
 
-InForce = Callable[[str], Entry | None]
-"""The entry of a name, as it is in force."""
+FindEntry = Callable[[str], Entry | None]
+"""Function from a name to the entry in force, None if there is none."""
 
 
 class ManualRuns:
@@ -53,7 +53,7 @@ class ManualRuns:
         self, dispatcher: ManualDispatcher, dispatched: DispatchLookup, *, owns: Callable[[str], bool]
     ) -> None:
         self._dispatcher = dispatcher
-        self._lookup = dispatched
+        self._dispatched = dispatched
         self._owns = owns
         self._term = 0
         self._look_at = 0.0
@@ -65,7 +65,7 @@ class ManualRuns:
         """Look for requests at the next turn. May be called from any thread."""
         self._look_at = 0.0
 
-    def turn(self, term: Term, entry: InForce) -> float:
+    def turn(self, term: Term, find_entry: FindEntry) -> float:
         """Send requested runs, some at a time; returns the seconds until there is more to do.
 
         Raises what ends a turn of the beat: a term that is over, a store or broker that is away. Then what was under
@@ -79,8 +79,8 @@ class ManualRuns:
                 self._look_at = now + LOOK_S
                 self._look()
                 self._backoff.succeeded()
-            self._trigger_some(term, entry)
-            self._fill(term, entry)
+            self._trigger_some(term, find_entry)
+            self._step_backfill(term, find_entry)
         except StoreRefused as error:  # a key of another type, say: no reason to keep regular runs waiting
             self._forget(term.token)
             self._look_at = now + LOOK_S
@@ -113,22 +113,22 @@ class ManualRuns:
             if isinstance(request.request, Trigger):
                 self._triggers.append((request, request.request))
             elif request_id not in jobs:
-                jobs[request_id] = BackfillJob(request, request.request, self._dispatcher, self._lookup)
+                jobs[request_id] = BackfillJob(request, request.request, self._dispatcher, self._dispatched)
         self._jobs = deque(jobs.values())
 
-    def _trigger_some(self, term: Term, entry: InForce) -> None:
+    def _trigger_some(self, term: Term, find_entry: FindEntry) -> None:
         for _ in range(min(len(self._triggers), AT_ONCE)):
             pending, request = self._triggers.popleft()
             with self._isolated(pending, term):
-                self._trigger(pending, request, term, entry)
+                self._trigger(pending, request, term, find_entry)
 
-    def _fill(self, term: Term, entry: InForce) -> None:
+    def _step_backfill(self, term: Term, find_entry: FindEntry) -> None:
         """Take one step of the first backfill in line that has something to do; it goes to the end of the line."""
         job = next((job for job in self._jobs if job.pause() <= 0), None)
         if job is not None:
             self._jobs.remove(job)
             with self._isolated(job.pending, term):
-                job.turn(term, entry)
+                job.turn(term, find_entry)
                 if not job.over:
                     self._jobs.append(job)
 
@@ -145,7 +145,7 @@ class ManualRuns:
             log.exception("Request %s failed", pending.id, extra={"event": "request_failed", "request": pending.id})
             self._dispatcher.refuse(pending, "the daemon failed at it; its log says why", term)
 
-    def _trigger(self, pending: PendingRequest, request: Trigger, term: Term, find_entry: InForce) -> None:
+    def _trigger(self, pending: PendingRequest, request: Trigger, term: Term, find_entry: FindEntry) -> None:
         entry = find_entry(request.entry)
         if entry is None:
             self._dispatcher.refuse(pending, f'there is no entry "{request.entry}"', term, unknown=True)
