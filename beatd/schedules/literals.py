@@ -9,6 +9,7 @@ from itertools import islice
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _MOST_DIGITS = 40
 _MOST_PARTS = 8
+_MOST_CHARACTERS = 60
 
 
 def shown(value: object) -> str:
@@ -53,11 +54,11 @@ def toml(value: object, depth: int = 2) -> str:
     return shown(value)
 
 
-def quoted(text: str, at_most: int = 60) -> str:
+def quoted(text: str) -> str:
     """Text in double quotes on one line: control characters escaped, a long tail cut off."""
-    cut = text[: at_most + 1]
+    cut = text[: _MOST_CHARACTERS + 1]
     written = "".join(char if char.isprintable() and char not in _ESCAPES else escaped(char) for char in cut)
-    return f'"{written[:at_most]}…"' if len(written) > at_most else f'"{written}"'
+    return f'"{written[:_MOST_CHARACTERS]}…"' if len(written) > _MOST_CHARACTERS else f'"{written}"'
 
 
 def escaped(char: str) -> str:

@@ -176,8 +176,8 @@ class DispatchLookup:
         passed_over = list(pairwise(bounds))[::2]
         lines = list(records.read(name, history or b""))
         return EntryPast(
-            _number_or_none((known or b"").partition(b" ")[0]),
-            _number_or_none(last_due or b""),
+            _number((known or b"").partition(b" ")[0]) or 0,
+            _number(last_due) or 0,
             [*passed_over, *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],
             passed_over,
             frozenset(one.due_ms for one in lines if _was_sent(one)),
@@ -210,10 +210,6 @@ def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str], p
 def _was_sent(record: records.Record) -> bool:
     """True for a run that reached the broker."""
     return record.kind in ("scheduled", "backfilled") and record.outcome != REFUSED
-
-
-def _number_or_none(raw: bytes) -> int:
-    return int(raw) if raw.isdigit() else 0
 
 
 log = logging.getLogger("beatd.store")

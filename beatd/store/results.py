@@ -133,8 +133,8 @@ class RedisResults:
 
     keeps_runs = False
 
-    def __init__(self, url: str, *, keep_s: int = DAY_S, timeout_ms: int = 5_000, ordered: bool | None = None) -> None:
-        self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms, role="result backend")
+    def __init__(self, url: str, *, keep_s: int = DAY_S, ordered: bool | None = None) -> None:
+        self._client = connect(url, name="beatd-results", role="result backend")
         self._prefix = result_prefix(url)
         self._store = Script(self._client, "store_results")
         self._keep_s = keep_s
