@@ -165,7 +165,7 @@ class ShardLoop:
     def led(self) -> Mapping[str, Entry]:
         """The entries of the shard, by name, while this daemon leads it, else none. May be asked from any thread.
 
-        A term that is not trusted for a moment has not ended: who watches the entries is not to forget them.
+        Also while the term is not trusted: until it ends, a watcher keeps what it knows of the entries.
         """
         return self.schedule.entries if self._leadership.token is not None else _NONE
 

@@ -48,52 +48,52 @@ def fleet_problems(fleet: FleetView, shards: int, lease_key: Callable[[int], str
             yield _of_daemon(one, fault, fleet)
 
 
-def daemon_faults(each: Status) -> Iterator[DaemonFault]:
+def daemon_faults(status: Status) -> Iterator[DaemonFault]:
     """The faults of one daemon that block no run, or not yet."""
-    if each.config == "broken":
-        more = f" (and {_plural(each.more_file_faults, 'error')} more)" if each.more_file_faults else ""
-        listed = f": {'; '.join(each.file_faults)}{more}" if each.file_faults else ""
+    if status.config == "broken":
+        more = f" (and {_plural(status.more_file_faults, 'error')} more)" if status.more_file_faults else ""
+        listed = f": {'; '.join(status.file_faults)}{more}" if status.file_faults else ""
         remedy = "; it keeps the last valid schedule; run beatd check"
         yield DaemonFault("config_broken", "its files have errors", f"{remedy}{listed}")
-    if each.calendar_faults:
-        yield DaemonFault("calendar_unreadable", "calendars cannot be read", f": {'; '.join(each.calendar_faults)}")
-    if each.task_faults:
-        more = f" (and {each.more_task_faults:,} more)" if each.more_task_faults else ""
-        told = f": {'; '.join(each.task_faults)}{more}; run beatd check"
+    if status.calendar_faults:
+        yield DaemonFault("calendar_unreadable", "calendars cannot be read", f": {'; '.join(status.calendar_faults)}")
+    if status.task_faults:
+        more = f" (and {status.more_task_faults:,} more)" if status.more_task_faults else ""
+        told = f": {'; '.join(status.task_faults)}{more}; run beatd check"
         yield DaemonFault("task_fault", "the app cannot run the tasks of entries", told)
-    if each.faults:
-        more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
-        count = "1 runtime entry" if each.faults == 1 else f"{each.faults:,} runtime entries"
-        told = f", not in force: {', '.join(each.faulty)}{more}; see beatd list"
+    if status.faults:
+        more = f" and {status.faults - len(status.faulty):,} more" if status.faults > len(status.faulty) else ""
+        count = "1 runtime entry" if status.faults == 1 else f"{status.faults:,} runtime entries"
+        told = f", not in force: {', '.join(status.faulty)}{more}; see beatd list"
         yield DaemonFault("runtime_entry_broken", f"{count} with errors", told)
-    if each.slow:
-        yield DaemonFault("store_slow", "the state store answers slowly", f", and runs are late: {each.slow}")
-    if each.unreplicated:
+    if status.slow:
+        yield DaemonFault("store_slow", "the state store answers slowly", f", and runs are late: {status.slow}")
+    if status.unreplicated:
         remedy = "; a failover may repeat these runs: look at the replicas"
-        yield DaemonFault("store_unreplicated", "claims are at the primary only", f": {each.unreplicated}{remedy}")
-    if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
-        ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
-        what = f"its clock is {span_text(abs(each.clock_offset_ms))} {ahead} the state store's"
+        yield DaemonFault("store_unreplicated", "claims are at the primary only", f": {status.unreplicated}{remedy}")
+    if status.clock_offset_ms is not None and abs(status.clock_offset_ms) > SKEW_MS:
+        ahead = "ahead of" if status.clock_offset_ms > 0 else "behind"
+        what = f"its clock is {span_text(abs(status.clock_offset_ms))} {ahead} the state store's"
         yield DaemonFault("clock_skew", what, "; start NTP on that host")
-    if each.read_ms_ago is not None and each.read_ms_ago > UNREAD_MS:
+    if status.read_ms_ago is not None and status.read_ms_ago > UNREAD_MS:
         what = "it has not read runtime entries"
-        yield DaemonFault("runtime_unreadable", what, "; see its log", each.read_ms_ago)
-    if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
-        yield DaemonFault("loop_stuck", "its loop has made no progress", "; see its log", each.turned_ms_ago)
+        yield DaemonFault("runtime_unreadable", what, "; see its log", status.read_ms_ago)
+    if status.turned_ms_ago is not None and status.turned_ms_ago > STUCK_MS:
+        yield DaemonFault("loop_stuck", "its loop has made no progress", "; see its log", status.turned_ms_ago)
 
 
-def blocked_runs(each: Status) -> DaemonFault | None:
+def blocked_runs(status: Status) -> DaemonFault | None:
     """The fault of a leader whose runs are not sent, or late; None if there is none."""
-    late = f"; runs are {span_text(each.late_ms)} late" if each.late_ms > LATE_MS else ""
-    if each.problem:
-        more = f": {each.problem}{late}; it resumes by itself once that is fixed"
-        return DaemonFault("runs_blocked", "no run is sent", more, each.problem_ms)
-    return DaemonFault("runs_late", "no run is sent in time", f"{late}; see its log", each.late_ms) if late else None
+    late = f"; runs are {span_text(status.late_ms)} late" if status.late_ms > LATE_MS else ""
+    if status.problem:
+        more = f": {status.problem}{late}; it resumes by itself once that is fixed"
+        return DaemonFault("runs_blocked", "no run is sent", more, status.problem_ms)
+    return DaemonFault("runs_late", "no run is sent in time", f"{late}; see its log", status.late_ms) if late else None
 
 
-def is_blocked(each: Status) -> bool:
+def is_blocked(status: Status) -> bool:
     """True if the runs of a leader have been blocked, or late, for long enough to make it unhealthy."""
-    return max(each.problem_ms, each.late_ms) > LATE_MS
+    return max(status.problem_ms, status.late_ms) > LATE_MS
 
 
 def fault_text(fault: DaemonFault, since_ms: int | None) -> str:
