@@ -166,7 +166,7 @@ def _errbacks_by_task(body: Mapping[str, Any], part: Part, errbacks: Sequence[An
         yield _id(member, part), calls
 
 
-def aftermath_of(
+def follow_up_of(
     app: App, delivery: Delivery, state: str, error: BaseException
 ) -> tuple[callbacks.FollowUp, list[FollowUpMessage]]:
     """Return the effects on other tasks of a task that ended outside the pool: results, chord parts, errbacks."""

@@ -33,7 +33,7 @@ from beatd.store.worker_state import FinishedRuns
 from beatd.worker import builtin
 from beatd.worker.admission.strategy import Decisions
 from beatd.worker.callbacks_publisher import CallbacksPublisher, Pending
-from beatd.worker.chord_completion import Chords, aftermath_of
+from beatd.worker.chord_completion import Chords, follow_up_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.consumers.envelope import count_death
 from beatd.worker.effects import Effect, Ended, Revoked, Started, Unregistered
@@ -112,7 +112,7 @@ class Settlement:
         """Settle the messages that are not run; returns the effects of all decisions."""
         self._results += decisions.results
         for failed in decisions.failed:
-            self._add_aftermath(None, *aftermath_of(self._app, *failed))
+            self._add_follow_up(None, *follow_up_of(self._app, *failed))
         self._park += decisions.park
         for delivery, reason in decisions.bury:
             with contextlib.suppress(MessageError):
@@ -130,7 +130,7 @@ class Settlement:
         self._ack += decisions.drop
         return decisions.effects
 
-    def _add_aftermath(
+    def _add_follow_up(
         self, request: Request | None, after: FollowUp, messages: Sequence[FollowUpMessage] = ()
     ) -> None:
         self._results += after.results
@@ -151,7 +151,7 @@ class Settlement:
         document = self._failure(request, error)
         if document is not None:
             self._results.append(Stored(request.id, document, request.headers.reply_to))
-        self._add_aftermath(None, *aftermath_of(self._app, request.delivery, FAILURE, error))
+        self._add_follow_up(None, *follow_up_of(self._app, request.delivery, FAILURE, error))
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Return messages to the broker, for other workers."""
@@ -283,7 +283,7 @@ class Settlement:
     def _end_report(
         self, report: JobReport, request: Request, state: str, error: Exception, text: str = ""
     ) -> JobReport:
-        after, messages = aftermath_of(self._app, request.delivery, state, error)
+        after, messages = follow_up_of(self._app, request.delivery, state, error)
         return JobReport(
             report.tag,
             state,
