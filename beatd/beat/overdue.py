@@ -57,8 +57,8 @@ class OverdueWatch:
         self._to_learn: dict[str, None] = {}
         """Entries with runs of which nothing was learned yet, the one that waits longest first."""
         self._learn_at_ms: dict[str, int] = {}
-        self._overdue = LateEntries("overdue", outcomes.overdue, outcomes.set_overdue)
-        self._too_long = LateEntries("too_long", outcomes.too_long, outcomes.set_too_long)
+        self._overdue = LatenessRecord("overdue", outcomes.overdue, outcomes.set_overdue)
+        self._too_long = LatenessRecord("too_long", outcomes.too_long, outcomes.set_too_long)
 
     def forget(self) -> None:
         """Forget everything: this daemon leads nothing any more."""
@@ -162,8 +162,8 @@ def _past(record: Record, started: Mapping[str, Started], now_ms: int) -> PastRu
     )
 
 
-class LateEntries:
-    """The entries that are late in one way, and since when (ms): in the store, and in the log as they change."""
+class LatenessRecord:
+    """Record of the entries that are late in one way, and since when (ms): in the store, and in the log on change."""
 
     def __init__(self, kind: str, read: Callable[[], dict[str, int]], write: Writer) -> None:
         self._is_overdue = kind == "overdue"
