@@ -24,7 +24,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 import redis
@@ -184,7 +184,7 @@ def server_binary(kind: str) -> str | None:
         return None
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Say that something a test needs is not on this machine: a failure in CI, a skip at home."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is not installed, and CI has every server")
@@ -196,7 +196,7 @@ def needed(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        return missing(module)
+        missing(module)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
