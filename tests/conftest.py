@@ -12,6 +12,7 @@ Neither has a deadline: a loaded machine is no fault.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import shutil
 import signal
@@ -23,7 +24,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 import redis
@@ -183,11 +184,19 @@ def server_binary(kind: str) -> str | None:
         return None
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Say that something a test needs is not on this machine: a failure in CI, a skip at home."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is not installed, and CI has every server")
-    pytest.skip(f"{what} is not installed")
+    pytest.skip(f"{what} is not installed", allow_module_level=True)
+
+
+def needed(module: str) -> Any:
+    """Import what is installed for development; without it, a failure in CI and a skip at home."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        missing(module)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

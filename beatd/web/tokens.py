@@ -108,7 +108,7 @@ def read_tokens(file: Path) -> tuple[Token, ...]:
             raise _refused(file, None, "is not a regular file")
         if state.st_mode & _FORBIDDEN:
             mode = stat.S_IMODE(state.st_mode)
-            raise _refused(file, None, f"its rights are {mode:04o}: others can use it; run chmod 600 {file}")
+            raise _refused(file, None, f"can be used by others: its rights are {mode:04o}; run chmod 600 {file}")
         if state.st_size > _FILE_MAX:
             raise _refused(file, None, f"has more than {_FILE_MAX:,} bytes")
         text = file.read_text(encoding="utf-8-sig")

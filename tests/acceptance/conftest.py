@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.conftest import missing
+from tests.conftest import missing, needed
 from tests.forked import environment, run_python, start_python
 
 WaitUntil = Callable[..., Any]
@@ -114,7 +114,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture
 def browser() -> Iterator[Any]:
     """A browser, by playwright."""
-    sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api = needed("playwright.sync_api")
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     if binary is None:
         missing("chromium")

@@ -65,6 +65,32 @@ def start_web(start_beatd):
         web.client.close()
 
 
+def test_a_tokens_file_that_others_may_read_locks_everybody_out_until_it_is_mended(start_web, write, tmp_path):
+    tokens, token = tmp_path / "tokens", "operate-0123456789abcdef"
+    tokens.write_text(f"ann operate {token}\n")
+    tokens.chmod(0o600)
+    web = start_web("--config", write(more='[web]\ntokens_file = "tokens"\n'))
+
+    def answers():
+        login = {"Authorization": f"Bearer {token}"}
+        paths = ("/api/v1/entries/tick/pause", "/api/v1/entries/tick/resume")
+        return [web.client.post(path, headers=login).status_code for path in paths]
+
+    def use(mode):
+        tokens.chmod(mode)
+        return answers()
+
+    assert use(0o600) == [200, 200]
+    assert use(0o644) == [401, 401]
+    web.process.expect("ERROR .* No token is valid: .*the tokens file can be used by others: its rights are 0644")
+    assert use(0o644) == [401, 401]
+    assert len(web.process.find("No token is valid")) == 1, "once, not for each request"
+    assert token not in web.process.text
+    assert use(0o600) == [200, 200]
+    assert use(0o604) == [401, 401]
+    web.process.expect("No token is valid", times=2)
+
+
 def test_it_shows_what_a_daemon_does(start_beatd, start_web, write, beatd, wait_until):
     file = write()
     start_beatd("--config", file).expect("Leading")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from beatd.metrics.families import FAMILIES
+from tests.conftest import missing
 from tests.packaging.containerfile import PACKAGING
 
 RULES = PACKAGING / "prometheus" / "alerts.yaml"
@@ -87,8 +88,14 @@ def test_every_alert_leads_to_a_table_that_says_what_to_do():
     assert {rule["annotations"]["runbook_url"] for rule in alerts} == {RUNBOOK}
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_accepts_the_rules_and_the_configuration(tmp_path):
+@pytest.fixture
+def promtool():
+    if shutil.which("promtool") is None:
+        missing("promtool")
+    return "promtool"
+
+
+def test_promtool_accepts_the_rules_and_the_configuration(promtool, tmp_path):
     subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True, timeout=60)
     config = (PACKAGING / "docker" / "prometheus.yaml").read_text().replace("/etc/prometheus/alerts.yaml", str(RULES))
     (tmp_path / "prometheus.yaml").write_text(config)
@@ -167,8 +174,7 @@ tests:
 """
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_alerts_fire_when_they_should(tmp_path):
+def test_alerts_fire_when_they_should(promtool, tmp_path):
     units = yaml.safe_load(UNITS.format(rules=RULES))
     for unit in units["tests"][0]["alert_rule_test"]:
         for alert in unit.get("exp_alerts", ()):

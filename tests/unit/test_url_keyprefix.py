@@ -16,6 +16,7 @@ from beatd.url_keyprefix import (
     without_keyprefix,
 )
 from beatd.urls import RedisUrl, check_broker
+from tests.conftest import needed
 
 PREFIXES = ["env1:", "a", "a b", "äö/", "{x}:", "a&b=c?#@%", "…"]
 
@@ -81,7 +82,7 @@ def test_own_keys_have_the_prefix_once():
 
 @pytest.mark.parametrize("prefix", ["env1", "env1_", "env1:", "env1-", "env1."])
 def test_the_prefix_of_results_is_celerys(prefix):
-    celery = pytest.importorskip("celery")
+    celery = needed("celery")
     app = celery.Celery(backend="redis://h", set_as_current=False)
     app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
     theirs = app.backend.get_key_for_task("x").decode()

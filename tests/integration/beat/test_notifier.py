@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from beatd.beat.notifier import FleetSight, Notifier
 from beatd.beat.pings import PingPlanner
 from beatd.beat.term import Leadership, Term
 from beatd.clock import SystemClock
-from beatd.exceptions import StoreError
+from beatd.exceptions import StoreError, StoreUnavailable
 from beatd.metrics.counters import DaemonCounters
 from beatd.model import NotifyTarget, run_id
 from beatd.notify import sender
@@ -470,6 +471,10 @@ def test_a_daemon_that_another_has_relieved_leaves_an_absent_store_to_it(daemon,
     one.look(1)
     server.kill()
     one.look(1)  # asks no store
+    before = set(threading.enumerate())
+    one.notifier._store_is_away(StoreUnavailable("away"))
+    assert [each.name for each in set(threading.enumerate()) - before if each.name == "notice"] == []
+    assert web.requests == []
     one.client.close()
     two.client.close()
 

@@ -51,7 +51,7 @@ def test_a_large_job_is_written_as_fast_as_the_process_reads():
     assert monotonic() - begun < 30, "no wait was longer than the process needed"
 
 
-def test_what_has_ended_when_the_pool_stops_is_reported():
+def test_what_has_ended_when_the_pool_stops_is_reported(wait_until):
     app = App("proj", set_as_current=False)
     app.task(len, name="size")
     app.finalize()
@@ -60,8 +60,8 @@ def test_what_has_ended_when_the_pool_stops_is_reported():
     jobs = [Job(tag, envelope(build("size", f"id-{tag}", ("x",)), queue="q"), "q", announce=True) for tag in (1, 2)]
     pool.submit(jobs[:1])
     pool._children[0].send(jobs[1:])
-    Poller().until(10, pool.files())
-    sleep(0.5)  # both have ended, and nobody has read it
+    board = pool._children[0].board
+    wait_until(lambda: board.begun_task() == 2 and board.read() is None, what="the ends of both, which nobody reads")
     pool.stop(0.0)
     assert [(report.tag, report.state) for report in pool.collect()] == [
         (1, "STARTED"), (1, "SUCCESS"), (2, "STARTED"), (2, "SUCCESS"),
@@ -120,12 +120,9 @@ def test_a_message_that_cannot_be_opened_has_not_begun(pool):
     assert reports_until(pool, "MALFORMED") == [(1, "MALFORMED")]
 
 
-def test_a_task_that_runs_when_the_pool_is_stopped_has_begun(pool):
+def test_a_task_that_runs_when_the_pool_is_stopped_has_begun(pool, wait_until):
     pool.submit([job(1, "sleep", 60)])
-    until = monotonic() + 30
-    while not pool.running_since() and monotonic() < until:
-        sleep(0.01)
-    sleep(0.2)  # its message is opened
+    wait_until(lambda: pool._children[0].board.begun_task() == 1, what="the message to be opened")
     pool.stop(0.0)
     assert [(report.tag, report.state) for report in pool.collect()] == [(1, "STARTED")]
 

@@ -17,6 +17,7 @@ from beatd.states import FAILURE, STARTED, SUCCESS
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
 from beatd.worker import chord_unlock
+from tests.conftest import needed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),  # Celery's calls of redis-py
@@ -145,7 +146,7 @@ def test_a_forked_process_has_a_queue_of_its_own(app):
 @pytest.fixture(params=["file", "database"])
 def place(request, tmp_path):
     if request.param == "database":
-        pytest.importorskip("sqlalchemy")
+        needed("sqlalchemy")
         return f"db+sqlite:///{tmp_path}/results.db"
     return f"file://{tmp_path}"
 

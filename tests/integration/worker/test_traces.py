@@ -22,6 +22,7 @@ from beatd.tracing import Tracing, span_id_of, trace_id_of, traceparent, tracest
 from beatd.worker.execution.executor import Executor
 from beatd.worker.execution.traces import TaskTraces
 from beatd.worker.messages import Job
+from tests.conftest import needed
 
 NOW = 1_790_000_000_000
 
@@ -102,7 +103,7 @@ def root_logger():
 
 @pytest.mark.usefixtures("root_logger")
 def test_celery_continues_the_trace(redis_url, exporter):
-    celery = pytest.importorskip("celery")
+    celery = needed("celery")
     from celery.contrib.testing.worker import start_worker
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
 

@@ -8,9 +8,10 @@ import pytest
 
 from beatd import App
 from beatd.message import json_codec
+from tests.conftest import needed
 from tests.unit.app.test_calling import Published
 
-pydantic = pytest.importorskip("pydantic")
+pydantic = needed("pydantic")
 
 
 class Item(pydantic.BaseModel):

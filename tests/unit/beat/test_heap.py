@@ -19,7 +19,9 @@ def names(runs):
 
 def test_the_same_runs_until_they_are_done_with(entry):
     heap = heap_of(entry("a"), entry("b"))
-    assert [*heap.due(T, at_most=9)] == [*heap.due(T, at_most=9)]
+    runs = [*heap.due(T, at_most=9)]
+    assert names(runs) == ["a", "b"]
+    assert [*heap.due(T, at_most=9)] == runs
     heap.advance([SEND, SEND])
     assert not heap.due(T, at_most=9)
     assert heap.next_fire_ms() == T + 1_000

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from beatd.config.toml_parser import DUPLICATE_KEY, TomlError, parse, parse_without_rtoml
+from tests.conftest import needed
 from tests.unit.config.test_errors import CASES
 from tests.unit.config.test_fuzz import GOOD, mutated, restructured
 
@@ -98,7 +99,7 @@ def tables(text: str, reader: Callable[[str], Any]) -> str | None:
 
 
 def test_both_parsers_read_the_same() -> None:
-    pytest.importorskip("rtoml")
+    needed("rtoml")
     dice = random.Random("parsers")
     texts = [(mutated if number % 2 else restructured)(GOOD, dice).decode("utf-8", "replace") for number in range(400)]
     pairs = [(tables(text, parse), tables(text, parse_without_rtoml)) for text in texts]

@@ -8,6 +8,7 @@ import pytest
 
 from beatd.planning.phrase import in_words
 from beatd.schedules import parse
+from tests.conftest import needed
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,6 @@ def test_the_zone_is_part_of_it() -> None:
 
 
 def test_a_solar_event_has_its_place() -> None:
-    pytest.importorskip("astral")
+    needed("astral")
     words = in_words(parse({"solar": "dusk_civil", "lat": 52.5, "lon": 13.4}))
     assert words == "every day at dusk civil at latitude 52.5, longitude 13.4"
