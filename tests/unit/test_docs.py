@@ -361,6 +361,17 @@ def test_every_file_that_the_architecture_names_exists():
     assert not {name for name in named if not any((root / name).exists() for root in roots)}
 
 
+INTERNAL = re.compile(r"BEATD_APP_.*|BEATD_RESULTS_URL")
+"""Variables by which a command hands on settings, and one that only a written file names."""
+
+
+def test_every_environment_variable_is_documented():
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    used = {name for name in re.findall(r"\"(BEATD_[A-Z_]+)\"", sources) if not INTERNAL.fullmatch(name)}
+    assert {"BEATD_DEBUG", "BEATD_CONFIG"} <= used
+    assert used <= {name for page in PAGES for name in re.findall(r"BEATD_[A-Z_]+", page.read_text())}
+
+
 def test_every_thread_is_in_the_architecture():
     described = CODE.findall(section("architecture.md", "Processes and threads"))
     sources = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in {"cli", "testing"}]
