@@ -23,7 +23,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # With job control (set -m) Ctrl-C reaches beatd alone, not make: it stops in order, and make sees exit code 0.
-run: $(VENV)/.installed-run ## store, daemon and worker in this terminal, with the example schedule
+run: $(VENV)/.installed-run ## store, daemon, worker and status page in this terminal, with the example schedule
 	@if [ -t 0 ] && [ -t 1 ]; then set -m; fi; $(BIN)/beatd dev --config config/beat.toml --builtin command
 
 # Most tests wait most of the time for servers and processes: four more at once than there are processors.

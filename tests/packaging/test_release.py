@@ -160,7 +160,7 @@ def test_the_last_release_is_named_everywhere():
     assert released
     base = yaml.safe_load((ROOT / "packaging" / "kubernetes" / "base" / "kustomization.yaml").read_text())
     assert base["images"][0]["newTag"] == released[1]
-    for name in ("action.yml", ".pre-commit-hooks.yaml"):
+    for name in ("action.yml", ".pre-commit-hooks.yaml", "docs/how-to/ci.md", "docs/how-to/kubernetes.md"):
         assert set(re.findall(r"v(\d+\.\d+\.\d+)", (ROOT / name).read_text())) == {released[1]}, name
 
 

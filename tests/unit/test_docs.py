@@ -53,6 +53,7 @@ ENVIRONMENT = {"REDIS_PASSWORD": "secret"}
 CODE = re.compile(r"`([^`]+)`")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+THREAD = re.compile(r"\bThread\([^\n]*?(?:\n[^\n]*?)?name=\"([a-z-]+)\"")
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
 
 
@@ -358,6 +359,25 @@ def test_every_file_that_the_architecture_names_exists():
     assert "beat/elector.py" in named
     roots = (PACKAGE, PACKAGE / "store", ROOT)
     assert not {name for name in named if not any((root / name).exists() for root in roots)}
+
+
+INTERNAL = re.compile(r"BEATD_APP_.*|BEATD_RESULTS_URL")
+"""Variables by which a command hands on settings, and one that only a written file names."""
+
+
+def test_every_environment_variable_is_documented():
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    used = {name for name in re.findall(r"\"(BEATD_[A-Z_]+)\"", sources) if not INTERNAL.fullmatch(name)}
+    assert {"BEATD_DEBUG", "BEATD_CONFIG"} <= used
+    assert used <= {name for page in PAGES for name in re.findall(r"BEATD_[A-Z_]+", page.read_text())}
+
+
+def test_every_thread_is_in_the_architecture():
+    described = CODE.findall(section("architecture.md", "Processes and threads"))
+    sources = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in {"cli", "testing"}]
+    named = {name for path in sources for name in THREAD.findall(path.read_text())}
+    assert {"elector", "outcomes", "soft-limits"} <= named
+    assert named <= {*described}
 
 
 def test_every_page_can_be_reached_by_links_from_the_readme():
