@@ -380,9 +380,7 @@ def test_queues_come_and_go(make_consumer, publish):
     assert ids(consumer.take(5)) == ["3"]
 
 
-def test_a_message_whose_queue_takes_none_goes_back_when_it_does(
-    make_consumer, publish, server, clock, caplog
-):
+def test_a_message_whose_queue_takes_none_goes_back_when_it_does(make_consumer, publish, server, clock, caplog):
     publish("1", "2")
     publish("other", queue="other")
     consumer = make_consumer(queues=("celery", "other"))
