@@ -4,9 +4,9 @@
 -- KEYS[1 + i]  lists: the queue of the i-th message
 -- ARGV         tag, message; tag, message; …   (the one to be taken first comes last)
 --
--- Returns for each message 1, 0 when it is left out, or why its queue cannot be written to: then it stays unacknowledged.
--- The server undoes nothing of a script that fails half way. The message is removed first all the same: a server that is
--- out of memory takes no other first write.
+-- Returns for each message 1, 0 when it is left out, or why its queue cannot be written to: then it stays as it
+-- is: the server undoes nothing of a script that fails half way. It is removed first all the same, as a server that
+-- is out of memory takes no other first write.
 local answers = {}
 for i = 2, #KEYS do
   local tag, message = ARGV[2 * i - 3], ARGV[2 * i - 2]

@@ -5,8 +5,8 @@
 -- ARGV[2]  number of messages at most
 -- ARGV[3]  due (ms) of a message whose queue cannot be written to
 --
--- Returns {number of messages looked at, due of the next one (ms) or '', queue key, why it cannot be written to, …}. The
--- queues are named in the members: not for Redis Cluster.
+-- Returns {number of messages looked at, due of the next one (ms) or '', queue key, why it cannot be written to, …}.
+-- The queues are named in the members: not for Redis Cluster.
 local refused = {}
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for i = #due, 1, -1 do
