@@ -25,6 +25,7 @@ from beatd.broker.publisher import (
     Waiting,
     outgoing_message,
 )
+from beatd.clock import monotonic
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
 from beatd.store.client import connect, store_error
@@ -83,15 +84,24 @@ def purge(url: str, queues: Sequence[str]) -> int:
     return count
 
 
+BATCH_MAX = 100
+"""Messages of a batch: most transports take them one by one, some over the internet."""
+BATCH_WITHIN_S = 15.0
+"""Seconds after which a batch is broken off, and the next ones are smaller: the daemon counts as hung after a minute
+without progress, and a batch may be published twice, see ``_one_by_one``."""
+
+
 class KombuPublisher:
     """Publishes through one connection. A message counts as delivered when the transport returns from its publish.
 
     Raises :class:`~beatd.exceptions.BrokerError` at once if there is no such transport.
     """
 
-    batch = 100  # most transports take them one by one, some over the internet
-
-    def __init__(self, url: str, transport_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, url: str, transport_options: Mapping[str, Any] | None = None, *, within_s: float = BATCH_WITHIN_S
+    ) -> None:
+        self.batch = BATCH_MAX
+        self._within_s = within_s
         self._url = url
         self._options = {"transport_options": dict(transport_options or {})}
         self._place = place_of(url)
@@ -115,8 +125,10 @@ class KombuPublisher:
         with self._lock, self._translate_errors():
             try:
                 with self._batch(len(messages)):
-                    for outgoing in messages:
+                    for _, outgoing in self._in_time(messages):
                         self._publish(outgoing, retry=False)
+            except BrokerError:
+                raise
             except Exception as error:
                 if self._is_outage(error):
                     raise
@@ -127,7 +139,7 @@ class KombuPublisher:
     def _one_by_one(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
         """Publish each message alone: one is refused, and the transport does not say which. Some are sent twice."""
         refused = []
-        for number, outgoing in enumerate(messages):
+        for number, outgoing in self._in_time(messages):
             try:
                 self._publish(outgoing, retry=False)
             except Exception as error:
@@ -136,6 +148,21 @@ class KombuPublisher:
                 self._close()
                 refused.append(Refused(number, str(error) or type(error).__name__))
         return refused
+
+    def _in_time(self, messages: Sequence[OutgoingMessage]) -> Iterator[tuple[int, OutgoingMessage]]:
+        """Yield messages with their numbers. A batch that takes too long is broken off: the next one has half as
+        many messages as this one had in time, and twice as many after each that is quick."""
+        began = monotonic()
+        for number, outgoing in enumerate(messages):
+            if number and monotonic() - began > self._within_s:
+                self.batch = max(1, number // 2)
+                raise BrokerError(
+                    f"broker {self._place}: it took {number} of {len(messages)} messages in {self._within_s:g} s;"
+                    " the next batches are smaller"
+                )
+            yield number, outgoing
+        if monotonic() - began < self._within_s / 4:
+            self.batch = min(BATCH_MAX, 2 * self.batch)
 
     def _is_outage(self, error: Exception) -> bool:
         """True if the broker may take it later: Redis behind kombu raises the errors of a refusal then."""

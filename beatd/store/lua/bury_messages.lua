@@ -7,7 +7,9 @@
 -- ARGV[2]  bytes of dead letters to keep
 -- ARGV[3…] tag, dead letter; tag, dead letter; …
 --
--- Returns the number of messages moved. A message that is not unacknowledged any more is left out.
+-- Returns the number of messages moved. A message that is not unacknowledged any more is left out. The dead letters are
+-- tried before a message is removed, as the server undoes nothing of a script that fails half way.
+dead_letters_size(KEYS[2], KEYS[3])
 local letters = {}
 for i = 3, #ARGV, 2 do
   if redis.call('HDEL', KEYS[1], ARGV[i]) == 1 then

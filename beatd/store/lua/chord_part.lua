@@ -27,6 +27,9 @@ local kind = redis.call('TYPE', KEYS[1]).ok
 if kind == 'none' then
   kind = ARGV[8] ~= '' and ARGV[8] or not size and ARGV[7] ~= '' and 'list' or 'zset'
 end
+if kind ~= 'list' and kind ~= 'zset' then -- before the task counts: the server undoes nothing of a failed script
+  return redis.error_reply('WRONGTYPE key ' .. KEYS[1] .. ' is a ' .. kind)
+end
 if redis.call('SADD', KEYS[4], ARGV[1]) == 1 then
   if kind == 'list' then
     redis.call('RPUSH', KEYS[1], ARGV[2])

@@ -7,7 +7,9 @@
 -- ARGV[2]  until when the returned messages are lent (ms)
 -- ARGV[3]  number of messages at most
 --
--- Returns {due of the next one (ms) or '', message, …}, the longest due first.
+-- Returns {due of the next one (ms) or '', message, …}, the longest due first. Both keys are tried before a message is
+-- removed from one of them, as the server undoes nothing of a script that fails half way.
+redis.call('ZCARD', KEYS[1])
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
   redis.call('ZREM', KEYS[2], member)
   redis.call('ZADD', KEYS[1], ARGV[1], member)

@@ -28,8 +28,11 @@ for i = #newest_first, 1, -1 do
   oldest_first[#oldest_first + 1] = newest_first[i]
 end
 if redis.sha1hex(table.concat(oldest_first)) == ARGV[3] then
-  redis.call('LTRIM', KEYS[2], 0, -(tonumber(ARGV[2]) + 1))
   local letters = 7 + 2 * tonumber(ARGV[6])
+  if ARGV[letters] then -- tried before anything is removed: the server undoes nothing of a script that fails half way
+    dead_letters_size(KEYS[3], KEYS[4])
+  end
+  redis.call('LTRIM', KEYS[2], 0, -(tonumber(ARGV[2]) + 1))
   if ARGV[letters] then
     add_dead_letters(KEYS[3], KEYS[4], {unpack(ARGV, letters)}, tonumber(ARGV[4]), tonumber(ARGV[5]))
   end

@@ -4,13 +4,18 @@
 -- KEYS[1 + i]  lists: the queue of the i-th message
 -- ARGV         tag, message; tag, message; …   (the one to be taken first comes last)
 --
--- Returns the number of messages returned.
-local returned = 0
+-- Returns for each message 1, 0 when it is left out, or why its queue cannot be written to: then it stays as it
+-- is: the server undoes nothing of a script that fails half way. It is removed first all the same, as a server that
+-- is out of memory takes no other first write.
+local answers = {}
 for i = 2, #KEYS do
   local tag, message = ARGV[2 * i - 3], ARGV[2 * i - 2]
-  if redis.call('HDEL', KEYS[1], tag) == 1 then
-    redis.call('RPUSH', KEYS[i], message)
-    returned = returned + 1
+  local held = redis.call('HGET', KEYS[1], tag)
+  answers[i - 1] = redis.call('HDEL', KEYS[1], tag)
+  local pushed = held and redis.pcall('RPUSH', KEYS[i], message)
+  if type(pushed) == 'table' then
+    redis.call('HSET', KEYS[1], tag, held)
+    answers[i - 1] = pushed.err
   end
 end
-return returned
+return answers

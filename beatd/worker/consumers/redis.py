@@ -2,20 +2,14 @@
 
 So a worker may be killed at any moment: its heartbeat runs out within :data:`LIFETIME_MS`, another worker sees that and
 puts the messages back at the head of their queues. There is no visibility timeout that a long task could outlast.
-
-Queues are watched without consuming: ``BLMOVE key key RIGHT RIGHT`` returns as soon as the list has an element, and
-puts it back where it was. One connection waits per list; the worker's loop watches their sockets together.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import redis
 
 from beatd.broker.bindings import Binding
 from beatd.broker.redis import bind
@@ -28,91 +22,8 @@ from beatd.store.script import Script
 from beatd.timestamps import iso_ms
 from beatd.worker.consumers.base import is_due, never
 from beatd.worker.consumers.envelope import count_death, mark_received, mark_redelivered
+from beatd.worker.consumers.queues_watch import QueueWatcher
 from beatd.worker.messages import Delivery
-from beatd.worker.poller import readable
-
-queue_watch_log = logging.getLogger("beatd.worker.consumers.doorbell")
-
-_WAIT_S = 4
-"""Timeout of a blocking call; its answer shows that the connection works."""
-_ANSWER_S = 1.0
-"""Time for that answer to arrive."""
-
-
-class QueueWatcher:
-    """Watches queues for messages without consuming them. A missed message is found by the loop's own check."""
-
-    def __init__(self, client: redis.Redis, keys: Sequence[str] = ()) -> None:
-        self._pool = client.connection_pool
-        self._keys = list(keys)
-        self._waiting: dict[int, tuple[str, Any, float]] = {}
-        """By file descriptor: lists and connections with an open call, and when it was made (monotonic seconds)."""
-        self._idle: dict[str, Any] = {}
-
-    def change(self, keys: Sequence[str]) -> None:
-        """Watch these lists from now on."""
-        self._keys = list(keys)
-        for file, (key, connection, _) in list(self._waiting.items()):
-            if key not in keys:
-                del self._waiting[file]
-                self._drop(connection)
-        for key in [key for key in self._idle if key not in keys]:
-            self._drop(self._idle.pop(key))
-
-    def listen(self) -> None:
-        """Start a blocking call for each list without one."""
-        asked = {key for key, _, _ in self._waiting.values()}
-        for key in self._keys:
-            if key not in asked:
-                self._ask(key)
-
-    def files(self) -> list[int]:
-        return list(self._waiting)
-
-    def is_silent(self) -> bool:
-        """True if all lists are empty, as far as the server has said: each has an open call, and no answer is late."""
-        calls = self._waiting.values()
-        if len(calls) < len(self._keys) or monotonic() > min(at for _, _, at in calls) + _WAIT_S + _ANSWER_S:
-            return False
-        return not readable(self._waiting)
-
-    def answer(self) -> None:
-        """Read the answers that have arrived."""
-        for file in readable(self._waiting):
-            key, connection, _ = self._waiting[file]
-            try:
-                if connection.can_read(timeout=0):
-                    del self._waiting[file]
-                    connection.read_response()
-                    self._idle[key] = connection
-            except (redis.RedisError, OSError):
-                self._waiting.pop(file, None)
-                self._drop(connection)
-
-    def close(self) -> None:
-        """Close all connections, and with them the open calls."""
-        for connection in (*(connection for _, connection, _ in self._waiting.values()), *self._idle.values()):
-            self._drop(connection)
-        self._waiting.clear()
-        self._idle.clear()
-
-    def _ask(self, key: str) -> None:
-        connection: Any = self._idle.pop(key, None)
-        try:
-            if connection is None:
-                connection = self._pool.make_connection()
-                connection.connect()
-            connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_S, check_health=False)
-            self._waiting[connection._sock.fileno()] = (key, connection, monotonic())
-        except (redis.RedisError, OSError) as error:
-            queue_watch_log.debug("No doorbell for %s: %s", key, error, extra={"event": "doorbell_failed"})
-            if connection is not None:
-                self._drop(connection)
-
-    def _drop(self, connection: Any) -> None:
-        with contextlib.suppress(redis.RedisError, OSError):
-            connection.disconnect()
-
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +35,7 @@ _SWEEP_MS = 3_000
 _PARKED_CHECK_MS = 1_000
 """Period of the check for messages that other workers have parked."""
 _BATCH = 200
+_SAY_AGAIN_S = 60.0
 
 
 class RedisConsumer:
@@ -167,6 +79,7 @@ class RedisConsumer:
         """The largest tag so far: a server that has lost its data must not reuse any of them."""
         self._lost: list[int] = []
         self._uncertain = False
+        self._say_again: dict[str, float] = {}
         self._beat_due = self._sweep_due = self._wake_due = 0
 
     def queues(self) -> list[str]:
@@ -215,12 +128,16 @@ class RedisConsumer:
 
     def _recover(self) -> list[Delivery]:
         """Take messages that a call with a lost answer has moved to this worker."""
+        found = self._forgotten()
+        self._uncertain = False
+        self._hold(found)
+        return found
+
+    def _forgotten(self) -> list[Delivery]:
+        """The unsettled messages of this worker, as the server has them, that it does not know."""
         with translate_errors(self._client):
             held: dict[Any, Any] = self._client.hgetall(self._unacked)
-        self._uncertain = False
-        found = [Delivery(int(tag), *self._split(value)) for tag, value in held.items() if int(tag) not in self._held]
-        self._hold(found)
-        return sorted(found)
+        return sorted(Delivery(int(tag), *self._split(raw)) for tag, raw in held.items() if int(tag) not in self._held)
 
     def _hold(self, deliveries: Sequence[Delivery]) -> None:
         self._held.update(one.tag for one in deliveries)
@@ -314,8 +231,9 @@ class RedisConsumer:
 
     def _wake_parked(self, now: int) -> int:
         """Move due messages back to their queues; returns the time of the next check (ms)."""
-        moved, next_due = self._wake([self._shared.parked], [now, _BATCH])
-        if moved == _BATCH:
+        looked_at, next_due, *refused = self._wake([self._shared.parked], [now, _BATCH, now + _SWEEP_MS])
+        self._say_refused({self._name(key): reason for key, reason in zip(refused[::2], refused[1::2], strict=True)})
+        if looked_at == _BATCH:
             return now
         return min(now + _PARKED_CHECK_MS, int(float(next_due))) if next_due else now + _PARKED_CHECK_MS
 
@@ -327,6 +245,8 @@ class RedisConsumer:
             mine = int(self._client.hlen(self._unacked))
         if mine < len(self._held):
             self._notice_losses()
+        elif mine > len(self._held) and not self._uncertain:  # their queues took none when they were given back
+            self.give_back(self._forgotten())
         for worker, heartbeat in zip(others, alive, strict=True):
             if heartbeat is None and (count := self._rescue(worker)):
                 log.warning(
@@ -372,8 +292,18 @@ class RedisConsumer:
         for start in range(0, len(ordered), _BATCH):
             batch = ordered[start : start + _BATCH]
             words = [word for tag, _, raw in batch for word in (tag, mark_redelivered(raw))]
-            count += int(self._return([unacked, *(self._key(queue) for _, queue, _ in batch)], words))
+            answers = self._return([unacked, *(self._key(queue) for _, queue, _ in batch)], words)
+            count += answers.count(1)
+            self._say_refused({one[1]: why for one, why in zip(batch, answers, strict=True) if isinstance(why, bytes)})
         return count
+
+    def _say_refused(self, reasons: Mapping[str, bytes]) -> None:
+        """Say which queues take no messages, each once a minute: the messages wait here, and are tried again."""
+        for queue, reason in reasons.items():
+            if monotonic() >= self._say_again.get(queue, 0.0):
+                self._say_again[queue] = monotonic() + _SAY_AGAIN_S
+                extra = {"event": "queue_refuses", "queue": queue, "reason": reason.decode()}
+                log.error("Messages are kept back: their queue %s takes none: %s", queue, reason.decode(), extra=extra)
 
     def _key(self, queue: str) -> str:
         """Return the list of a delivery, whose queue is without the broker's prefix."""

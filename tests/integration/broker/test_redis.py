@@ -180,3 +180,17 @@ def test_an_error_that_no_transport_names_is_one_of_the_broker(error):
     with pytest.raises(BrokerError, match="broker memory://"):
         publisher.publish_many([parcel("bad", "named-q")])
     publisher.close()
+
+
+def test_a_slow_broker_gets_smaller_batches_until_it_is_quick():
+    publisher = KombuPublisher("memory://", within_s=0.0)
+    batch = [parcel(str(number), "slow") for number in range(8)]
+    with pytest.raises(BrokerError, match="1 of 8 messages"):
+        publisher.publish_many(batch)
+    assert publisher.batch == 1
+    assert publisher.publish_many(batch[: publisher.batch]) == []
+    publisher._within_s = 3600.0
+    for _ in range(3):
+        assert publisher.publish_many(batch[: publisher.batch]) == []
+    assert publisher.batch == 8
+    publisher.close()

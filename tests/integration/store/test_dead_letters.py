@@ -8,10 +8,12 @@ import pytest
 
 from beatd.client.dead_letters import DeadLetterSource
 from beatd.clock import SystemClock
+from beatd.exceptions import StoreRefused
 from beatd.store.client import connect
 from beatd.store.dead_letters import BOUNDS, Bounds, DeadLetters, decode, encode
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, Undeliverable
+from beatd.store.worker_state import DelayedMessages
 from beatd.worker.consumers.redis import RedisConsumer
 
 KEYS = Keys("beatd")
@@ -95,6 +97,24 @@ def test_a_letter_whose_queue_takes_no_messages_stays(client):
     client.delete("no list")
     assert source.requeue(list(letters)) == (1, [])
     assert client.lrange("no list", 0, -1) == [b"1"]
+
+
+def test_what_cannot_become_a_letter_stays_in_the_outbox(client):
+    outbox = Outbox(client, KEYS)
+    client.lpush(outbox.key, b"m")
+    client.set(SHARED.dead_letters, "foreign")
+    with pytest.raises(StoreRefused, match="dead_letters"):
+        outbox.strike([b"m"], [Undeliverable(letter("m"), "r")], lease_value="d:1")
+    assert outbox.oldest(2) == [b"m"]
+
+
+def test_a_delayed_message_stays_lent_where_it_cannot_wait(client):
+    delayed = DelayedMessages(client, KEYS)
+    client.zadd(SHARED.lent, {b"q\0m": 1})
+    client.set(SHARED.waiting, "foreign")
+    with pytest.raises(StoreRefused, match="waiting"):
+        delayed.borrow(2, 10)
+    assert client.zcard(SHARED.lent) == 1
 
 
 def test_a_head_may_end_in_the_middle_of_a_character():

@@ -217,3 +217,6 @@ def test_a_chord_whose_key_is_of_another_type_holds_up_no_other(groups, client, 
     ends = groups.end([part(0, group="odd"), part(0)], "me")
     assert [each.part.group for each in ends.complete] == ["g"]
     assert [record.event for record in caplog.records] == ["result_refused"]
+    client.delete("celery-taskset-meta-odd.j")
+    ends = groups.end([part(0, group="odd")], "me")
+    assert [each.part.group for each in ends.complete] == ["odd"], "the end that was refused did not count"

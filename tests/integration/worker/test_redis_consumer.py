@@ -11,7 +11,7 @@ import redis as redis_py
 from beatd.broker.redis import RedisPublisher
 from beatd.broker.redis_keys import queue_key
 from beatd.clock import monotonic
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.message.protocol import build
 from beatd.store.keys import Keys
 from beatd.worker.consumers.redis import LIFETIME_MS, RedisConsumer
@@ -378,3 +378,66 @@ def test_queues_come_and_go(make_consumer, publish):
     assert consumer.take(5) == []
     consumer.add_queue("a")
     assert ids(consumer.take(5)) == ["3"]
+
+
+def test_a_message_whose_queue_takes_none_goes_back_when_it_does(make_consumer, publish, server, clock, caplog):
+    publish("1", "2")
+    publish("other", queue="other")
+    consumer = make_consumer(queues=("celery", "other"))
+    consumer.start()
+    taken = consumer.take(3)
+    server.set("celery", "foreign")
+    consumer.give_back(taken)
+    assert server.hlen(consumer._unacked) == 2
+    assert server.llen("other") == 1
+    assert [record.queue for record in caplog.records if record.event == "queue_refuses"] == ["celery"]
+    server.delete("celery")
+    clock.advance(4)
+    consumer.tend()
+    assert server.hlen(consumer._unacked) == 0
+    assert server.llen("celery") == 2
+
+
+def test_a_dead_workers_message_stays_until_its_queue_takes_it(make_consumer, publish, server):
+    publish("1")
+    dead, heir = make_consumer("dead"), make_consumer("heir")
+    dead.start()
+    dead.take(1)
+    heartbeat_stops(server, dead)
+    server.set("celery", "foreign")
+    heir._sweep()
+    assert server.hlen(dead._unacked) == 1
+    assert dead._id in heir.others()
+    server.delete("celery")
+    heir._sweep()
+    assert ids(heir.take(1)) == ["1"]
+
+
+def test_a_parked_message_whose_queue_takes_none_holds_up_no_other(make_consumer, publish, server, clock, caplog):
+    publish("1", "2")
+    publish("other", queue="other")
+    consumer = make_consumer(queues=("celery", "other"))
+    consumer.start()
+    consumer.park([(one, clock.now_ms() + 1_000) for one in consumer.take(3)])
+    server.set("celery", "foreign")
+    clock.advance(2)
+    consumer.tend()
+    assert server.llen("other") == 1
+    assert server.zcard(consumer._shared.parked) == 2
+    assert [record.queue for record in caplog.records if record.event == "queue_refuses"] == ["celery"]
+    server.delete("celery")
+    clock.advance(4)
+    consumer.tend()
+    assert server.llen("celery") == 2
+
+
+@pytest.mark.parametrize("verb", ["park", "bury"])
+def test_what_cannot_be_put_aside_stays_unacknowledged(make_consumer, publish, server, verb):
+    publish("1")
+    consumer = make_consumer()
+    (one,) = consumer.take(1)
+    key = consumer._shared.parked if verb == "park" else consumer._shared.dead_letters
+    server.set(key, "foreign")
+    with pytest.raises(StoreRefused, match=key):
+        consumer.park([(one, 1)]) if verb == "park" else consumer.bury([(one, "reason")])
+    assert server.hlen(consumer._unacked) == 1
