@@ -152,7 +152,6 @@ def test_the_runs_that_are_caught_up_are_not_those_in_a_blackout(fields, now, go
     assert shown(point.due_ms) == goes_on
 
 
-
 @given(schedules, st.integers(1, 20), st.integers(0, 10**9), st.integers(0, 10**8))
 def test_all_catches_up_no_more_than_the_greatest_number(line, most, since, ahead):
     now_ms = line.next_after_ms(SEEN + since) + LATE_MS + 1 + ahead
