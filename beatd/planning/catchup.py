@@ -103,11 +103,9 @@ def resume_due_ms(entry: Entry, line: Schedule, due_ms: int, *, last_due_ms: int
     until_ms = now_ms if waiting_ms is None else waiting_ms - 1
     since_ms = max(last_due_ms, now_ms - _window_ms(line, entry.policies, last_due_ms))
     missed_ms = None
-    match entry.policies.catch_up:
-        case "latest":
-            missed_ms = _oldest_of_the_last(1, entry, line, last_due_ms, since_ms, until_ms)
-        case "all":
-            missed_ms = _oldest_of_the_last(entry.policies.catch_up_max, entry, line, last_due_ms, since_ms, until_ms)
+    if entry.policies.catch_up != "none":
+        count = 1 if entry.policies.catch_up == "latest" else entry.policies.catch_up_max
+        missed_ms = _oldest_of_the_last(count, entry, line, last_due_ms, since_ms=since_ms, until_ms=until_ms)
     if missed_ms is not None:
         return missed_ms
     return waiting_ms if waiting_ms is not None else next_due_ms(line, now_ms)
@@ -134,7 +132,7 @@ def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
 
 
 def _oldest_of_the_last(
-    count: int, entry: Entry, schedule: Schedule, after_ms: int, since_ms: int, until_ms: int
+    count: int, entry: Entry, schedule: Schedule, after_ms: int, *, since_ms: int, until_ms: int
 ) -> int | None:
     """Step back from ``until_ms`` to ``since_ms`` until ``count`` runs have been found that no blackout covers.
 
