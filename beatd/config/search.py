@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from glob import escape, glob, has_magic
 from itertools import takewhile
 from pathlib import Path
@@ -47,7 +47,7 @@ def _may_be_there(place: Path) -> bool:
 def included(main: Path, pattern: str, report: ErrorReport, place: KeyPath) -> list[Path]:
     """The files of one pattern of ``include``, sorted. A pattern may match none; a plain path must be there."""
     where = Path(escape(str(main.parent))) / pattern
-    found = [Path(file) for file in sorted(glob(str(where), recursive=True))]  # noqa: PTH207 - may be absolute
+    found = [Path(file) for file in sorted(matches(str(where)))]
     if not found and (wrong := _unreadable(main.parent, pattern)):
         report.add(place, wrong)
     elif not found and not has_magic(pattern):
@@ -57,6 +57,36 @@ def included(main: Path, pattern: str, report: ErrorReport, place: KeyPath) -> l
         return []
     is_folder = os.path.isdir  # False, and no error, where a folder lets its names be read and nothing else
     return [file for file in found if not (has_magic(pattern) and file.suffix != ".toml" and is_folder(file))]
+
+
+def matches(pattern: str) -> set[str]:
+    """The names that match, as :func:`glob.glob` finds them, but each folder is entered once by a ``**``.
+
+    So symbolic links that lead back to a folder above them end the search, and no file is found under two names of its
+    folder.
+    """
+    if pattern.endswith("/**"):
+        pattern += "/*"
+    base, found, rest = pattern.partition("/**/")
+    if not found:
+        return set(glob(pattern))  # noqa: PTH207 - may be absolute
+    seen: set[tuple[int, int]] = set()
+    folders = (below for top in sorted(glob(f"{base}/")) for below in _folders(top, seen))  # noqa: PTH207 - likewise
+    return {name for folder in folders for name in matches(f"{escape(folder)}{rest}")}
+
+
+def _folders(top: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """The folder and those below it that are not hidden, with a slash at the end; each once, links after the others."""
+    try:
+        facts = os.stat(top)  # noqa: PTH116 - names, not paths
+        below = sorted(glob(f"{escape(top)}*/"), key=lambda name: (os.path.islink(name[:-1]), name))  # noqa: PTH114, PTH207
+    except OSError:
+        return
+    if (identity := (facts.st_dev, facts.st_ino)) not in seen:
+        seen.add(identity)
+        yield top
+        for name in below:
+            yield from _folders(name, seen)
 
 
 def _is_same(file: Path, other: Path) -> bool:

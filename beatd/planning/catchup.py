@@ -4,6 +4,7 @@ The rule: a leader resumes each entry after the due time of its last claimed run
 more than 20 s past; one that still waits for its jitter is not. If none was missed, the entry resumes with the next
 run. Else its ``catch_up`` policy decides: ``"latest"`` resumes with the last missed run, ``"all"`` with the oldest of
 the last ``catch_up_max`` ones, both only within the catch-up window; ``"none"`` with the first run that is not missed.
+Runs in a blackout do not count: the last one that no blackout covers is the last missed run.
 From its resume point on, an entry has one run after the other as always: a caught-up run is sent like any other.
 
 The daemon's heap and every preview begin at :class:`ResumePoints`: so they agree on the next run.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from beatd.model import Entry, EntryState, Policies
-from beatd.planning.timeline import fire_ms, next_due_ms, timeline
+from beatd.planning.timeline import fire_ms, hidden, next_due_ms, timeline
 from beatd.schedules import Schedule, latest_ms, period_ms
 from beatd.timestamps import from_ms
 
@@ -23,6 +24,9 @@ LATE_MS = 20_000
 
 Longer than a failover takes with the default lease: so those lose nothing.
 """
+
+BLACKED_OUT = 10_000
+"""Runs in blackouts that are passed at most in search of a missed one."""
 
 WINDOW_MIN_MS = 60_000
 WINDOW_MAX_MS = 24 * 3_600_000
@@ -99,12 +103,10 @@ def resume_due_ms(entry: Entry, line: Schedule, due_ms: int, *, last_due_ms: int
     until_ms = now_ms if waiting_ms is None else waiting_ms - 1
     since_ms = max(last_due_ms, now_ms - _window_ms(line, entry.policies, last_due_ms))
     missed_ms = None
-    match entry.policies.catch_up:
-        case "latest":
-            missed_ms = latest_ms(line, after_ms=last_due_ms, until_ms=until_ms)
-        case "all":
-            missed_ms = _oldest_of_the_last(entry.policies.catch_up_max, line, last_due_ms, since_ms, until_ms)
-    if missed_ms is not None and missed_ms > since_ms:
+    if entry.policies.catch_up != "none":
+        count = 1 if entry.policies.catch_up == "latest" else entry.policies.catch_up_max
+        missed_ms = _oldest_of_the_last(count, entry, line, last_due_ms, since_ms=since_ms, until_ms=until_ms)
+    if missed_ms is not None:
         return missed_ms
     return waiting_ms if waiting_ms is not None else next_due_ms(line, now_ms)
 
@@ -129,13 +131,22 @@ def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
     return WINDOW_MAX_MS if period is None else min(max(period, WINDOW_MIN_MS), WINDOW_MAX_MS)
 
 
-def _oldest_of_the_last(count: int, schedule: Schedule, after_ms: int, since_ms: int, until_ms: int) -> int | None:
-    """Step back from ``until_ms`` to ``since_ms``, at most ``count`` times; the number of runs further back does not
-    matter. The runs are those that follow one another from ``after_ms`` on."""
-    oldest_ms = None
-    for _ in range(count):
+def _oldest_of_the_last(
+    count: int, entry: Entry, schedule: Schedule, after_ms: int, *, since_ms: int, until_ms: int
+) -> int | None:
+    """Step back from ``until_ms`` to ``since_ms`` until ``count`` runs have been found that no blackout covers.
+
+    The number of runs further back does not matter. The runs are those that follow one another from ``after_ms`` on. If
+    a blackout covers all of them it is the last one: it is skipped for that reason, and no run was missed.
+    """
+    oldest_ms = last_ms = None
+    for _ in range(count if entry.policies.blackout is None else count + BLACKED_OUT):
         due_ms = latest_ms(schedule, after_ms=after_ms, until_ms=until_ms)
         if due_ms is None or due_ms <= since_ms:
             break
-        oldest_ms, until_ms = due_ms, due_ms - 1
-    return oldest_ms
+        last_ms, until_ms = last_ms or due_ms, due_ms - 1
+        if not hidden(entry, due_ms):
+            oldest_ms, count = due_ms, count - 1
+            if not count:
+                break
+    return last_ms if oldest_ms is None else oldest_ms

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
+
+from beatd.config.search import matches
 
 _LINKS = 40
 """Symbolic links that are followed for one file: Linux's own limit."""
@@ -27,7 +29,7 @@ def directories(files: Iterable[str], patterns: Iterable[str] = ()) -> set[str]:
         found |= _on_the_way(Path(file))
     for pattern in patterns:
         found |= _on_the_way(_base(pattern) / "file")
-        for match in glob(f"{pattern.rpartition('/')[0]}/", recursive=True):  # noqa: PTH207 - absolute
+        for match in matches(f"{pattern.rpartition('/')[0]}/"):
             found |= _on_the_way(Path(match) / "file")
     return found
 
@@ -36,7 +38,7 @@ def snapshot(files: Iterable[str], patterns: Iterable[str] = ()) -> Snapshot:
     """Take a snapshot of the files and of those that match: equal if nothing has changed."""
     names = set(files)
     for pattern in patterns:
-        names.update(glob(pattern, recursive=True))  # noqa: PTH207 - absolute
+        names.update(matches(pattern))
     return {name: _stat(name) for name in names}
 
 

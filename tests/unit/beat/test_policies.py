@@ -134,6 +134,24 @@ def test_an_entry_goes_on_with_one_of_its_runs_not_before_the_next_and_never_fal
         assert onward.due_ms > now_ms - policies.catch_up_window_ms
 
 
+@pytest.mark.parametrize(
+    ("fields", "now", "goes_on"),
+    [
+        ({"catch_up_window": "2h"}, "13:05", "15T11:30"),  # the latest one before the blackout
+        ({"catch_up_window": "2h"}, "14:10", "15T14:00"),  # and after it
+        ({}, "13:05", "15T13:00"),  # all in the window are blacked out: skipped for that reason, and none was missed
+        ({"catch_up": "all", "catch_up_max": 2}, "13:05", "15T11:00"),  # those in the blackout do not count
+        ({"catch_up": "all", "catch_up_max": 2}, "14:40", "15T14:00"),
+    ],
+)
+def test_the_runs_that_are_caught_up_are_not_those_in_a_blackout(fields, now, goes_on):
+    table = {"task": "t", "schedule": HALF_HOURLY, "blackout": "12:00-14:00", **fields}
+    entry = config.entry("a", table)
+    points = ResumePoints(at(now))
+    point = points.of(entry, EntryState(at("09:00"), at("09:00"), 1))
+    assert shown(point.due_ms) == goes_on
+
+
 @given(schedules, st.integers(1, 20), st.integers(0, 10**9), st.integers(0, 10**8))
 def test_all_catches_up_no_more_than_the_greatest_number(line, most, since, ahead):
     now_ms = line.next_after_ms(SEEN + since) + LATE_MS + 1 + ahead

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from beatd import config
 from beatd.sources.file_watch import directories, identities, snapshot, unfinished
 
 
@@ -82,3 +83,20 @@ def test_a_directory_that_was_made_again_is_another_one(tmp_path: Path) -> None:
     assert identities([str(tmp_path / "conf")]) == {str(tmp_path / "conf"): None}
     (tmp_path / "conf").mkdir()
     assert identities([str(tmp_path / "conf")]) != before
+
+
+def test_circular_links_end_the_search_and_each_file_is_found_once(tmp_path):
+    below = tmp_path / "beat.d" / "eu"
+    below.mkdir(parents=True)
+    main = tmp_path / "beat.toml"
+    main.write_text('include = ["beat.d/**/*.toml"]\n')
+    for folder in (below.parent, below):
+        (folder / f"{folder.name}.toml").write_text(f'[beat_schedule."{folder.name}"]\ntask = "t"\nschedule = 30\n')
+        for link in ("up", "again"):  # two in each: by their names there are more ways than anybody can go
+            (folder / link).symlink_to(below.parent, target_is_directory=True)
+    files = [str(below.parent / "beat.d.toml"), str(below / "eu.toml")]
+    for pattern in ("**/*.toml", "**"):
+        named = {name for name in snapshot((), [f"{tmp_path}/beat.d/{pattern}"]) if name.endswith(".toml")}
+        assert sorted(named) == files
+    assert {str(below), str(below.parent)} <= directories((), [f"{tmp_path}/beat.d/**/*.toml"])
+    assert sorted(entry.name for entry in config.load(main).entries) == ["beat.d", "eu"]
