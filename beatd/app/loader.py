@@ -1,9 +1,9 @@
 """Loader: settings, task modules, task classes, the registry, built-in tasks.
 
 Settings are read and tasks are configured on first use of the app. The task modules (``imports``, ``include``,
-``autodiscover_tasks``) are imported by what needs all tasks: workers, the daemon, some commands. A client, such as a web
-application, sends without them, as with Celery. The built-in tasks are those that compositions send, under Celery's
-names.
+``autodiscover_tasks``) are imported by what needs all tasks: workers, the daemon, some commands. A client, such as a
+web application, sends without them, as with Celery. The built-in tasks are those that compositions send, under
+Celery's names.
 """
 
 from __future__ import annotations
