@@ -85,7 +85,7 @@ class App(EntryPoints, Loader):
         self.clock = clock or SystemClock()
         self.strict_typing = strict_typing
         self.conf = Conf({**(changes or {}), **{name: value for name, value in given.items() if value}, **conf})
-        self.tasks = TaskRegistry(self.finalize)
+        self.tasks = TaskRegistry(self.import_tasks)
         self.oid = new_id()
         if task_cls is not None:
             self.task_cls = task_cls
@@ -95,6 +95,7 @@ class App(EntryPoints, Loader):
         super().__init__()
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
+        current.add_app(self)
         if set_as_current:
             current.set_current_app(self)
         for fixup in FIXUPS:
@@ -176,7 +177,7 @@ class App(EntryPoints, Loader):
 
     def registrations(self) -> dict[str, Registration]:
         """Return this app's periodic entries: name → task, schedule, args, kwargs, options."""
-        self.finalize()
+        self.import_tasks()
         return {**from_conf(self.conf.beat_schedule), **self._periodic}
 
     # -- sending ------------------------------------------------------------------------------------------------------

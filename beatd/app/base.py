@@ -56,7 +56,11 @@ class AppBase(ABC):
 
     @abstractmethod
     def finalize(self) -> None:
-        """Import the task modules and configure all tasks. Runs once."""
+        """Configure all tasks that are registered. Runs once."""
+
+    @abstractmethod
+    def import_tasks(self) -> None:
+        """Import the task modules, and finalize. Runs once."""
 
     @abstractmethod
     def send_task(

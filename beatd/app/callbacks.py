@@ -69,7 +69,7 @@ def call_errbacks(app: AppBase, context: Context, error: BaseException, tracebac
     for errback in context.errbacks or ():
         try:
             call = as_signature(errback, app)
-            if _wants_details(app, call):
+            if _wants_details(call):
                 call(context, error, traceback)
             elif context.is_eager:
                 call.apply((context.id,))
@@ -90,7 +90,7 @@ def with_ids(app: AppBase, errbacks: Iterable[Any], seed: str) -> tuple[list[Any
     calls: list[Any] = []
     sent: list[Any] = []
     for number, errback in enumerate(errbacks):
-        if not errback.get("subtask_type") and not _wants_details(app, as_signature(errback, app)):
+        if not errback.get("subtask_type") and not _wants_details(as_signature(errback, app)):
             options = {"task_id": str(uuid.uuid5(_NAMESPACE, f"{seed}:{number}")), **(errback.get("options") or {})}
             errback = {**errback, "options": options}  # noqa: PLW2901
             sent.append(((options["task_id"], None), None))
@@ -102,8 +102,8 @@ def with_ids(app: AppBase, errbacks: Iterable[Any], seed: str) -> tuple[list[Any
 _NAMESPACE = uuid.UUID("8d1f7c1c-2f1e-4d0b-9d6a-0d5a2c6b8f43")
 
 
-def _wants_details(app: AppBase, call: Any) -> bool:
-    task = app.tasks.get(call.task)
+def _wants_details(call: Any) -> bool:
+    task = call.registered()
     if task is None or task.is_bound or not task.is_function:
         return False
     kinds = inspect.Parameter

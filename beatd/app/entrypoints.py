@@ -25,7 +25,7 @@ INSTEAD = {
     "amqp": "app.connection() and kombu's producers do its work; beatd worker -Q and app.control.add_consumer, queues",
     "annotations": "use the setting task_annotations",
     "fixups": "call the function from the signal worker_init",
-    "loader": "use the signals import_modules and worker_init",
+    "loader": "app.import_tasks() imports the task modules; there are the signals import_modules and worker_init",
     "steps": "bootsteps are parts of Celery's worker: use the signals worker_init, worker_ready and worker_shutdown",
     "user_options": "read options from the environment or a file",
     "WorkController": "run beatd worker as a process",

@@ -1,6 +1,9 @@
-"""Loader: read settings and import task modules when an app is first used; task classes, registry, built-in tasks.
+"""Loader: settings, task modules, task classes, the registry, built-in tasks.
 
-The built-in tasks are those that compositions send, under Celery's names.
+Settings are read and tasks are configured on first use of the app. The task modules (``imports``, ``include``,
+``autodiscover_tasks``) are imported by what needs all tasks: workers, the daemon, some commands. A client, such as a
+web application, sends without them, as with Celery. The built-in tasks are those that compositions send, under
+Celery's names.
 """
 
 from __future__ import annotations
@@ -186,7 +189,7 @@ def _annotations_of(task: Task[..., Any], rules: Any) -> list[Any]:
 class TaskRegistry(dict[str, "Task[..., Any]"]):
     """Tasks by name; raises :class:`~beatd.exceptions.NotRegistered` for an unknown name.
 
-    ``complete`` registers all tasks: a name is unknown only after that.
+    ``complete`` imports the task modules: a name is unknown only after that.
     """
 
     def __init__(self, complete: Callable[[], None]) -> None:
@@ -209,7 +212,7 @@ class TaskRegistry(dict[str, "Task[..., Any]"]):
 
 
 class Loader(AppBase):
-    """The base of an app that reads settings and imports task modules, both on first use."""
+    """The base of an app that reads settings on first use, and imports task modules where all tasks are needed."""
 
     conf: Conf
     tasks: TaskRegistry
@@ -224,6 +227,9 @@ class Loader(AppBase):
         self._finalized = False
         """True as soon as finalization has begun."""
         self._complete = False
+        self._importing = False
+        """True as soon as the import of the task modules has begun."""
+        self._imported = False
         self._lock, self._process = threading.RLock(), os.getpid()
 
     def config_from_object(
@@ -259,7 +265,7 @@ class Loader(AppBase):
         force: bool = False,
         **_: Any,
     ) -> None:
-        """Import ``<package>.tasks`` of each package on first use of tasks; packages without one are skipped.
+        """Have :meth:`import_tasks` import ``<package>.tasks`` of each package; packages without one are skipped.
 
         In Django the default is all installed apps. ``force`` imports them now.
         """
@@ -277,35 +283,57 @@ class Loader(AppBase):
             del self._packages[0]  # only now, so that a failed import is retried and reported again
 
     def finalize(self) -> None:
-        """Finalize the app: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
+        """Finalize the app: signal ``on_after_configure``, configure all tasks, signal ``on_after_finalize``.
 
-        Runs once, on first use of tasks. Errors of receivers are raised. Threads wait for the one that does it, but can
-        register tasks meanwhile: one may be importing a module that it is about to import.
+        Runs once, on first use of tasks. Errors of receivers are raised. It imports no task modules. Threads wait for
+        the one that does it, but can register tasks meanwhile: one may be importing a module with tasks.
         """
-        if self._complete:
-            return
+        if not self._complete:
+            self._begin(with_modules=False)
+
+    def import_tasks(self) -> None:
+        """Import the task modules and finalize the app, in this order, for what needs all tasks. Runs once."""
+        if not (self._imported and self._complete):
+            self._begin(with_modules=True)
+
+    def _begin(self, *, with_modules: bool) -> None:
         if self._process != os.getpid():  # forked while a thread was at it, which does not go on here
-            self._lock, self._finalized, self._process = threading.RLock(), False, os.getpid()
+            self._lock, self._process = threading.RLock(), os.getpid()
+            self._finalized, self._importing = self._complete, self._imported
         with self._lock:
-            if self._finalized:
-                return
-            self._finalized = True
-            try:
-                self.on_after_configure.send(sender=self, source=self.conf)
-                self.on_import_modules.send(sender=self)
-                signals.import_modules.send(sender=self)
-                import_all((*module_names(self.conf.imports), *module_names(self.conf.include)))
-                self._discover()
-                for make in list(current.shared_task_factories()):
-                    make(self)
-                add_builtin_tasks(self)
-                for task in list(self.tasks.values()):
-                    self.configure(task)
-                self.on_after_finalize.send(sender=self)
-                self._complete = True
-            except BaseException:
-                self._finalized = False
-                raise
+            if not self._finalized:
+                self._finalize(with_modules=with_modules)
+            elif with_modules and not self._importing:
+                self._import_modules()
+
+    def _finalize(self, *, with_modules: bool) -> None:
+        self._finalized = True
+        try:
+            self.on_after_configure.send(sender=self, source=self.conf)
+            if with_modules and not self._importing:
+                self._import_modules()
+            for make in list(current.shared_task_factories()):
+                make(self)
+            add_builtin_tasks(self)
+            for task in list(self.tasks.values()):
+                self.configure(task)
+            self.on_after_finalize.send(sender=self)
+            self._complete = True
+        except BaseException:
+            self._finalized = False
+            raise
+
+    def _import_modules(self) -> None:
+        self._importing = True
+        try:
+            self.on_import_modules.send(sender=self)
+            signals.import_modules.send(sender=self)
+            import_all((*module_names(self.conf.imports), *module_names(self.conf.include)))
+            self._discover()
+            self._imported = True
+        except BaseException:
+            self._importing = False
+            raise
 
     def gen_task_name(self, name: str, module: str) -> str:
         """Return ``module.name``; for a task in ``__main__``, ``main.name``."""

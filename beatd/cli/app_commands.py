@@ -127,6 +127,7 @@ def call(
     times = {"eta": _moment(eta, "--eta"), "countdown": countdown, "expires": _expiry(expires)}
     given = {key: value for key, value in {**times, **options}.items() if value is not None}
     app = client_app(app_name, broker, config_file, result_backend)
+    app.import_tasks()  # options that are not given are the task's
     print_line(app.send_task(name, args, kwargs, **given).id)
 
 
@@ -362,7 +363,7 @@ def shell(
     if patched:
         print_line("--eventlet and --gevent have no effect: nothing is monkey-patched.", err=True)
     app = client_app(app_name, broker, config_file, result_backend)
-    app.finalize()
+    app.import_tasks()
     names: dict[str, Any] = {"app": app, "celery": app, "Task": Task, "subtask": canvas.signature}
     names |= {name: getattr(canvas, name) for name in _OF_CANVAS}
     names |= {name: getattr(app, name) for name in ("AsyncResult", "GroupResult", "ResultSet")}

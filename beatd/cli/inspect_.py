@@ -199,7 +199,7 @@ def _run(
 ) -> None:
     app = client_app(place["app_name"], place["broker"], place["config_file"]) if place["app_name"] else None
     if app is not None and command not in COMMANDS:
-        app.finalize()  # its modules may have commands of their own
+        app.import_tasks()  # its modules may have commands of their own
     if as_list or command is None:
         print_table(["command", "what it does"], _listed(kind))
         return

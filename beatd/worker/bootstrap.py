@@ -177,7 +177,7 @@ def run_worker(app: App, settings: WorkerSettings) -> bool:
 
     Returns True after SIGHUP: its process is to start again.
     """
-    app.finalize()
+    app.import_tasks()
     app.set_current()  # modules of tasks may have made other apps, for what they send elsewhere
     app.amqp.consumed = settings.queues
     _log_idle_settings(app)

@@ -62,7 +62,7 @@ def set_up(
     ``ours`` is what :func:`beatd.log_format.configure` gave to the root logger. Handlers that the app's modules have
     put there since go, as in Celery; with ``worker_hijack_root_logger`` off they stay, and ours go.
     """
-    app.finalize()  # last, because task modules and frameworks may configure logging, too
+    app.import_tasks()  # last, because task modules and frameworks may configure logging, too
     root, conf = logging.getLogger(), app.conf
     theirs = [handler for handler in root.handlers if handler not in ours]
     if conf.worker_hijack_root_logger or not theirs:

@@ -87,6 +87,15 @@ def test_the_lock_of_the_image_has_what_the_package_needs_in_the_versions_of_the
     assert {normal(re.split(r"[\[>=<;~! ]", each)[0]) for each in needed} - locked.keys() == set()
 
 
+def test_the_debian_package_has_what_the_image_has():
+    """Its environment has no pip, so that nothing can be added to it later."""
+    image = re.search(r"^IMAGE_EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    package = re.search(r"^EXTRAS := (.*)$", (PACKAGING / "debian" / "rules").read_text(), re.MULTILINE)
+    assert image
+    assert package
+    assert set(image[1].split()) - set(package[1].split(",")) == set()
+
+
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 

@@ -93,10 +93,14 @@ class Signature(dict[str, Any]):
         return self._app
 
     def _get_type(self) -> Any:
-        if self._type is not None:
-            return self._type
         self.app.finalize()
-        return self.app.tasks[self.task]
+        return self.app.tasks[self.task] if self._type is None else self._type
+
+    def registered(self) -> Any:
+        """Return the task, else None. An eager process is the worker, and imports the task modules for a new name."""
+        if self._type is None and self.task not in self.app.tasks and self.app.conf.task_always_eager:
+            self.app.import_tasks()
+        return self._type or self.app.tasks.get(self.task)
 
     def _set_type(self, task: Any) -> None:
         self._type = task
@@ -293,7 +297,7 @@ class Signature(dict[str, Any]):
         """Send the task; see :meth:`beatd.Task.apply_async`. Returns the result's handle. None does not override."""
         args, kwargs, options = self.merged(args, kwargs, _without_none(options))
         self.app.finalize()
-        task = self._type or self.app.tasks.get(self.task)
+        task = self.registered()
         if task is not None:
             return task.apply_async(args, kwargs, **options)
         return self.app.send_task(self.task, args, kwargs, **options)

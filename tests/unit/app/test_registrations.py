@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 import threading
 import types
@@ -11,7 +12,7 @@ from datetime import timedelta
 import celery
 import pytest
 
-from beatd import App
+from beatd import App, group
 from beatd.app.find_app import find_app
 from beatd.exceptions import ConfigError
 from beatd.signals import Signal
@@ -208,7 +209,7 @@ def test_another_thread_can_register_tasks_while_the_app_is_finalized(app):
 
     app.on_import_modules.connect(importing)
     app.conf.task_ignore_result = True
-    app.finalize()
+    app.import_tasks()
     assert waiting == [False]
     assert app.tasks["late"].ignore_result is True
 
@@ -221,7 +222,7 @@ def test_a_forked_process_finalizes_anew_what_a_thread_of_its_parent_had_begun(a
         go_on.wait(30)
 
     app.on_import_modules.connect(importing)
-    parents = threading.Thread(target=app.finalize)
+    parents = threading.Thread(target=app.import_tasks)
     parents.start()
     assert begun.wait(30)
     app.on_import_modules.disconnect(importing)
@@ -395,3 +396,98 @@ def test_an_app_takes_changes_and_strict_typing_as_in_celery():
         assert (app.conf.task_default_queue, app.strict_typing) == ("q", False)
     task = App("x", set_as_current=False, publisher=SentMessages(), strict_typing=False).task(lambda x: x)
     assert task.delay(1, 2, 3).id
+
+
+MODULE = """
+from beatd import shared_task
+@shared_task(queue="slow")
+def found(x): return x + 1
+"""
+
+
+class Routes(SentMessages):
+    """A publisher that also keeps the queues."""
+
+    def __init__(self):
+        super().__init__()
+        self.queues = []
+
+    def publish(self, message, *, queue, **_to):
+        super().publish(message)
+        self.queues.append(queue)
+
+    def publish_many(self, messages):
+        self.queues += [outgoing.to.key for outgoing in messages]
+        return super().publish_many(messages)
+
+
+@pytest.fixture(params=["imports", "include", "discovered"])
+def client(request, project):
+    """An app whose task module is not imported yet; its messages are in ``publisher.messages``."""
+    (project / "modular").mkdir()
+    (project / "modular/__init__.py").write_text("")
+    (project / "modular/tasks.py").write_text(MODULE)
+    sys.path.insert(0, str(project))
+    made = App("client", set_as_current=False, publisher=Routes())
+    made.task(name="own", shared=False)(lambda: 1)
+    if request.param == "discovered":
+        made.autodiscover_tasks(["modular"])
+    else:
+        made.conf[request.param] = ["modular.tasks"]
+    return made
+
+
+SENT_BY_CLIENTS = {
+    "delay": lambda app: app.tasks["own"].delay(),
+    "name": lambda app: app.send_task("modular.tasks.found", [1]),
+    "signature": lambda app: app.signature("modular.tasks.found", (1,)).delay(),
+    "group": lambda app: group(app.signature("modular.tasks.found", (n,)) for n in (1, 2)).delay(),
+    "chain": lambda app: (app.tasks["own"].s() | app.signature("modular.tasks.found")).delay(),
+}
+
+
+@pytest.mark.parametrize("way", SENT_BY_CLIENTS)
+def test_a_client_sends_without_the_task_modules(client, way):
+    told = []
+    client.on_import_modules.connect(lambda **_: told.append("imported"), weak=False)
+    client.conf.task_routes = {"modular.*": {"queue": "routed"}}
+    SENT_BY_CLIENTS[way](client)
+    assert "modular.tasks" not in sys.modules
+    assert told == []
+    assert client.publisher.messages
+    assert set(client.publisher.queues) == {"celery" if way in {"delay", "chain"} else "routed"}
+
+
+def test_a_task_that_a_client_asks_for_is_there_with_its_options(client):
+    client.tasks["own"].delay()
+    assert client.tasks["modular.tasks.found"](1) == 2
+    client.send_task("modular.tasks.found", [1])
+    assert client.publisher.queues[-1] == "slow"
+
+
+def test_a_client_that_runs_its_tasks_itself_imports_their_modules(client):
+    client.conf.task_always_eager = True
+    assert client.tasks["own"].delay().get() == 1
+    assert client.signature("modular.tasks.found", (1,)).delay().get() == 2
+
+
+def test_what_needs_all_tasks_imports_the_modules_also_after_a_message(client):
+    client.tasks["own"].delay()
+    client.import_tasks()
+    assert "modular.tasks.found" in client.tasks
+
+
+def test_an_app_gets_the_shared_tasks_of_modules_that_are_imported_after_its_first_message(client):
+    client.tasks["own"].delay()
+    importlib.import_module("modular.tasks")
+    client.signature("modular.tasks.found", (1,)).delay()
+    assert client.publisher.queues[-1] == "slow"
+    assert client.tasks["modular.tasks.found"].max_retries == 3
+
+
+def test_errors_of_task_modules_are_raised_each_time(client):
+    client.conf.imports = ["no_such_module"]
+    client.tasks["own"].delay()
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+            client.import_tasks()
