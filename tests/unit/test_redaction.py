@@ -7,6 +7,7 @@ import string
 
 import pytest
 
+from beatd.notify.channels import _without_secrets
 from beatd.redaction import is_secret, redacted, redacted_text
 from beatd.store.run_record import arguments_text, bounded, tail
 from beatd.worker.builtin.http import HttpFailed, http
@@ -111,3 +112,7 @@ def test_a_header_with_a_line_end_is_in_no_error():
         http("http://127.0.0.1:9/", headers={"Authorization": "Bearer sesame\n"})
     assert "sesame" not in str(failed.value)
     assert "header" in str(failed.value)
+
+
+def test_an_address_that_begins_like_another_is_hidden_whole():
+    assert _without_secrets("no sesame0123 there", ["slack://h1/sesame", "slack://h2/sesame0123"]) == "no *** there"
