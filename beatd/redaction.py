@@ -20,7 +20,8 @@ _NAMES = (
     r"password|passwd|passphrase|pass|pwd|secret|token|authorization|authentication|auth|"
     r"api[-_]?key|private[-_]?key|access[-_]?key|cookie|credentials?|signature"
 )
-_SECRET_NAME = re.compile(rf"(?:^|[-_.\s])(?:{_NAMES})(?:$|[-_.\s])", re.IGNORECASE)
+_SECRET_NAME = re.compile(rf"(?:^|[-_.\s])(?:{_NAMES})(?:$|[-_.\s])|password|passwd|passphrase", re.IGNORECASE)
+"""Some words mean a secret also inside of others: ``PGPASSWORD``."""
 _SECRET_SETTING = re.compile("API|TOKEN|KEY|SECRET|PASS|SIGNATURE|DATABASE|CREDENTIAL", re.IGNORECASE)
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _LONGEST_NAME = 200
@@ -30,12 +31,14 @@ _LAST_PARAMETERS = frozenset({"key", "sig", "hmac", "apikey", "accesskey", "sess
 _URL = re.compile(
     r"""(?<=")[A-Za-z][\w+.-]{0,31}://(?:[^"\\\n]|\\.)*"""
     r"""|(?<=')[A-Za-z][\w+.-]{0,31}://(?:[^'\\\n]|\\.)*"""
-    r"""|://[^\s"<>]*"""
+    r"""|://\S*"""
 )
-"""A URL in quotes goes to the quote that ends it, and any other to the next space."""
+"""A URL in quotes goes to the quote that ends it, and any other to the next space: a password may have quotes in it."""
 _PARAMETER = re.compile(
-    r"""(?P<before>^|[?&;#\s'"(,])(?P<name>[\w.%\[\]-]{1,100})=(?P<value>'[^'\n]*'?|"[^"\n]*"?|[^&;#\s'",)]+)"""
+    r"""(?P<before>^|[?&;#\s'"(,])(?P<name>[\w.%\[\]-]{1,100})="""
+    r"""(?:'[^'\n]*'?|"[^"\n]*"?|(?:[^&;#\s'",)]|[#;',)](?=[\w%]))+)"""
 )
+"""A value goes on after a comma or the like that a word follows at once: it may be a part of a password."""
 _IN_TEXT = re.compile(
     r"""(?P<name>(["'])(?P<word>[\w.-]{1,200})\2\s{0,20}:\s{0,20})"""
     r"""(?:[bBrRuU]{0,2}'(?:[^'\\]|\\.)*'?|[bBrRuU]{0,2}"(?:[^"\\]|\\.)*"?|[\w.+-]+)""",
@@ -132,6 +135,8 @@ def _url(url: str, mask: str, *, cut_off: bool) -> str:
     if not at:
         return url
     user, colon, secret = login.partition(":")
+    if "?" in login:  # what follows the "@" may be the host, and may be the rest of a password in the query
+        return f"{scheme}{sign}{mask}"
     if any(one in login for one in "/?#@"):
         return f"{scheme}{sign}{mask}@{tail}"
     hidden = mask if secret or not colon else ""

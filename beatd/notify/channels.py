@@ -139,9 +139,9 @@ def _read_end(pipe: Any, kept: bytearray) -> None:
 
 def _without_secrets(text: str, urls: Sequence[str]) -> str:
     """The reason without any part of the addresses but their hosts, and in one line."""
-    for url in urls:
-        host = host_of(url)
-        for piece in re.split(r"[/?&=:@,;#]+", url.partition("://")[2]):
-            if len(piece) > 3 and piece != host:
-                text = text.replace(unquote(piece), HIDDEN).replace(piece, HIDDEN)
+    hosts = {host_of(url) for url in urls}
+    pieces = {piece for url in urls for piece in re.split(r"[/?&=:@,;#]+", url.partition("://")[2])} - hosts
+    for piece in sorted(pieces, key=len, reverse=True):  # one may be the beginning of another
+        if len(piece) > 3:
+            text = text.replace(unquote(piece), HIDDEN).replace(piece, HIDDEN)
     return redacted_text(printable(text), at_most=_REASON_MAX)

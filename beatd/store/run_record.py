@@ -69,6 +69,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return "e" if self.state == REVOKED and self.message == EXPIRED else MARKS.get(self.word, "")
 
 
+_BEFORE = 4
+"""Text is looked at for secrets from so many times the length that is shown."""
 _PLAIN_MODULES = ("builtins", "__main__", "beatd.exceptions")
 
 
@@ -81,25 +83,31 @@ def bounded(text: str, at_most: int) -> str:
     """The text with secrets hidden; of a longer one the beginning and the end."""
     if len(text) <= at_most:
         return redacted_text(text)
-    return f"{redacted_text(text[: at_most // 4])}\n{tail(text, at_most - at_most // 4)}"
+    return f"{redacted_text(text, at_most=at_most // 4)}\n{tail(text, at_most - at_most // 4)}"
 
 
 def tail(text: str, at_most: int = OUTPUT_MAX) -> str:
     """The end of the text, from the beginning of a line, with secrets hidden."""
-    if len(text) > at_most:
-        end = text[-at_most:]  # the line, or else the word, that is cut may begin with half of a secret
-        text = "…\n" + (end.partition("\n")[2] or end.partition(" ")[2])
-    return redacted_text(text)
+    if len(text) <= at_most:
+        return redacted_text(text)
+    # what is cut may begin with half of a secret: secrets are hidden while there is more before it
+    end = redacted_text(text[-_BEFORE * at_most :])[-at_most:]
+    return "…\n" + (end.partition("\n")[2] or end.partition(" ")[2])
 
 
 def arguments_text(value: object) -> str:
     """Arguments as text, with secrets hidden; empty for none."""
-    return safe_repr(redacted(value, at_most=ARGUMENTS_MAX))[:ARGUMENTS_MAX] if value else ""
+    return _shown(value, ARGUMENTS_MAX) if value else ""
 
 
 def result_text(value: object) -> str:
     """The value that a task returned as text, with secrets hidden; empty for None."""
-    return "" if value is None else safe_repr(redacted(value, at_most=RESULT_MAX))[:RESULT_MAX]
+    return "" if value is None else _shown(value, RESULT_MAX)
+
+
+def _shown(value: object, at_most: int) -> str:
+    """The ``repr`` with secrets hidden, also those in keys, in sets and in what an object says of itself."""
+    return redacted_text(safe_repr(redacted(value, at_most=at_most)), at_most=at_most)
 
 
 def error_texts(error: BaseException, traceback: str | None = None) -> dict[str, str]:

@@ -399,3 +399,13 @@ def test_the_action_passes_where_there_is_nothing_to_compare_with(repository, ba
     assert (done.returncode, done.stderr) == (0, "")
     assert "no commit to compare with" in done.stdout
     assert (runner / "output").read_text() == "changed=false\n"
+
+
+def test_no_input_of_the_action_is_an_option(repository):
+    given = environment(BASE="--upload-pack=touch stolen", FILE="beat.toml", RUNNER_TEMP=str(repository),
+                        GITHUB_OUTPUT=str(repository / "out"), GITHUB_STEP_SUMMARY=str(repository / "sum"))  # fmt: skip
+    git(repository, "remote", "add", "origin", str(repository))
+    words = ["bash", "-e", "-c", STEPS["diff"]["run"]]
+    done = subprocess.run(words, cwd=repository, env=given, capture_output=True, check=False, timeout=60)
+    assert done.returncode
+    assert not (repository / "stolen").exists()

@@ -189,10 +189,16 @@ def _attempt(redirects: bool | int, request: urllib.request.Request, timeout: fl
         except (urllib.error.URLError, OSError) as error:
             found = _Failure(f"{_name(request)} failed: {getattr(error, 'reason', None) or error}", passing=True)
         except Exception as error:  # noqa: BLE001 - http.client has many errors for what servers and users write
-            found = _Failure(f"{_name(request)} failed: {error}", passing=False)
+            found = _Failure(f"{_name(request)} failed: {_without_header(error)}", passing=False)
     if deadline.expired:
         return _Failure(f"{_name(request)} failed: timed out after {timeout:g}s", passing=True)
     return found
+
+
+def _without_header(error: Exception) -> str:
+    """Return the text of an error; http.client's about a header has its value, which may be a token with a line end."""
+    text = str(error)
+    return "a header has a character that none can have, such as a line end" if "header value" in text else text
 
 
 def _body(answer: Any) -> bytes:
