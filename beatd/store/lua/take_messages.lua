@@ -8,16 +8,19 @@
 -- ARGV[2]      worker id
 -- ARGV[3]      largest tag that the worker has seen: if the server lost its data, tags go on from there
 --
--- Returns {tag, queue key, message, tag, …}, oldest first.
+-- Returns {{tag, queue key, message, tag, …}, {queue key, why it cannot be read, queue key, …}}, oldest message first. A queue
+-- that cannot be read is passed over.
 local wanted = tonumber(ARGV[1])
-local taken = {}
+local taken, refused = {}, {}
 local count = 0
 if tonumber(ARGV[3]) > tonumber(redis.call('GET', KEYS[3]) or 0) then
   redis.call('SET', KEYS[3], ARGV[3])
 end
 for i = 4, #KEYS do
-  local messages = count < wanted and redis.call('RPOP', KEYS[i], wanted - count)
-  if messages then
+  local messages = count < wanted and redis.pcall('RPOP', KEYS[i], wanted - count)
+  if messages and messages.err then
+    refused[#refused + 1], refused[#refused + 2] = KEYS[i], messages.err
+  elseif messages then
     local tag = redis.call('INCRBY', KEYS[3], #messages) - #messages
     for _, message in ipairs(messages) do
       tag = tag + 1
@@ -32,4 +35,4 @@ end
 if count > 0 then
   redis.call('SADD', KEYS[2], ARGV[2])
 end
-return taken
+return {taken, refused}

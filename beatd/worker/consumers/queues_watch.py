@@ -22,6 +22,8 @@ _WAIT_S = 4
 """Timeout of a blocking call; its answer shows that the connection works."""
 _ANSWER_S = 1.0
 """Time for that answer to arrive."""
+_REFUSED_S = 1.0
+"""Pause after the server has refused a call: the key is no list, or may not be read."""
 
 
 class QueueWatcher:
@@ -33,6 +35,8 @@ class QueueWatcher:
         self._waiting: dict[int, tuple[str, Any, float]] = {}
         """By file descriptor: lists and connections with an open call, and when it was made (monotonic seconds)."""
         self._idle: dict[str, Any] = {}
+        self._ask_again: dict[str, float] = {}
+        """When the lists whose call was refused are asked again (monotonic seconds)."""
 
     def change(self, keys: Sequence[str]) -> None:
         """Watch these lists from now on."""
@@ -48,7 +52,7 @@ class QueueWatcher:
         """Start a blocking call for each list without one."""
         asked = {key for key, _, _ in self._waiting.values()}
         for key in self._keys:
-            if key not in asked:
+            if key not in asked and monotonic() >= self._ask_again.get(key, 0.0):
                 self._ask(key)
 
     def files(self) -> list[int]:
@@ -70,7 +74,10 @@ class QueueWatcher:
                     del self._waiting[file]
                     connection.read_response()
                     self._idle[key] = connection
-            except (redis.RedisError, OSError):
+                    self._ask_again.pop(key, None)
+            except (redis.RedisError, OSError) as error:
+                if isinstance(error, redis.ResponseError):
+                    self._ask_again[key] = monotonic() + _REFUSED_S
                 self._waiting.pop(file, None)
                 self._drop(connection)
 

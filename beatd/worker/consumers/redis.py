@@ -35,7 +35,7 @@ _SWEEP_MS = 3_000
 _PARKED_CHECK_MS = 1_000
 """Period of the check for messages that other workers have parked."""
 _BATCH = 200
-_SAY_AGAIN_S = 60.0
+_REPORT_AGAIN_S = 60.0
 
 
 class RedisConsumer:
@@ -79,7 +79,7 @@ class RedisConsumer:
         """The largest tag so far: a server that has lost its data must not reuse any of them."""
         self._lost: list[int] = []
         self._uncertain = False
-        self._say_again: dict[str, float] = {}
+        self._report_again: dict[str, float] = {}
         self._beat_due = self._sweep_due = self._wake_due = 0
 
     def queues(self) -> list[str]:
@@ -118,8 +118,9 @@ class RedisConsumer:
             return []
         keys = [self._unacked, self._shared.workers, self._shared.tag, *self._lists()]
         self._uncertain = True  # until there is an answer: the server may have moved messages anyway
-        found = self._take(keys, [at_most, self._id, self._last_tag])
+        found, refused = self._take(keys, [at_most, self._id, self._last_tag])
         self._uncertain = False
+        self._report_refused("Nothing is taken from", _pairs(refused))
         deliveries = [Delivery(int(found[i]), self._name(found[i + 1]), found[i + 2]) for i in range(0, len(found), 3)]
         if len(deliveries) < at_most:
             self._doorbell.listen()
@@ -232,7 +233,7 @@ class RedisConsumer:
     def _wake_parked(self, now: int) -> int:
         """Move due messages back to their queues; returns the time of the next check (ms)."""
         looked_at, next_due, *refused = self._wake([self._shared.parked], [now, _BATCH, now + _SWEEP_MS])
-        self._say_refused({self._name(key): reason for key, reason in zip(refused[::2], refused[1::2], strict=True)})
+        self._report_refused("Messages wait for", _pairs(refused))
         if looked_at == _BATCH:
             return now
         return min(now + _PARKED_CHECK_MS, int(float(next_due))) if next_due else now + _PARKED_CHECK_MS
@@ -294,16 +295,19 @@ class RedisConsumer:
             words = [word for tag, _, raw in batch for word in (tag, mark_redelivered(raw))]
             answers = self._return([unacked, *(self._key(queue) for _, queue, _ in batch)], words)
             count += answers.count(1)
-            self._say_refused({one[1]: why for one, why in zip(batch, answers, strict=True) if isinstance(why, bytes)})
+            pairs = zip(batch, answers, strict=True)
+            refused = {self._key(queue).encode(): why for (_, queue, _), why in pairs if isinstance(why, bytes)}
+            self._report_refused("Messages wait for", refused)
         return count
 
-    def _say_refused(self, reasons: Mapping[str, bytes]) -> None:
-        """Say which queues take no messages, each once a minute: the messages wait here, and are tried again."""
-        for queue, reason in reasons.items():
-            if monotonic() >= self._say_again.get(queue, 0.0):
-                self._say_again[queue] = monotonic() + _SAY_AGAIN_S
+    def _report_refused(self, what: str, reasons: Mapping[bytes, bytes]) -> None:
+        """Log the queues, by their keys, that cannot be read or written to, each once a minute."""
+        for key, reason in reasons.items():
+            queue = self._name(key)
+            if monotonic() >= self._report_again.get(queue, 0.0):
+                self._report_again[queue] = monotonic() + _REPORT_AGAIN_S
                 extra = {"event": "queue_refuses", "queue": queue, "reason": reason.decode()}
-                log.error("Messages are kept back: their queue %s takes none: %s", queue, reason.decode(), extra=extra)
+                log.error("%s queue %s, which is tried again: %s", what, queue, reason.decode(), extra=extra)
 
     def _key(self, queue: str) -> str:
         """Return the list of a delivery, whose queue is without the broker's prefix."""
@@ -315,3 +319,8 @@ class RedisConsumer:
     def _split(self, held: bytes) -> tuple[str, bytes]:
         key, _, raw = held.partition(b"\0")
         return self._name(key), raw
+
+
+def _pairs(words: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Read a list of a key, its value, the next key, …"""
+    return dict(zip(words[::2], words[1::2], strict=True))

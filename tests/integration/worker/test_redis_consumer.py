@@ -441,3 +441,31 @@ def test_what_cannot_be_put_aside_stays_unacknowledged(make_consumer, publish, s
     with pytest.raises(StoreRefused, match=key):
         consumer.park([(one, 1)]) if verb == "park" else consumer.bury([(one, "reason")])
     assert server.hlen(consumer._unacked) == 1
+
+
+def test_a_queue_that_cannot_be_read_holds_up_no_other_and_is_read_when_it_can_be(
+    make_consumer, publish, server, clock, caplog
+):
+    for queue in ("first", "last"):
+        publish(f"1 {queue}", f"2 {queue}", queue=queue)
+    server.set("middle", "foreign")
+    consumer = make_consumer(queues=("first", "middle", "last"))
+    consumer.start()
+    assert ids(consumer.take(10)) == ["1 first", "2 first", "1 last", "2 last"]
+    assert consumer.take(10) == []
+    assert [record.queue for record in caplog.records if record.event == "queue_refuses"] == ["middle"]
+    server.delete("middle")
+    publish("3", queue="middle")
+    assert ids(consumer.take(10)) == ["3"]
+
+
+def test_a_refused_watch_is_not_repeated_at_once(make_consumer, server):
+    server.set("middle", "foreign")
+    consumer = make_consumer(queues=("first", "middle", "last"))
+    consumer.start()
+    began, before = monotonic(), server.info("stats")["total_connections_received"]
+    while monotonic() < began + 0.5:
+        consumer.take(10)
+        consumer.tend()
+    lists = 3 * 4  # each queue has one for each of four priorities
+    assert server.info("stats")["total_connections_received"] - before <= lists + 3
