@@ -27,6 +27,8 @@ _SWITCHES = {
     "-q": "BEATD_QUIET",
     "--skip-checks": "SKIP_CHECKS",
 }
+_URLS = ("--broker", "-b", "--result-backend")
+"""Options whose values may hold passwords."""
 _OWN_WORDS = ("multi", "service")
 """Commands whose options are those of the programs that they start."""
 
@@ -115,6 +117,23 @@ class GlobalOptions:
         except OSError as error:
             raise click.BadParameter(f"{path!r}: {error.strerror}", param_hint="--workdir") from None
         self._ctx.call_on_close(lambda: os.chdir(before))
+
+
+def urls_as_variables(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return a command line without its URLs, and the environment variables that say the same.
+
+    Everybody on the host can read the command line of a process, only its owner the environment.
+    """
+    left: list[str] = []
+    variables: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
+        option, has_value, value = _split(word)
+        if option in _URLS:
+            variables[_VARIABLES[option]] = value if has_value else next(rest, "")
+        else:
+            left.append(word)
+    return left, variables
 
 
 def _leading(args: list[str]) -> tuple[list[str], list[str]]:

@@ -120,7 +120,7 @@ def _split(word: str, spellings: Mapping[str, object]) -> tuple[str, str | None,
     name, equals, value = word.partition("=")
     name, colon, some = name.partition(":")
     if not name.startswith("--") and len(name) > 2 and name not in spellings and name[:2] in spellings:
-        return name[:2], some if colon else None, word[2:]
+        return name[:2], None, word[2:]
     return name, some if colon else None, value if equals else None
 
 

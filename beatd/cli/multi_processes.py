@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from beatd import signals
+from beatd.cli.global_options import urls_as_variables
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import ConfigError, Fault
 from beatd.log_format import FileLog
@@ -214,13 +215,15 @@ def start_process(name: str, command: list[str], folder: str, pidfile: str, logf
     Raises ConfigError with what it had to say if it ended, or takes too long.
     """
     log = path_of(logfile, 0)
+    words, urls = urls_as_variables(command)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             begin = output.tell()
             process = subprocess.Popen(  # noqa: S603 - the user's own words, no shell
-                command,
+                words,
                 cwd=folder,
+                env={**os.environ, **urls},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

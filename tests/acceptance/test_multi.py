@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import redis
 from celery import Celery
 
 APP = """
@@ -71,6 +72,20 @@ def test_a_node_that_was_killed_is_not_taken_for_one_that_runs(multi, tmp_path, 
     pidfile.write_text(f"{os.getpid()}\n")
     assert "does not run" in multi("kill", "1").stdout
     assert running(multi("restart", "1"))["celery1"] != pid
+
+
+@pytest.mark.parametrize("words", [("--broker", "{url}"), ("--broker={url}",), ("-b{url}", "--result-backend={url}")])
+def test_urls_are_in_no_command_line(multi, redis_url, words):
+    secret = redis_url.replace("redis://", "redis://someone:top-secret@")
+    with redis.Redis.from_url(redis_url) as server:
+        server.execute_command("ACL", "SETUSER", "someone", "on", ">top-secret", "~*", "&*", "+@all")
+    begun = multi("start", "1", "-A", "proj", "-c", "1", "-P", "solo", *(word.format(url=secret) for word in words))
+    assert begun.returncode == 0, begun.stderr
+    (pid,) = running(begun).values()
+    line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert b"--hostname=" in line
+    assert b"top-secret" not in line
+    assert f"BEATD_BROKER_URL={secret}" in Path(f"/proc/{pid}/environ").read_text().split("\0")
 
 
 def test_what_is_remembered_is_for_the_user_only(multi, tmp_path):
