@@ -68,16 +68,10 @@ def documents() -> Iterator[tuple[str, list[str]]]:
                     yield f"{path.name}: {words}", words.split()
     for path in (ROOT / "action.yml", ROOT / ".pre-commit-hooks.yaml"):
         for line in re.findall(r"\bbeatd (check|diff) ([^;|&\n]*)", path.read_text()):
-            words = [word.strip("\"'") for word in line[1].partition(">")[0].split()]
-            placed = [
-                "HEAD" if "BASE" in word else "beat.toml" for word in words if word.startswith("$") and "@" not in word
-            ]
-            if placed:
-                options = [word for word in words if word.startswith("--")]
-                yield (
-                    f"{path.name}: {line[0]}",
-                    [line[0], placed[0], *options, *placed[1:], *(["HEAD"] if "HEAD" in words else [])],
-                )
+            words = [word.strip("\"'") for word in line[1].partition(">")[0].split() if "@" not in word]
+            if any(word.startswith("$") for word in words):
+                placed = [re.sub(r"^\$.*", "HEAD" if "BASE" in word else "beat.toml", word) for word in words]
+                yield f"{path.name}: {line[0]}", [line[0], *placed]
 
 
 ALL = [*kubernetes(), *compose(), *image(), *units(), *documents()]
