@@ -52,7 +52,17 @@ DEFAULTS: Fields = {
 
 @accepts(definition("schedule"))
 def _parsed(value: Any, timezone: str, name: str = "", dst: Dst = "cron") -> Schedule:
-    return parse(plain(value), timezone=timezone, name=name, dst=dst)
+    return parse(plain(_with_degrees(value)), timezone=timezone, name=name, dst=dst)
+
+
+def _with_degrees(value: Any) -> Any:
+    """``value`` with numbers for the degrees of solar schedules that come from variables."""
+    match value:
+        case list():
+            return [_with_degrees(part) for part in value]
+        case dict() if "solar" in value:
+            return {key: values.degrees(each) if key in ("lat", "lon") else each for key, each in value.items()}
+    return value
 
 
 @accepts(definition("options"))
