@@ -106,12 +106,6 @@ def whole(least: int, most: int = MOST) -> Reader:
     return reader
 
 
-def degrees(value: Any) -> Any:
-    """The number of a text from a variable; anything else as it is."""
-    is_number = isinstance(value, Substituted) and re.fullmatch(r"[+-]?[0-9]{1,3}(\.[0-9]{1,18})?", value)
-    return float(value) if is_number else value
-
-
 def choice(*known: str) -> Reader:
     """One of some words."""
     names = or_list([quoted(word) for word in known])
