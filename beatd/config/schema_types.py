@@ -235,7 +235,7 @@ SIGNATURE = either(
 
 
 def _degrees(limit: int) -> JsonSchema:
-    return number(-limit, limit)
+    return or_variable(number(-limit, limit))
 
 
 def _crontab() -> JsonSchema:

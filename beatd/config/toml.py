@@ -281,6 +281,12 @@ def substituted(value: Any) -> Substituted | None:
     return first
 
 
+def degrees(value: Any) -> Any:
+    """The number of a text from a variable; anything else as it is."""
+    is_number = isinstance(value, Substituted) and re.fullmatch(r"[+-]?[0-9]{1,3}(\.[0-9]{1,18})?", value)
+    return float(value) if is_number else value
+
+
 def plain(value: Any) -> Any:
     """``value`` with ordinary strings for substituted ones: what leaves this package."""
     match value:

@@ -444,3 +444,21 @@ def test_the_digest_follows_the_variables_of_blackouts(file: Path) -> None:
     assert first.entries[0].policies.blackout is not None
     [notation] = first.entries[0].policies.blackout.notation  # type: ignore[attr-defined]
     assert type(notation) is str
+
+
+@pytest.mark.parametrize(
+    ("table", "number"),
+    [
+        ('{ solar = "sunset", lat = NUMBER, lon = 49.9 }', "40.4"),
+        ('{ solar = "sunset", lat = 40.4, lon = NUMBER }', "-49.9"),
+        ('[{ solar = "sunset", lat = NUMBER, lon = 0 }, 30]', "7"),
+        ("{ every = NUMBER }", "90"),
+        *((f"{{ {key} = NUMBER }}", "5") for key in ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")),
+    ],
+)
+def test_every_number_of_a_schedule_may_come_from_a_variable(file: Path, table: str, number: str) -> None:
+    def schedule(written: str) -> object:
+        text = ENTRY.replace("schedule = 30", "schedule = " + table.replace("NUMBER", written))
+        return entry_of(text, file, N=number).schedule
+
+    assert schedule('"${N}"') == schedule(number)
