@@ -92,7 +92,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
         """
         kwargs = dict(kwargs or {})
         body = self._body(kwargs)
-        if self.app.conf.task_always_eager:
+        if (self.given_app() or body.app).conf.task_always_eager:
             callbacks = {name: options.pop(name, self.options.get(name)) for name in ("link", "link_error")}
             _link(body, callbacks)
             return self.apply(args, kwargs, body=body, **options)

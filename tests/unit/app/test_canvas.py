@@ -209,6 +209,13 @@ def test_a_chord_with_an_empty_header_is_its_body(app, total, sent):
     assert sent.calls() == [("total", [[]], {"callbacks": None, "errbacks": None, "chain": None, "chord": None})]
 
 
+def test_a_chord_with_an_empty_header_is_sent_by_the_app_of_its_body(monkeypatch, total, sent):
+    eager = App("eager", set_as_current=False, task_always_eager=True)
+    monkeypatch.setattr("beatd.app.current._apps", [eager])
+    chord([])(total.s())
+    assert [name for name, *_ in sent.calls()] == ["total"]
+
+
 def test_a_chord_without_a_body_is_refused(add):
     with pytest.raises(TypeError, match="needs a body"):
         chord([add.s(1, 1)]).apply_async()
