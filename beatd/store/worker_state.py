@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from beatd.clock import monotonic
 from beatd.store.client import Role, connect, translate_errors
 from beatd.store.ended_runs import SentRun
 from beatd.store.keys import Keys
@@ -69,6 +70,8 @@ class RevokedStore:
 
 
 _LENT_MS = 60_000
+_OWED_RETRY_S = 1.0
+"""Seconds between attempts to note the ends that wait for their node. There may be thousands."""
 OWED_MAX = 10_000
 """Ends that wait for their node of a cluster; beyond that the oldest are forgotten, and their runs are never said to
 have ended."""
@@ -134,21 +137,31 @@ class FinishedRuns:
         self._holds_schedule = False
         self._owed: list[Ended] = []
         """Ends that are to be noted when their node of a cluster is back."""
+        self._owed_again = 0.0
+        """When it is tried to note them again (monotonic seconds)."""
 
     def remember(self, ended: Sequence[Ended]) -> None:
         """Remember runs that have ended, in one call of the store.
 
         Ends of runs whose node of a cluster is away are noted later, unless the worker ends before: others go on.
         """
-        if self._outcomes is None:
+        if self._outcomes is None or not (left := self._outcomes.note(ended)):
             return
-        left = self._outcomes.note([*self._owed, *ended] if self._owed else ended)
-        if left and not self._owed:
+        if not self._owed:
             text = "A node of the cluster is away: the ends of its runs are noted when it is back"
             log.warning(text, extra={"event": "ends_wait"})
-        elif self._owed and not left:
+            self._owed_again = monotonic() + _OWED_RETRY_S
+        self._owed += left
+        del self._owed[:-OWED_MAX]
+
+    def remember_owed(self) -> None:
+        """Remember the runs whose node was away, if it is time to try again; to be called in each turn."""
+        if self._outcomes is None or not self._owed or monotonic() < self._owed_again:
+            return
+        self._owed_again = monotonic() + _OWED_RETRY_S
+        self._owed = self._outcomes.note(self._owed)
+        if not self._owed:
             log.info("The ends of all runs are noted again", extra={"event": "ends_wait_over"})
-        self._owed = left[-OWED_MAX:]
 
     def began(self, runs: Mapping[str, Started]) -> None:
         """Note runs that are running; to be repeated while they run."""

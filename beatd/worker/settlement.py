@@ -59,6 +59,7 @@ class Settlement:
 
     def __init__(self, app: App, consumer: Consumer, finished: FinishedRuns, hostname: str) -> None:
         self._app = app
+        self._finished = finished
         self._results: list[Stored] = []
         self._follow_ups: list[Pending] = []
         self._parts: list[Part] = []
@@ -93,6 +94,7 @@ class Settlement:
     def flush(self) -> None:
         """Take all steps. Raises while a server is away; the next call goes on with the step that failed."""
         self._outcomes.collect_long_runs()
+        self._finished.remember_owed()
         self._parts += self._chords.due()
         for items, step in self._steps:
             if items:

@@ -8,8 +8,8 @@
 -- ARGV[2]      worker id
 -- ARGV[3]      largest tag that the worker has seen: if the server lost its data, tags go on from there
 --
--- Returns {{tag, queue key, message, tag, …}, {queue key, why it cannot be read, queue key, …}}, oldest message first. A queue
--- that cannot be read is passed over.
+-- Returns {{tag, queue key, message, tag, …}, {queue key, why it cannot be read, queue key, …}}: the oldest message
+-- first, and the queues that were passed over.
 local wanted = tonumber(ARGV[1])
 local taken, refused = {}, {}
 local count = 0

@@ -263,6 +263,9 @@ class FakeFinished:
     def remember(self, ended: Sequence[Any]) -> None:
         self._journal.extend(("finished", (one.run_id, one.state)) for one in ended)
 
+    def remember_owed(self) -> None:
+        """Nothing is owed: there is one server."""
+
 
 class FakeRemote:
     """Remote control that keeps the effects."""
