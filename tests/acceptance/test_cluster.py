@@ -223,11 +223,13 @@ def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, lead, write, 
 
 @pytest.mark.slow
 def test_a_worker_goes_on_while_a_node_is_away(cluster, beatd, start_beatd, lead, with_app, write, client, wait_until):
-    file = with_app(write(cluster.url))
+    few = {f"e{number}" for number in range(14)}  # as many as one worker keeps up with, on a busy machine
+    file = with_app(write(cluster.url, entries=len(few)))
     lead(file)
 
     def newest_success(shard):
-        names = sorted(entries_of(shard))[:3]
+        names = sorted(entries_of(shard) & few)[:3]
+        assert names
         done = [json.loads(beatd("history", name, "--config", file, "--json").stdout) for name in names]
         return max((run["due_at"] for one in done for run in one["runs"] if run["outcome"] == "SUCCESS"), default="")
 
