@@ -95,7 +95,6 @@ class App(EntryPoints, Loader):
         super().__init__()
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
-        current.add_app(self)
         if set_as_current:
             current.set_current_app(self)
         for fixup in FIXUPS:

@@ -5,7 +5,6 @@ Both serve ``@shared_task``, for task modules that import no app.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -22,8 +21,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _apps: list[App] = []
-_made: list[weakref.ref[App]] = []
-"""All apps of this process."""
 _factories: list[Callable[[Any], Any]] = []
 
 
@@ -106,11 +103,6 @@ def set_current_app(app: App) -> None:
     _apps[:] = [app]
 
 
-def add_app(app: App) -> None:
-    """Have ``app`` get the shared tasks of modules that are imported after its finalization."""
-    _made.append(weakref.ref(app, _made.remove))
-
-
 def shared_task_factories() -> list[Callable[[Any], Any]]:
     """Return the factories that make each shared task in an app."""
     return _factories
@@ -125,9 +117,6 @@ class SharedTask:
     def __init__(self, make: Callable[[App], Any], function: Callable[..., Any]) -> None:
         _factories.append(make)
         self.__dict__.update(_make=make, __doc__=function.__doc__, __module__=function.__module__)
-        for app in [made() for made in _made]:
-            if app is not None and app.finalized:
-                make(app)
 
     def _task(self) -> Any:
         return self._make(current_app())

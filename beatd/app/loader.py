@@ -230,6 +230,8 @@ class Loader(AppBase):
         self._importing = False
         """True as soon as the import of the task modules has begun."""
         self._imported = False
+        self._shared = 0
+        """How many of the process's shared tasks this app has."""
         self._lock, self._process = threading.RLock(), os.getpid()
 
     def config_from_object(
@@ -288,12 +290,16 @@ class Loader(AppBase):
         Runs once, on first use of tasks. Errors of receivers are raised. It imports no task modules. Threads wait for
         the one that does it, but can register tasks meanwhile: one may be importing a module with tasks.
         """
-        if not self._complete:
+        if self._complete:
+            self._make_shared()
+        else:
             self._begin(with_modules=False)
 
     def import_tasks(self) -> None:
         """Import the task modules and finalize the app, in this order, for what needs all tasks. Runs once."""
-        if not (self._imported and self._complete):
+        if self._imported and self._complete:
+            self._make_shared()
+        else:
             self._begin(with_modules=True)
 
     def _begin(self, *, with_modules: bool) -> None:
@@ -305,6 +311,16 @@ class Loader(AppBase):
                 self._finalize(with_modules=with_modules)
             elif with_modules and not self._importing:
                 self._import_modules()
+                self._make_shared()
+
+    def _make_shared(self) -> None:
+        """Make the shared tasks of modules that have been imported since the last call."""
+        factories = current.shared_task_factories()
+        while self._shared < len(factories):
+            count = len(factories)
+            for make in factories[self._shared : count]:
+                make(self)
+            self._shared = count
 
     def _finalize(self, *, with_modules: bool) -> None:
         self._finalized = True
@@ -312,8 +328,7 @@ class Loader(AppBase):
             self.on_after_configure.send(sender=self, source=self.conf)
             if with_modules and not self._importing:
                 self._import_modules()
-            for make in list(current.shared_task_factories()):
-                make(self)
+            self._make_shared()
             add_builtin_tasks(self)
             for task in list(self.tasks.values()):
                 self.configure(task)
