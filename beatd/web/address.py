@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 from importlib.util import find_spec
+from ipaddress import IPv6Address, ip_address
 
 from beatd.listen_address import listen, why_not
 
-__all__ = ["PORT", "is_loopback", "listen", "missing_packages", "url_of", "why_not"]
+__all__ = ["PORT", "is_loopback", "is_loopback_address", "listen", "missing_packages", "url_of", "why_not"]
 
 PORT = 8800
 _NEEDED = ("starlette", "uvicorn", "jinja2")
-_LOOPBACK = ("127.", "::1")
 
 
 def missing_packages() -> list[str]:
@@ -21,7 +21,14 @@ def missing_packages() -> list[str]:
 
 def is_loopback(listener: socket.socket) -> bool:
     """True if only this machine can reach it."""
-    return str(listener.getsockname()[0]).startswith(_LOOPBACK)
+    return is_loopback_address(listener.getsockname()[0])
+
+
+def is_loopback_address(text: str) -> bool:
+    """True for an address of this machine that no other can reach, as ``getsockname`` gives it."""
+    address = ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def url_of(listener: socket.socket, *, secure: bool = False) -> str:

@@ -38,6 +38,8 @@ from beatd.web.tokens import Tokens
 
 ACTIONS_AT_ONCE = 8
 """Actions that are carried out at the same time; they may wait for a leader, and pages do not wait for them."""
+PROBES_AT_ONCE = 4
+"""Answers about health at the same time: they have threads of their own, and slow pages cannot keep them waiting."""
 _PLAIN = ("/healthz", "/readyz", "/metrics", "/live", "/calendar.ics", "/badge/")
 
 
@@ -66,7 +68,8 @@ def create(seen: Installation, guards: Guards) -> Starlette:
     access = Access(guards.settings, guards.tokens, seen.clock, reads=guards.anonymous_reads)
     operator = Operator(documents)
     site = Site(documents, operator, access, page)
-    programs = Programs(documents, metrics.PageEndpoint(seen.plan, seen.store, seen.clock), access)
+    endpoint = metrics.PageEndpoint(seen.plan, seen.store, seen.clock)
+    programs = Programs(documents, endpoint, access, anyio.CapacityLimiter(PROBES_AT_ONCE))
     forms = Forms(operator, access, acting, site.edit_form, secure=guards.settings.tls_cert is not None)
     errors = Errors(site)
     return Starlette(
@@ -93,8 +96,10 @@ def create(seen: Installation, guards: Guards) -> Starlette:
 class Programs:
     """Health, metrics, and the API of 0.1.0."""
 
-    def __init__(self, documents: Documents, endpoint: metrics.PageEndpoint, access: Access) -> None:
-        self._documents, self._endpoint, self._access = documents, endpoint, access
+    def __init__(
+        self, documents: Documents, endpoint: metrics.PageEndpoint, access: Access, probing: anyio.CapacityLimiter
+    ) -> None:
+        self._documents, self._endpoint, self._access, self._probing = documents, endpoint, access, probing
 
     def routes(self) -> list[Route]:
         """The routes."""
@@ -108,14 +113,15 @@ class Programs:
             Route("/api/runs/{id}", self.run),
         ]
 
-    def healthz(self, _: Request) -> Response:
+    async def healthz(self, _: Request) -> Response:
         """Liveness: 200 if this process can reach the store."""
-        self._documents.status()
+        await anyio.to_thread.run_sync(self._documents.status, limiter=self._probing)
         return PlainTextResponse("ok\n")
 
-    def readyz(self, _: Request) -> Response:
+    async def readyz(self, _: Request) -> Response:
         """Readiness: 200 if runs leave; else the reason."""
-        reasons = self._documents.status()["not_ready"]
+        status = await anyio.to_thread.run_sync(self._documents.status, limiter=self._probing)
+        reasons = status["not_ready"]
         if not reasons:
             return PlainTextResponse("ok\n")
         return PlainTextResponse(encodable("".join(f"{' '.join(reason.split())}\n" for reason in reasons)), 503)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from beatd.web.address import is_loopback, listen, missing_packages, url_of, why_not
+from beatd.web.address import is_loopback, is_loopback_address, listen, missing_packages, url_of, why_not
 
 
 def test_a_port_that_is_taken_is_told_with_the_option():
@@ -27,6 +27,25 @@ def test_everywhere_is_not_loopback_and_has_a_url_of_this_machine():
     with listen("0.0.0.0", 0) as listener:
         assert url_of(listener).startswith("http://127.0.0.1:")
         assert not is_loopback(listener)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("fe80::1%eth0", False),
+        ("::1234", False),
+        ("::1:2:3", False),
+        ("::", False),
+        ("::ffff:192.0.2.1", False),
+        ("192.0.2.127", False),
+    ],
+)
+def test_an_address_that_only_begins_like_loopback_is_none(address, expected):
+    assert is_loopback_address(address) is expected
 
 
 def has_ipv6():

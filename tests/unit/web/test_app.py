@@ -1,9 +1,12 @@
 """What each path answers: to whom, with which headers, and while the store is down."""
 
+import asyncio
 import html
 import os
 import re
+import threading
 
+import httpx
 import pytest
 
 from beatd import config
@@ -42,6 +45,32 @@ def test_a_store_that_is_down_is_said_in_words(site, path):
     assert answer.status_code == 503
     assert "state store redis.example.com:6379/0: Connection refused" in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_slow_pages_keep_no_probe_waiting(site, monkeypatch):
+    asked, go_on = [], threading.Event()
+
+    def slow(entries, *, now_ms):
+        asked.append(1)
+        go_on.wait(60)
+        return [None for _ in entries]
+
+    monkeypatch.setattr(site.store, "states", slow)
+    app = site.app
+
+    async def probe():
+        transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8800") as client:
+            readers = [asyncio.create_task(client.get("/api/entries")) for _ in range(60)]
+            try:
+                while len(asked) < 40:  # as many threads as there are
+                    await asyncio.sleep(0.01)
+                return [(await asyncio.wait_for(client.get(path), 20)).status_code for path in ("/healthz", "/readyz")]
+            finally:
+                go_on.set()
+                await asyncio.gather(*readers, return_exceptions=True)
+
+    assert asyncio.run(asyncio.wait_for(probe(), 50)) == [200, 200]
 
 
 def test_metrics_stay_while_the_store_is_down_and_say_so(site):
