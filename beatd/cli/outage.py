@@ -9,7 +9,7 @@ from typing import Any
 
 from beatd.cli.healthcheck import ask
 from beatd.clock import SystemClock
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreError, StoreUnavailable
 from beatd.listen_address import ListenAddress
 from beatd.model import Settings
 from beatd.planning.problems import problem_facts, store_problem
@@ -21,9 +21,9 @@ _ASK_S = 4.0
 _DOWN = re.compile(r"^beatd_store_down_seconds ([0-9.e+]{1,20})$", re.MULTILINE)
 
 
-def with_since(error: StoreUnavailable, settings: Settings) -> StoreUnavailable:
-    """The error, with since when, if the process at ``[metrics] listen`` knows that."""
-    if settings.metrics.listen is None:
+def with_since(error: StoreError, settings: Settings) -> StoreError:
+    """The error, with since when, if the store is away and the process at ``[metrics] listen`` knows that."""
+    if not isinstance(error, StoreUnavailable) or settings.metrics.listen is None:
         return error
     with suppress(OSError, ValueError, OverflowError, http.client.HTTPException):
         address = ListenAddress.parse(settings.metrics.listen)
@@ -37,18 +37,18 @@ def with_since(error: StoreUnavailable, settings: Settings) -> StoreUnavailable:
     return error
 
 
-def without_store(error: StoreUnavailable, settings: Settings) -> dict[str, Any]:
-    """The document of ``beatd status --json`` while the store is away."""
-    url = settings.redis.url
+def without_store(error: StoreError, settings: Settings) -> dict[str, Any]:
+    """The document of ``beatd status --json`` while the store is away, or refuses."""
+    url, since_ms = settings.redis.url, error.since_ms if isinstance(error, StoreUnavailable) else None
     return {
         "state_store": {
             "place": shown(url),
             "prefix": settings.redis.prefix,
             "problem": str(error),
-            "since": None if error.since_ms is None else iso_ms(error.since_ms),
+            "since": None if since_ms is None else iso_ms(since_ms),
         },
         "ready": False,
         "not_ready": [str(error)],
         "problems": [str(error)],
-        "problem_details": [problem_facts(store_problem(error, error.since_ms))],
+        "problem_details": [problem_facts(store_problem(error, since_ms))],
     }

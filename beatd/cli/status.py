@@ -21,7 +21,7 @@ from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.moments import local_text
 from beatd.client.outcomes import OutcomeReader
 from beatd.config.loader import load_settings
-from beatd.exceptions import StoreRefused, StoreUnavailable
+from beatd.exceptions import StoreError, StoreRefused
 from beatd.model import Settings
 from beatd.planning.problems import Problem
 from beatd.state_store import running_store
@@ -145,7 +145,7 @@ def status(
     asked = WorkerLook(head, file)
     try:
         seen = look(settings)
-    except StoreUnavailable as error:
+    except StoreError as error:
         told = with_since(error, settings)
         if as_json:
             print_json(without_store(told, settings))

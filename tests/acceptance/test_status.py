@@ -182,6 +182,17 @@ def test_a_store_out_of_reach_is_exit_code_1_in_words(write, beatd, free_port):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("right", ["-eval", "-get", "-@all"])
+def test_json_says_that_the_store_refuses(write, beatd, redis_url, client, right):
+    client.execute_command("ACL", "SETUSER", "low", "reset", "on", ">s3cret", "~*", "&*", "+@all", right)
+    done = beatd("status", "--json", "--config", write(url=redis_url.replace("redis://", "redis://low:s3cret@")))
+    document = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert document["ready"] is False
+    assert [one["kind"] for one in document["problem_details"]] == ["store_refused"]
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 def test_an_embedded_store_is_joined_and_never_started(start_beatd, write, beatd, tmp_path, status):
     file = write(url="embedded")
     done = beatd("status", "--config", file)
