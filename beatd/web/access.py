@@ -78,15 +78,20 @@ class Access:
         return named or self._of_session(request) or self.nobody
 
     def token(self, request: Request, text: str) -> Token:
-        """The token of that text, or HTTPException 401."""
+        """The token of that text, or HTTPException 401, 429 after too many wrong ones.
+
+        A right one is taken also then: others behind the same proxy must lock nobody out. Tokens are too long
+        (:data:`~beatd.web.tokens.TOKEN_MIN`) to be guessed by as many requests as are let in
+        (:class:`~beatd.web.rates.RateLimit`).
+        """
+        token = self._tokens.find(text)
+        if token is not None:
+            return token
         if not self._wrong.has_room(peer_of(request)):
             raise HTTPException(429, "too many wrong tokens; try again in a minute", {"Retry-After": "60"})
-        token = self._tokens.find(text)
-        if token is None:
-            if self._is_new_guess(text):
-                self._wrong.take(peer_of(request))
-            raise HTTPException(401, "this token is not known", _CHALLENGE)
-        return token
+        if self._is_new_guess(text):
+            self._wrong.take(peer_of(request))
+        raise HTTPException(401, "this token is not known", _CHALLENGE)
 
     def _is_new_guess(self, text: str) -> bool:
         """False for a wrong token that came before: a program that goes on with an old one must lock nobody out."""
