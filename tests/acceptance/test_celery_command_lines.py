@@ -109,14 +109,16 @@ def _handles_sigterm(pid):
     return int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1
 
 
-@pytest.mark.parametrize("command", ["beat", "worker -P solo"])
+@pytest.mark.parametrize(
+    "command", ["beat --detach", "worker -P solo --detach", "worker -P solo -ED", "worker -DEPsolo"]
+)
 def test_detached(command, proj, beatd, tmp_path, wait_until):
-    started = beatd("-A", "proj", *command.split(), "--detach", "--pidfile=it.pid", "--logfile=it.log", "-l", "WARNING")
+    started = beatd("-A", "proj", *command.split(), "--pidfile=it.pid", "--logfile=it.log", "-l", "WARNING")
     assert started.returncode == 0, started.stderr
     pid = int((tmp_path / "it.pid").read_text())
     try:
         assert f"Started with process id {pid}" in started.stdout
-        taken = beatd("-A", "proj", *command.split(), "--detach", "--pidfile=it.pid")
+        taken = beatd("-A", "proj", *command.split(), "--pidfile=it.pid")
         assert taken.returncode == 2
         assert "which is alive" in taken.stderr
         wait_until(lambda: _handles_sigterm(pid), 20, "the process to have started")
