@@ -94,7 +94,6 @@ class Settlement:
     def flush(self) -> None:
         """Take all steps. Raises while a server is away; the next call goes on with the step that failed."""
         self._outcomes.collect_long_runs()
-        self._finished.remember_owed()
         self._parts += self._chords.due()
         for items, step in self._steps:
             if items:
@@ -109,6 +108,7 @@ class Settlement:
                     )
                     _take_singly(items, step)
                 items.clear()
+        self._finished.remember_owed()  # last: no result and no acknowledgement waits for it
 
     def settle_decisions(self, decisions: Decisions) -> list[Effect]:
         """Settle the messages that are not run; returns the effects of all decisions."""
