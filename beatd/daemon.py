@@ -49,6 +49,7 @@ from beatd.store.outbox import Outbox
 from beatd.store.outcomes import Outcomes
 from beatd.store.run_requests import Requests
 from beatd.store.script import Replicas
+from beatd.store.server_check import NodeCheck
 from beatd.store.undelivered import Undelivered
 
 FAULTS_TOLD = 20
@@ -246,6 +247,7 @@ def _outcome_watch(
     """Watch with connections of its own, one to each server that may have results."""
     timeout_ms = settings.redis.timeout_ms
     client = connect(store.url, timeout_ms=timeout_ms, name="beatd-outcomes")
+    keys = keys.without({})  # its own: the parts of a cluster that it looks at change
     results = [
         connect(url, timeout_ms=timeout_ms, name="beatd-results", role="result backend")
         for url in result_urls(settings)
@@ -257,6 +259,7 @@ def _outcome_watch(
         Histories(client, keys, results=results),
         EntryStates(client, keys),
         clock=clock,
+        check_nodes=NodeCheck(client, keys),
         on_look=on_look,
     )
 

@@ -21,6 +21,7 @@ from beatd.store.keys import Keys, shard_of
 from beatd.store.notices import Notices
 from beatd.store.outcomes import Outcomes
 from beatd.store.recoveries import Recoveries
+from beatd.store.server_check import NodeCheck
 from beatd.store.undelivered import Undelivered
 
 
@@ -36,6 +37,7 @@ def notifier(
 ) -> Notifier:
     """Return the notifier of a daemon."""
     client = connect(store_url, timeout_ms=settings.redis.timeout_ms, name="beatd-notify")
+    keys = keys.without({})  # its own: the parts of a cluster that it looks at change
     outcomes, notices, number = Outcomes(client, keys), Notices(client, keys), settings.leader.shards
 
     def fleet() -> FleetView | None:
@@ -49,10 +51,11 @@ def notifier(
         Conditions(
             outcomes, Recoveries(client, keys), HeldBack(client, keys, shards=number), notices, clock=clock, fleet=fleet
         ),
-        PingPlanner(Histories(client, keys), outcomes, notices, clock),
+        PingPlanner(Histories(client, keys), outcomes, notices, keys, clock),
         notices,
         lambda directory: Sender(notices, Undelivered(client, keys), clock, counters, directory),
         entry=entry,
         place=settings.redis.prefix,
         clock=clock,
+        check_nodes=NodeCheck(client, keys),
     )

@@ -31,7 +31,9 @@ from beatd.notify.message import listed, message
 from beatd.notify.sender import Directory, Sender
 from beatd.planning.alerts import Brief, Changes, Condition, Subject, Told, changes
 from beatd.store.daemon_registry import FleetView
+from beatd.store.keys import shard_of
 from beatd.store.notices import Notice, Notices
+from beatd.store.server_check import NodeCheck
 from beatd.timestamps import span_text
 
 log = logging.getLogger("beatd.beat.notifier")
@@ -46,7 +48,8 @@ GROW_S = 30.0
 _KEEP_EVERY_S = 3_600.0
 _FOUND_ANEW: frozenset[str] = frozenset({"overdue", "too_long", "held"})
 _FIND_S = 15.0
-"""Kinds of conditions that a new leader finds out by itself: until it has, a missing one does not count as over."""
+"""Kinds of conditions that a new leader finds out by itself, and seconds for that: until then a missing one does not
+count as over."""
 _AWAY_S = 30.0
 _RECOVERED = "recovered"
 """Name of the mark that holds ``noted`` of the last recovery a target was told of, or need not know."""
@@ -90,7 +93,9 @@ class Notifier:
         entry: Callable[[str], Entry | None],
         place: str,
         clock: Clock,
+        check_nodes: NodeCheck,
     ) -> None:
+        self._check_nodes = check_nodes
         self._sight, self._conditions, self._pings = sight, conditions, pings
         self._notices, self._entry, self._place, self._clock = notices, entry, place, clock
         self._sender = sender(self._directory)
@@ -99,6 +104,8 @@ class Notifier:
         self._states: dict[str, _TargetState] = {}
         self._token: int | None = None
         self._began_at = 0.0
+        self._unled_at: dict[int, float] = {}
+        """When shards were last seen without a leader, or their node away."""
         self._free_since: float | None = None
         self._reached_at: float | None = None
         """When this daemon last led with the store in reach."""
@@ -162,6 +169,7 @@ class Notifier:
         if term is not None:
             if term.token != self._token:
                 self._begin(term.token, term.lease_value)
+            self._look_at_shards()
             self._tell(term.lease_value)
             self._ping(term.lease_value)
             self._notices.note_led()
@@ -185,6 +193,25 @@ class Notifier:
         if away_ms is not None and away_ms > 2_000 * self._sight.ttl_s:
             self._tell_of_gap(away_ms, lease_value)
         self._token, self._began_at = token, self._clock.monotonic()
+
+    def _look_at_shards(self) -> None:
+        """Find out about which shards nothing can be known now, or too little yet."""
+        self._check_nodes()
+        fleet, now = self._sight.fleet(), self._clock.monotonic()
+        for shard in range(self._sight.shards):
+            if shard in self._check_nodes.keys.away or (fleet is not None and is_free(fleet, shard)):
+                self._unled_at[shard] = now
+
+    def _is_unknown(self, subject: Subject) -> bool:
+        """True if a condition may be there though it was not seen."""
+        if subject.kind in self._conditions.unknown:
+            return True
+        if not subject.is_of_entry:
+            return False
+        shard = shard_of(subject.name, self._sight.shards)
+        led_since = max(self._began_at, self._unled_at.get(shard, self._began_at))
+        is_found = subject.kind not in _FOUND_ANEW or self._clock.monotonic() - led_since >= _FIND_S
+        return not is_found or self._check_nodes.keys.is_away(subject.name)
 
     def _state(self, name: str, lease_value: str) -> _TargetState:
         if name not in self._states:
@@ -214,13 +241,16 @@ class Notifier:
         self, target: NotifyTarget, state: _TargetState, found: Mapping[Subject, Condition], lease_value: str
     ) -> None:
         now_ms = self._clock.now_ms()
-        unknown = self._conditions.unknown
-        if self._clock.monotonic() - self._began_at < _FIND_S:
-            unknown = unknown | _FOUND_ANEW
         noted = self._conditions.recoveries(state.recovered) if "failure" in target.on else []
         recovered = [(one.entry, Brief(one.since_ms, one.end_ms, one.failures)) for one in noted]
         news = changes(
-            target, found, state.told, entry=self._entry, now_ms=now_ms, unknown=unknown, recovered=recovered
+            target,
+            found,
+            state.told,
+            entry=self._entry,
+            now_ms=now_ms,
+            is_unknown=self._is_unknown,
+            recovered=recovered,
         )
         known = max([state.recovered, *(one.noted for one in noted)])
         if not news.number:

@@ -37,6 +37,7 @@ from beatd.store.run_record import (
     encoded,
     result_text,
 )
+from beatd.store.server_check import NodeCheck
 from beatd.timestamps import iso_ms, to_ms
 
 log = logging.getLogger("beatd.beat.outcomes")
@@ -58,7 +59,10 @@ _PLAIN_MODULES = ("", "builtins", "__main__", "celery.exceptions", "billiard.exc
 
 class OutcomeWatch:
     """Watches the entries that ``led`` returns, by name for each shard. ``ran`` tells, each time it is called, which of
-    them have had runs since, or may have. ``on_look`` is called with each look of a daemon that leads."""
+    them have had runs since, or may have. ``on_look`` is called with each look of a daemon that leads.
+
+    Entries and runs whose node of a cluster does not answer are put off. ``check_nodes`` is of the keys of the others.
+    """
 
     def __init__(
         self,
@@ -69,8 +73,10 @@ class OutcomeWatch:
         states: EntryStates,
         *,
         clock: Clock,
+        check_nodes: NodeCheck,
         on_look: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check_nodes, self._keys = check_nodes, check_nodes.keys
         self._led = led
         self._ran = ran
         self._on_look = on_look
@@ -85,7 +91,7 @@ class OutcomeWatch:
         self._looked_ms = 0
         self._is_away = False
         self._stopping = threading.Event()
-        self._overdue = OverdueWatch(outcomes, histories, states, self._batches)
+        self._overdue = OverdueWatch(outcomes, histories, states, self._keys, self._batches)
         self._thread = threading.Thread(target=self._run, name="outcomes", daemon=True)
 
     def start(self) -> None:
@@ -127,7 +133,9 @@ class OutcomeWatch:
             self._pending.try_all(now_ms)
             self._overdue.forget()
         self._changed |= dict.fromkeys(ran)
-        for batch in self._batches([*islice(self._changed, _ENTRIES_A_LOOK)]):
+        self._check_nodes()
+        readable = (name for name in self._changed if not self._keys.is_away(name))
+        for batch in self._batches([*islice(readable, _ENTRIES_A_LOOK)]):
             names = [name for name in batch if name in self._by_name]
             recent = self._histories.recent(names, _RECENT)
             for records in recent.values():
@@ -150,7 +158,10 @@ class OutcomeWatch:
         self._pending.add(pending, try_at_ms=now_ms, pause_ms=_FIRST_TRY_MS)
 
     def _try(self, runs: Sequence[PendingRun], now_ms: int) -> None:
-        for batch in self._batches(runs):
+        for run in runs:
+            if self._keys.is_away(run.entry):
+                self._pending.put_off(run, now_ms + run.pause_ms, run.pause_ms)
+        for batch in self._batches([run for run in runs if not self._keys.is_away(run.entry)]):
             ids = [run.run_id for run in batch]
             stretches = self._outcomes.ended_runs.stretches(list({run.entry for run in batch}))
             endings, started = self._histories.endings(ids), self._outcomes.started(ids)

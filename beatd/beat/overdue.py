@@ -16,6 +16,7 @@ from beatd.states import RETRY
 from beatd.store.entry_state import EntryStates
 from beatd.store.history import Record
 from beatd.store.history_reader import Histories
+from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes, Started
 from beatd.timestamps import iso_ms
 
@@ -45,9 +46,15 @@ class Watched(NamedTuple):
 
 
 class OverdueWatch:
-    """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
+    """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`.
 
-    def __init__(self, outcomes: Outcomes, histories: Histories, states: EntryStates, batches: Batches) -> None:
+    Entries whose node of a cluster is left out of ``keys`` stay as they were at the last look with it.
+    """
+
+    def __init__(
+        self, outcomes: Outcomes, histories: Histories, states: EntryStates, keys: Keys, batches: Batches
+    ) -> None:
+        self._keys = keys
         self._outcomes = outcomes
         self._histories = histories
         self._states = states
@@ -57,8 +64,8 @@ class OverdueWatch:
         self._to_learn: dict[str, None] = {}
         """Entries with runs of which nothing was learned yet, the one that waits longest first."""
         self._learn_at_ms: dict[str, int] = {}
-        self._overdue = LatenessRecord("overdue", outcomes.overdue, outcomes.set_overdue)
-        self._too_long = LatenessRecord("too_long", outcomes.too_long, outcomes.set_too_long)
+        self._overdue = LatenessRecord("overdue", keys, outcomes.overdue, outcomes.set_overdue)
+        self._too_long = LatenessRecord("too_long", keys, outcomes.too_long, outcomes.set_too_long)
 
     def forget(self) -> None:
         """Forget everything: this daemon leads nothing any more."""
@@ -75,15 +82,19 @@ class OverdueWatch:
         if entries is not self._entries:
             self._take_over(entries)
         self._learn(now_ms)
-        due = [one.entry for one in self._watched.values() if one.check_at_ms <= now_ms]
-        delays: dict[str, Delay] = {}
+        due = [one.entry for name, one in self._watched.items() if one.check_at_ms <= now_ms and self._is_here(name)]
+        delays: dict[str, Delay | None] = {}
         has_ended: set[str] = set()
         for batch in self._batches(due):
             self._check(batch, now_ms, delays, has_ended)
         for late, place in ((self._overdue, 0), (self._too_long, 1)):
             late.begin(entries)
-            since = {name: ms for name, delay in delays.items() if (ms := delay[place]) is not None}
-            late.note({name: late.since(name, ms, keep=name not in has_ended) for name, ms in since.items()})
+            since = {name: ms for name, delay in delays.items() if delay and (ms := delay[place]) is not None}
+            unknown = [name for name, delay in delays.items() if delay is None]
+            late.note({name: late.since(name, ms, keep=name not in has_ended) for name, ms in since.items()}, unknown)
+
+    def _is_here(self, name: str) -> bool:
+        return not self._keys.is_away(name)
 
     def _take_over(self, entries: Mapping[str, Entry]) -> None:
         """Watch other entries from now on; what is known of those that stay is kept."""
@@ -98,7 +109,8 @@ class OverdueWatch:
 
     def _learn(self, now_ms: int) -> None:
         """Learn the bounds of some entries whose time has come."""
-        names = [name for name in self._to_learn if self._learn_at_ms.get(name, 0) <= now_ms][:_LEARNED_AT_ONCE]
+        due = [name for name in self._to_learn if self._learn_at_ms.get(name, 0) <= now_ms and self._is_here(name)]
+        names = due[:_LEARNED_AT_ONCE]
         if not names:
             return
         recent, ended = self._histories.recent(names, 2 * RECENT), self._outcomes.ended(names)
@@ -112,7 +124,10 @@ class OverdueWatch:
             if learned.learned_from or name in self._watched:
                 self._watched[name] = Watched(entry, learned)
 
-    def _check(self, entries: Sequence[Entry], now_ms: int, delays: dict[str, Delay], has_ended: set[str]) -> None:
+    def _check(
+        self, entries: Sequence[Entry], now_ms: int, delays: dict[str, Delay | None], has_ended: set[str]
+    ) -> None:
+        """Find how late these entries are: None if it is not known now."""
         bounds = {one.name: bounds_of(one.policies, self._watched[one.name].learned) for one in entries}
         names = [name for name, bound in bounds.items() if bound[:3] != (None, None, None)]
         for name in bounds.keys() - set(names):
@@ -123,7 +138,11 @@ class OverdueWatch:
         states, recent = self._states.read(bounded, now_ms=now_ms), self._histories.recent(names, RECENT)
         open_ids = [str(one.run_id) for records in recent.values() for one in records if one.sent and not one.outcome]
         started = self._outcomes.started(open_ids)
+        is_known = self._outcomes.knows_started
         for entry, state in zip(bounded, states, strict=True):
+            if not is_known and any(one.sent and not one.outcome for one in recent[entry.name]):
+                delays[entry.name] = None
+                continue
             runs = [_past(record, started, now_ms) for record in recent[entry.name] if record.sent]
             delay = delays[entry.name] = delay_of(entry, state, runs, bounds[entry.name], now_ms)
             if any(run.is_over for run in runs):
@@ -165,11 +184,14 @@ def _past(record: Record, started: Mapping[str, Started], now_ms: int) -> PastRu
 class LatenessRecord:
     """Record of the entries that are late in one way, and since when (ms): in the store, and in the log on change."""
 
-    def __init__(self, kind: str, read: Callable[[], dict[str, int]], write: Writer) -> None:
+    def __init__(self, kind: str, keys: Keys, read: Callable[[], dict[str, int]], write: Writer) -> None:
         self._is_overdue = kind == "overdue"
+        self._keys = keys
         self._read = read
         self._write = write
         self._since: dict[str, int] | None = None
+        self._unread: frozenset[int] = frozenset()
+        """Parts of a cluster that were left out when the store was read."""
 
     def forget(self) -> None:
         """Read the store again before the next change: another daemon leads meanwhile."""
@@ -177,16 +199,19 @@ class LatenessRecord:
 
     def begin(self, led: Collection[str]) -> None:
         """Read from the store which of these entries the last leader left late, if that is not known."""
-        if self._since is None:
-            self._since = {name: ms for name, ms in self._read().items() if name in led}
+        if self._since is None or self._unread.difference(self._keys.away):
+            read = {name: ms for name, ms in self._read().items() if name in led}
+            self._since, self._unread = read | (self._since or {}), frozenset(self._keys.away)
 
     def since(self, name: str, ms: int, *, keep: bool) -> int:
         """Return since when the entry is late. ``keep``: its history may have lost the first run by now."""
         return min(ms, (self._since or {}).get(name, ms)) if keep else ms
 
-    def note(self, since: Mapping[str, int]) -> None:
-        """Write and log what has changed."""
+    def note(self, since: Mapping[str, int], unknown: Collection[str] = ()) -> None:
+        """Write and log what has changed. Entries that are left out, and those of ``unknown``, stay as they were."""
         before = self._since or {}
+        kept = {name: ms for name, ms in before.items() if name in unknown or self._keys.is_away(name)}
+        since = kept | dict(since)
         over = [name for name in before if name not in since]
         if since or over:
             self._write(since, over)
@@ -197,4 +222,4 @@ class LatenessRecord:
         for name in over:
             event = "entry_overdue_over" if self._is_overdue else "entry_too_long_over"
             log.info("Entry %s is in time again", name, extra={"event": event, "entry": name})
-        self._since = dict(since)
+        self._since = since

@@ -16,6 +16,7 @@ from beatd.notify import monitors
 from beatd.states import IGNORED, SUCCESS
 from beatd.store.history import Record
 from beatd.store.history_reader import Histories
+from beatd.store.keys import Keys
 from beatd.store.notices import Notice, Notices
 from beatd.store.outcomes import Outcomes, Started
 
@@ -41,10 +42,14 @@ class RunEvent(NamedTuple):
 
 
 class PingPlanner:
-    """Finds what monitors are to be told, and puts it into the outbox."""
+    """Finds what monitors are to be told, and puts it into the outbox.
 
-    def __init__(self, histories: Histories, outcomes: Outcomes, notices: Notices, clock: Clock) -> None:
-        self._histories, self._outcomes, self._notices, self._clock = histories, outcomes, notices, clock
+    Entries whose node of a cluster is left out of ``keys`` are put off.
+    """
+
+    def __init__(self, histories: Histories, outcomes: Outcomes, notices: Notices, keys: Keys, clock: Clock) -> None:
+        self._histories, self._outcomes, self._notices = histories, outcomes, notices
+        self._keys, self._clock = keys, clock
         self._marks: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -65,7 +70,7 @@ class PingPlanner:
         return max(dropped, 0) + len(notices) - len(kept)
 
     def _events(self, entries: Mapping[str, Entry]) -> tuple[list[RunEvent], dict[str, str]]:
-        recent = self._histories.recent(list(entries), _RECENT)
+        recent = self._histories.recent([name for name in entries if not self._keys.is_away(name)], _RECENT)
         open_ids = [str(one.run_id) for records in recent.values() for one in records if one.is_open]
         started = self._outcomes.started(open_ids)
         events, marks = list[RunEvent](), dict[str, str]()

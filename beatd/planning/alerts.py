@@ -6,7 +6,7 @@ and when it is over. So a message is about a change, however many runs fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,6 +19,11 @@ class Subject(NamedTuple):
 
     kind: AlertKind
     name: str
+
+    @property
+    def is_of_entry(self) -> bool:
+        """True if it is about an entry."""
+        return self.kind in _OF_ENTRIES
 
     @property
     def field(self) -> str:
@@ -106,10 +111,10 @@ def changes(
     *,
     entry: Callable[[str], Entry | None],
     now_ms: int,
-    unknown: Container[str] = (),
+    is_unknown: Callable[[Subject], bool] = lambda _: False,
     recovered: Iterable[tuple[str, Brief]] = (),
 ) -> Changes:
-    """News for a target. ``unknown`` are kinds that could not be looked at: nothing of them is over.
+    """News for a target. ``is_unknown`` tells what could not be looked at: it is not over.
 
     ``recovered`` are entries that succeeded after failures since the target's last message, the oldest first.
 
@@ -125,7 +130,7 @@ def changes(
             lasting[subject] = condition  # abs: after a step of the clock it is told at once, and then as before
     over, forgotten = {}, set()
     for subject, before in told.items():
-        if subject in wanted or subject.kind in unknown:
+        if subject in wanted or is_unknown(subject):
             continue
         is_told = "recovery" in target.on and subject.kind != "missed" and _concerns(target, subject, entry)
         if is_told and subject not in conditions:
@@ -150,7 +155,7 @@ def _is_wanted(
 
 
 def _concerns(target: NotifyTarget, subject: Subject, entry: Callable[[str], Entry | None]) -> bool:
-    if subject.kind not in _OF_ENTRIES:
+    if not subject.is_of_entry:
         return True
     found = entry(subject.name)
     return found is not None and is_for(target, found)

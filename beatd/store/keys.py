@@ -224,7 +224,8 @@ class Keys:
         self._tags = _tags(prefix, parts)
         self._parts: list[ShardKeys] | None = None
         self.away: Mapping[int, str] = {}
-        """Parts that are left out, as their node of a cluster does not answer, and why."""
+        """Parts that are left out, as their node of a cluster does not answer, and why. Only who looks again and again
+        has names whose parts come and go, see :class:`~beatd.store.server_check.NodeCheck`."""
         self.shards = f"{self._tag}:shards"
         """string, for ever, in a cluster: number of its shards."""
         self.wake = f"{self._tag}:wake"
@@ -290,6 +291,10 @@ class Keys:
     def all_parts(self) -> list[ShardKeys]:
         """The keys of what is remembered of entries: of each part that is not away, or of the only one."""
         return [part for number, part in enumerate(self._all()) if number not in self.away]
+
+    def is_away(self, entry: str) -> bool:
+        """True if an entry is in a part that is left out."""
+        return bool(self.away) and shard_of(entry, self.parts) in self.away
 
     def _all(self) -> list[ShardKeys]:
         if self._parts is None:

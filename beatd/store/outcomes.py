@@ -204,9 +204,14 @@ class Outcomes:
                     pipeline.set(self._keys.started(run_id), value, px=_DAY_MS)
                 pipeline.execute()
 
+    @property
+    def knows_started(self) -> bool:
+        """False while the node of a cluster that has the marks of started runs is left out."""
+        return 0 not in self._keys.away
+
     def started(self, run_ids: Sequence[str]) -> dict[str, Started]:
-        """The started runs among these, as far as their workers have reported."""
-        if not run_ids:
+        """The started runs among these, as far as their workers have reported; none without :attr:`knows_started`."""
+        if not run_ids or not self.knows_started:
             return {}
         with translate_errors(self._client):
             raws: Any = self._client.mget([self._keys.started(run_id) for run_id in run_ids])

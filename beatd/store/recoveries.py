@@ -32,22 +32,22 @@ class Recoveries:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client, self._keys = client, [part.recovered for part in keys.all_parts()]
+        self._client, self._keys = client, keys
 
     def after(self, noted: int) -> list[Recovery]:
         """The recoveries behind one, the oldest first."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for key in self._keys:
-                pipeline.zrangebyscore(key, f"({noted}", "+inf", start=0, num=KEPT, withscores=True)
-            raws = [raw for part in pipeline.execute() for raw in part]
-        found = (_recovery(raw, int(number)) for raw, number in sorted(raws, key=lambda raw: float(raw[1])))
-        return [one for one in found if one is not None]
+            for part in self._keys.all_parts():
+                pipeline.zrangebyscore(part.recovered, f"({noted}", "+inf", start=0, num=KEPT, withscores=True)
+            raws = [raw for found in pipeline.execute() for raw in found]
+        every = (_recovery(raw, int(number)) for raw, number in sorted(raws, key=lambda raw: float(raw[1])))
+        return [one for one in every if one is not None]
 
     def last(self) -> int:
         """``noted`` of the last recovery; 0 if there is none."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for key in self._keys:
-                pipeline.zrange(key, -1, -1, withscores=True)
+            for part in self._keys.all_parts():
+                pipeline.zrange(part.recovered, -1, -1, withscores=True)
             return max([int(raws[0][1]) for raws in pipeline.execute() if raws], default=0)
 
 

@@ -140,15 +140,39 @@ def keys_in(client: redis.Redis, prefix: str, results: str = "") -> Keys:
 def readable_keys(client: redis.Redis, prefix: str, results: str = "") -> Keys:
     """Return the same for who reads once: of a cluster without the shards whose node does not answer now."""
     keys = keys_in(client, prefix, results)
+    return keys.without(_away_parts(client, keys))
+
+
+def _away_parts(client: redis.Redis, keys: Keys) -> dict[int, str]:
+    """The parts of a cluster whose node does not answer now, and why."""
     if keys.parts == 1:
-        return keys
+        return {}
     with client.pipeline(transaction=False) as pipeline:
-        for part in keys.all_parts():
-            pipeline.exists(part.lease)
+        for number in range(keys.parts):
+            pipeline.exists(keys.shard(number).lease)
         answers = pipeline.execute(raise_on_error=False)
     failed = ((number, one) for number, one in enumerate(answers) if isinstance(one, redis.RedisError))
     errors = ((number, store_error(one, server_of(client))) for number, one in failed)
-    return keys.without({number: str(error) for number, error in errors if isinstance(error, StoreUnavailable)})
+    return {number: str(error) for number, error in errors if isinstance(error, StoreUnavailable)}
+
+
+class NodeCheck:
+    """Check of the nodes of a cluster, for who looks again and again: a look begins with it.
+
+    It leaves parts whose node does not answer out of ``keys``, which are the looker's own. So a look is about the
+    others, and tells of an absent part neither that it has something nor that it has not. A node that goes away later
+    in the look ends it; the next one is without it.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self.keys = keys
+
+    def __call__(self) -> None:
+        """Look which nodes answer. Raises :class:`StoreUnavailable` if none does."""
+        self.keys.away = away = _away_parts(self._client, self.keys)
+        if len(away) == self.keys.parts:
+            raise StoreUnavailable(away[0])
 
 
 def _check_version(info: dict[str, Any], place: str, *, in_cluster: bool = False) -> None:

@@ -26,11 +26,13 @@ from beatd.store.daemon_registry import FleetView, Member, Status
 from beatd.store.held_back import HeldBack
 from beatd.store.history import SENT, run_cell
 from beatd.store.history_reader import Histories
-from beatd.store.keys import Keys
+from beatd.store.keys import Keys, shard_of
 from beatd.store.notices import NOTICES_MAX, Notice, Notices
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.recoveries import Recoveries
 from beatd.store.run_record import RunRecord, encoded
+from beatd.store.server_check import NodeCheck
+from beatd.store.topology import slot_of
 from beatd.store.undelivered import Undelivered
 from tests.conftest import wait_for
 from tests.fakes import FakeClock
@@ -44,30 +46,33 @@ TTL_S = 10.0
 class Daemon:
     """A notifier with a leadership that the test gives and takes."""
 
-    def __init__(self, url: str, name: str, entries: dict[str, Any], targets: list[NotifyTarget], clock: Any) -> None:
-        client = connect(url, timeout_ms=30_000)
+    def __init__(
+        self, url: str, name: str, entries: dict[str, Any], targets: list[NotifyTarget], clock: Any, keys: Keys = KEYS
+    ) -> None:
+        client, keys = connect(url, timeout_ms=30_000), keys.without({})
         self.client, self.name, self.clock = client, name, clock
         self.leadership = Leadership(SystemClock(), 0)
         self.fleet: FleetView | None = None
-        self.outcomes, self.notices = Outcomes(client, KEYS), Notices(client, KEYS)
+        self.outcomes, self.notices = Outcomes(client, keys), Notices(client, keys)
         self.counters = DaemonCounters()
         made = {entry: config.entry(entry, {"task": "t", "schedule": 30, **more}) for entry, more in entries.items()}
         self.notifier = Notifier(
-            FleetSight(name, self.leadership, lambda: self.fleet, 1, TTL_S),
+            FleetSight(name, self.leadership, lambda: self.fleet, keys.parts, TTL_S),
             Conditions(
                 self.outcomes,
-                Recoveries(client, KEYS),
-                HeldBack(client, KEYS),
+                Recoveries(client, keys),
+                HeldBack(client, keys, shards=keys.parts),
                 self.notices,
                 clock=clock,
                 fleet=lambda: self.fleet,
             ),
-            PingPlanner(Histories(client, KEYS), self.outcomes, self.notices, clock),
+            PingPlanner(Histories(client, keys), self.outcomes, self.notices, keys, clock),
             self.notices,
-            lambda directory: Sender(self.notices, Undelivered(client, KEYS), clock, self.counters, directory),
+            lambda directory: Sender(self.notices, Undelivered(client, keys), clock, self.counters, directory),
             entry=made.get,
             place="beatd",
             clock=clock,
+            check_nodes=NodeCheck(client, keys),
         )
         self.notifier.set_targets(targets)
         self.notifier.set_entries(made)
@@ -108,9 +113,9 @@ def web() -> Iterator[Receiver]:
 def daemon(redis_url: str) -> Iterator[Callable[..., Daemon]]:
     made: list[Daemon] = []
 
-    def make(name: str, entries: Any, *targets: NotifyTarget, clock: Any = None) -> Daemon:
+    def make(name: str, entries: Any, *targets: NotifyTarget, clock: Any = None, **more: Any) -> Daemon:
         entries = entries if isinstance(entries, dict) else {entry: {} for entry in entries}
-        made.append(Daemon(redis_url, name, entries, list(targets), clock or FakeClock()))
+        made.append(Daemon(more.pop("url", redis_url), name, entries, list(targets), clock or FakeClock(), **more))
         return made[-1]
 
     yield make
@@ -553,3 +558,50 @@ def test_a_value_of_somebody_else_is_not_over(daemon, web, wait_until):
     one.client.set(KEYS.shard().last_outcome, "a string")
     one.look(4)
     assert len(web.requests) == 1
+
+
+@pytest.mark.slow
+def test_a_node_of_a_cluster_that_is_away_concerns_only_its_entries(cluster, daemon, web, wait_until):
+    """Failures and late runs of the others are told; those of its entries neither end nor begin anew."""
+    keys = Keys(parts=3)
+    names = entry_of_each_shard(3)
+    entries = {name: {"ping": f"{web.url}/ping/{name}"} for name in names}
+    one = daemon("one", entries, hook(web, on=("failure", "overdue", "recovery")), url=cluster.url, keys=keys)
+    one.lead(1)
+    one.clock.advance(60)
+    one.ended([names[1]], FAILURE)
+    one.outcomes.set_overdue({names[1]: 1_790_000_000_000}, [])
+    one.look()
+    wait_until(lambda: told(web))
+    assert {problem["subject"] for problem in told(web)[0]["problems"]} == {names[1]}
+    dead = cluster.owner(slot_of(keys.shard(1).lease))
+    dead.kill()
+    one.ended([names[2]], FAILURE)
+    one.outcomes.set_overdue({names[0]: 1_790_000_001_000}, [])
+    one.look(6)
+    wait_until(lambda: len(told(web)) > 1)
+    assert [sorted(problem["subject"] for problem in each["problems"]) for each in told(web)[1:]] == [
+        sorted([names[0], names[2]])
+    ]
+    dead.start()
+    wait_until(cluster.settled, 30, "the cluster to be settled")
+    one.client.delete(keys.shard(1).overdue)  # it has expired while nobody wrote it
+    one.look()
+    one.outcomes.set_overdue({names[1]: 1_790_000_000_000}, [])
+    one.look()
+    assert len(told(web)) == 2
+    one.ended(names[1:], SUCCESS)
+    one.look()
+    wait_until(lambda: len(told(web)) == 3)
+    assert told(web)[2]["recovered_count"] == 2
+
+
+def entry_of_each_shard(shards: int) -> list[str]:
+    """Names of entries: the first is in shard 0, and so on."""
+    names = [f"e{number}" for number in range(50)]
+    return [next(name for name in names if shard_of(name, shards) == shard) for shard in range(shards)]
+
+
+def told(web: Receiver) -> list[Any]:
+    """The messages that the target got, without pings."""
+    return [request.json for request in web.requests if request.path == "/hook"]

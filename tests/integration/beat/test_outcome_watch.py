@@ -3,16 +3,20 @@
 import pytest
 
 from beatd.beat.outcomes import OutcomeWatch
+from beatd.config import entry
 from beatd.exceptions import StoreUnavailable
 from beatd.message import json_codec
 from beatd.model import Entry, manual_run_id, run_id
 from beatd.schedules import parse
-from beatd.store.entry_state import EntryStates
+from beatd.store.client import connect
+from beatd.store.entry_state import EntryStates, Fingerprints
 from beatd.store.history import SENT, TRIGGERED, by_hand, run_cell
 from beatd.store.history_reader import Histories
-from beatd.store.keys import Keys
-from beatd.store.outcomes import Outcomes
+from beatd.store.keys import Keys, shard_of
+from beatd.store.outcomes import SILENT_MS, Outcomes, Started
 from beatd.store.results import result_key
+from beatd.store.server_check import NodeCheck
+from beatd.store.topology import slot_of
 from tests.fakes import NOW, FakeClock
 
 KEYS, STEP = Keys("beatd"), 3_600_000
@@ -29,16 +33,24 @@ def watch(client, clock):
     return watch_of(client, clock, lambda: [{"a": ENTRY}], ["a"])
 
 
-def watch_of(client, clock, led, ran):
+def watch_of(client, clock, led, ran, keys=KEYS, results=()):
     """A watch over what is led; ``ran`` is emptied as it looks."""
+    keys = keys.without({})
 
     def ran_since():
         names = list(ran)
         ran.clear()
         return names
 
-    histories, states = Histories(client, KEYS), EntryStates(client, KEYS)
-    return OutcomeWatch(led, ran_since, Outcomes(client, KEYS), histories, states, clock=clock)
+    return OutcomeWatch(
+        led,
+        ran_since,
+        Outcomes(client, keys),
+        Histories(client, keys, results=results),
+        EntryStates(client, keys),
+        clock=clock,
+        check_nodes=NodeCheck(client, keys),
+    )
 
 
 def look(watch, clock):
@@ -187,3 +199,122 @@ def test_a_clock_that_is_set_back_delays_no_end(client, clock, watch):
     client.set(result_key(one), json_codec.dumps({"status": "SUCCESS", "result": None, "task_id": one}))
     watch.look()
     assert [record.run_id for record in Outcomes(client, KEYS).records("a")] == [one]
+
+
+class ClusterWatch:
+    """A watch over two entries of each of three shards, in a cluster; their results are on another server."""
+
+    KEYS = Keys(parts=3)
+
+    def __init__(self, cluster, store, results, clock):
+        self.cluster, self.store, self.results, self.clock = cluster, store, results, clock
+        self.outcomes = Outcomes(store, self.KEYS)
+        self.names = [[f"e{n}" for n in range(50) if shard_of(f"e{n}", 3) == shard][:2] for shard in range(3)]
+        policies = {"overdue_after": 60, "expect_within": "never"}
+        self.entries = {
+            name: entry(name, {"task": "t", "schedule": "1h", **policies}) for own in self.names for name in own
+        }
+        self.ran = []
+        self.watch = watch_of(store, clock, lambda: [self.entries], self.ran, self.KEYS, [results])
+
+    def send(self, name):
+        """Send a run that is due now; return its id."""
+        due_ms, shard = self.clock.now_ms(), self.KEYS.of(name)
+        self.store.append(self.KEYS.history(name), run_cell(SENT, due_ms, due_ms, due_ms))
+        self.store.hset(shard.last_due, name, due_ms)
+        self.store.hset(shard.fingerprints, name, f"{due_ms - 1} {Fingerprints().of(self.entries[name])}")
+        self.ran.append(name)
+        return run_id(name, due_ms)
+
+    def fail(self, one):
+        """A worker of Celery's stores that a run failed."""
+        error = {"exc_type": "ValueError", "exc_message": ["no"], "exc_module": "builtins"}
+        document = {"status": "FAILURE", "result": error, "task_id": one, "traceback": None, "children": []}
+        self.results.set(result_key(one), json_codec.dumps(document))
+
+    def node_of(self, shard):
+        return self.cluster.owner(slot_of(self.KEYS.shard(shard).lease))
+
+    def look(self, times=3):
+        for _ in range(times):
+            self.watch.look()
+            self.clock.advance(60)
+
+    def failures(self, *shards):
+        """The runs that failed, as the records of entries and their summaries have them."""
+        names = [name for shard in shards for name in self.names[shard]]
+        records = self.outcomes.records(*names)
+        counted = sum(one.failures for one in self.outcomes.summaries(names).values())
+        assert len(records) == counted
+        return sorted(one.run_id for one in records)
+
+
+@pytest.fixture
+def in_cluster(cluster, client, clock):
+    with connect(cluster.url, timeout_ms=1_000) as store:
+        yield ClusterWatch(cluster, store, client, clock)
+
+
+def events(caplog, name):
+    return sorted(record.entry for record in caplog.records if getattr(record, "event", "") == name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_node_that_is_away_puts_off_only_the_ends_of_its_entries(in_cluster, wait_until, caplog, how):
+    """Of each shard one entry had its run before the node went away, and one had it shortly before and is not read."""
+    caplog.set_level("INFO")
+    firsts, seconds = zip(*in_cluster.names, strict=True)
+    runs = {name: in_cluster.send(name) for name in firsts}
+    in_cluster.look()
+    assert set(in_cluster.outcomes.overdue()) == set(firsts)
+    runs |= {name: in_cluster.send(name) for name in seconds}
+    node = in_cluster.node_of(1)
+    (node.kill if how == "killed" else node.pause)()
+    try:
+        for one in runs.values():
+            in_cluster.fail(one)
+        in_cluster.look(5)
+        wanted = [runs[name] for shard in (0, 2) for name in in_cluster.names[shard]]
+        assert in_cluster.failures(0, 2) == sorted(wanted)
+        assert events(caplog, "entry_overdue") == sorted(firsts)
+        assert events(caplog, "entry_overdue_over") == sorted([firsts[0], firsts[2]]), "of the others nothing is known"
+    finally:
+        (node.start if how == "killed" else node.resume)()
+    wait_until(in_cluster.cluster.settled, 30, "the cluster to be settled")
+    wait_until(lambda: not away(in_cluster), 30, "the node to be used again")
+    in_cluster.look(5)
+    assert in_cluster.failures(0, 1, 2) == sorted(runs.values())
+    assert events(caplog, "entry_overdue") == sorted(firsts)
+    assert events(caplog, "entry_overdue_over") == sorted(firsts)
+    assert in_cluster.outcomes.overdue() == {}
+
+
+def away(in_cluster):
+    check = NodeCheck(in_cluster.store, in_cluster.KEYS.without({}))
+    check()
+    return check.keys.away
+
+
+@pytest.mark.slow
+def test_without_the_node_of_the_marks_no_run_is_lost_or_overdue(in_cluster, wait_until, caplog):
+    """Marks of started runs are all on the node of shard 0: without them nobody can tell if a run has begun."""
+    lost, at_work, waits = in_cluster.names[1][0], in_cluster.names[1][1], in_cluster.names[2][0]
+    runs = {name: in_cluster.send(name) for name in (lost, at_work, waits)}
+    now_ms = in_cluster.clock.now_ms()
+    in_cluster.outcomes.began({runs[lost]: Started(now_ms, now_ms, 1, "w")})
+    in_cluster.outcomes.began({runs[at_work]: Started(now_ms, now_ms + 86_400_000, 1, "w")})
+    node = in_cluster.node_of(0)
+    node.kill()
+    in_cluster.clock.advance(SILENT_MS / 1_000)
+    in_cluster.look(4)
+    assert in_cluster.failures(1, 2) == []
+    assert events(caplog, "entry_overdue") == []
+    node.start()
+    wait_until(in_cluster.cluster.settled, 30, "the cluster to be settled")
+    wait_until(lambda: not away(in_cluster), 30, "the node to be used again")
+    in_cluster.look(3)
+    assert in_cluster.failures(1, 2) == [runs[lost]]
+    assert events(caplog, "run_lost") == [lost]
+    assert waits in events(caplog, "entry_overdue")
+    assert at_work not in events(caplog, "entry_overdue")

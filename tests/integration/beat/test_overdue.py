@@ -28,7 +28,7 @@ class Hours:
         self.outcomes = Outcomes(client, KEYS)
         self.reads = []
         states, histories = EntryStates(client, KEYS), Histories(client, KEYS)
-        self.watch = OverdueWatch(self.outcomes, histories, states, self.batches)
+        self.watch = OverdueWatch(self.outcomes, histories, states, KEYS, self.batches)
 
     def batches(self, items):
         self.reads.append([one.name for one in items])

@@ -20,7 +20,7 @@ class Waits:
 
 def notifier_of(clock, waits, look):
     sender = SimpleNamespace(stop=lambda: None, is_busy=False)
-    found = Notifier(None, None, None, None, lambda _: sender, entry=None, place="", clock=clock)
+    found = Notifier(None, None, None, None, lambda _: sender, entry=None, place="", clock=clock, check_nodes=None)
     found._stopping, found.look = waits, look
     return found
 

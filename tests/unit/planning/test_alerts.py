@@ -78,7 +78,7 @@ def test_an_entry_that_left_the_schedule_is_forgotten_without_a_word():
 
 
 def test_what_could_not_be_looked_at_is_not_over():
-    found = news(target(), {}, {FAILURE_OF_A: Told(NOW, NOW)}, unknown={"failure"})
+    found = news(target(), {}, {FAILURE_OF_A: Told(NOW, NOW)}, is_unknown=lambda one: one.kind == "failure")
     assert (found.number, found.forgotten) == (0, set())
 
 
