@@ -107,12 +107,14 @@ class Daemon:
         self._notifier = notifier(
             settings, store.url, keys, shards, elector=self._elector, counters=self._counters, clock=clock
         )
+        readable = keys.without({})
         self.parts = DaemonParts(
             self._status,
             self._elector.leaderships,
             self._counters,
             Registry(store.metrics_client, keys),
-            Outcomes(store.metrics_client, keys),
+            Outcomes(store.metrics_client, readable),
+            NodeCheck(store.metrics_client, readable),
             Undelivered(store.metrics_client, keys),
             lambda: self._elector.store_away_s,
             lambda: self._elector.watch.problems,

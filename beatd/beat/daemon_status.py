@@ -18,6 +18,7 @@ from beatd.model import Entry
 from beatd.planning.problems import Problem as FleetProblem
 from beatd.store.daemon_registry import Registry, Status
 from beatd.store.outcomes import Outcomes
+from beatd.store.server_check import NodeCheck
 from beatd.store.undelivered import Undelivered
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
@@ -159,6 +160,8 @@ class DaemonParts(NamedTuple):
     """On a connection of its own, with a short timeout."""
     outcomes: Outcomes
     """On the same."""
+    check_nodes: NodeCheck
+    """Of the keys of ``outcomes``."""
     undelivered: Undelivered
     """On the same."""
     store_away_s: Callable[[], float]

@@ -119,6 +119,7 @@ class DaemonMetrics:
             if self._outcomes_at is None or now - self._outcomes_at > _SUCCESSES_S:
                 self._outcomes = []
                 with suppress(StoreError):
+                    parts.check_nodes()
                     self._outcomes = [*outcome_families(*_outcomes(parts, now_ms), now_ms)]
                 self._outcomes_at = self._clock.monotonic()
             return self._outcomes
@@ -145,6 +146,7 @@ class DaemonMetrics:
             now = self._clock.monotonic()
             if self._successes_at is None or now - self._successes_at > _SUCCESSES_S:
                 try:
+                    parts.check_nodes()
                     found = parts.outcomes.summaries(names) if names else {}
                 except StoreError:
                     found = {}
