@@ -6,17 +6,20 @@
 -- ARGV         dead letter, message; dead letter, message; …
 --
 -- Returns for each dead letter 1, or 0 when it is not there any more, or why its queue cannot be written to: then it
--- stays. That is tried before the dead letter is removed, as the server undoes nothing of a script that fails half way.
+-- stays, in its place. So it is removed after the push: the server undoes nothing of a script that fails half way.
 local answers = {}
+-- Nothing is removed here, as no letter is empty. Where the user may not remove one, this fails before the first push;
+-- and a server that is out of memory takes a push only behind another write.
+redis.call('LREM', KEYS[1], 1, '')
 for i = 1, #KEYS - 2 do
   local letter, message = ARGV[2 * i - 1], ARGV[2 * i]
-  local tried = redis.pcall('LLEN', KEYS[i + 2])
-  if type(tried) == 'table' then
-    answers[i] = tried.err
+  local pushed = redis.pcall('LPUSH', KEYS[i + 2], message)
+  if type(pushed) == 'table' then
+    answers[i] = pushed.err
   else
     answers[i] = remove_dead_letter(KEYS[1], KEYS[2], letter)
-    if answers[i] == 1 then
-      redis.call('LPUSH', KEYS[i + 2], message)
+    if answers[i] == 0 then
+      redis.call('LREM', KEYS[i + 2], 1, message)
     end
   end
 end

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+import redis
 
 from beatd.client.dead_letters import DeadLetterSource
 from beatd.clock import SystemClock
-from beatd.exceptions import StoreRefused
+from beatd.exceptions import StoreDenied, StoreRefused
 from beatd.store.client import connect
 from beatd.store.dead_letters import BOUNDS, Bounds, DeadLetters, decode, encode
 from beatd.store.keys import Keys
@@ -97,6 +98,56 @@ def test_a_letter_whose_queue_takes_no_messages_stays(client):
     client.delete("no list")
     assert source.requeue(list(letters)) == (1, [])
     assert client.lrange("no list", 0, -1) == [b"1"]
+
+
+@pytest.mark.parametrize("right", ["lpush", "lrem"])
+def test_a_letter_stays_in_its_place_if_the_user_may_not_send_it(client, redis_url, right):
+    texts = ["0", "1", "2"]
+    DeadLetters(client, KEYS).add([letter(text) for text in texts])
+    before = client.lrange(SHARED.dead_letters, 0, -1)
+    client.acl_setuser("half", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{right}"])
+    try:
+        with connect(redis_url.replace("redis://", "redis://half:any@")) as half:
+            letters = DeadLetters(half, KEYS)
+            if right == "lpush":
+                outcomes = letters.requeued(list(letters))
+                assert [isinstance(one, str) and bool(one) for one in outcomes] == [True] * 3
+            else:
+                with pytest.raises((StoreDenied, StoreRefused)):
+                    letters.requeued(list(letters))
+    finally:
+        client.acl_deluser("half")
+    assert client.lrange(SHARED.dead_letters, 0, -1) == before
+    assert client.exists("q") == 0
+    letters = DeadLetters(client, KEYS)
+    assert letters.requeue(list(letters)) == 3
+    assert int(client.get(SHARED.dead_letters_size)) == size_of(client) == 0
+    assert sorted(client.lrange("q", 0, -1)) == [text.encode() for text in texts]
+
+
+def test_a_letter_that_somebody_else_has_sent_is_not_sent_again(client):
+    letters = DeadLetters(client, KEYS)
+    letters.add([letter("0"), letter("1")])
+    client.lpush("q", "0")  # another message of the same text
+    seen = list(letters)
+    assert letters.requeued(seen[1:]) == [True]
+    assert letters.requeued(seen) == [True, False]
+    assert client.lrange("q", 0, -1) == [b"1", b"0", b"0"]
+
+
+def test_letters_are_sent_again_by_a_server_that_is_out_of_memory(client, redis_url):
+    """It is how its memory gets free: a worker takes what is in a queue, and nothing else."""
+    letters = DeadLetters(client, KEYS)
+    letters.add([letter("0")])
+    limit = client.config_get("maxmemory")["maxmemory"]
+    client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            client.lpush("other", "1")
+        assert letters.requeued(list(letters)) == [True]
+    finally:
+        client.config_set("maxmemory", limit)
+    assert client.lrange("q", 0, -1) == [b"0"]
 
 
 def test_what_cannot_become_a_letter_stays_in_the_outbox(client):
