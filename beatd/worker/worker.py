@@ -72,7 +72,7 @@ class Worker:
         self._requests: dict[int, Request] = {}
         """By tag: the requests in the pool."""
         self._admission = AdmissionControl(app, self._settlement, finished, rates, poison, at_work=self._requests)
-        self._hard_limits = HardTimeLimits(pool, self._requests)
+        self._hard_limits = HardTimeLimits(pool, self._requests, self._discard)
         self._poller = Poller()
         self.shutdown = Shutdown(
             app.clock.monotonic,

@@ -246,8 +246,14 @@ def _number(name: Any) -> signals.Signals:
 
 
 def _withdraw(view: WorkerView, request: Request) -> bool:
-    """Withdraw a request that waits in the pool; true if it has not begun."""
-    if not view.tools.pool.withdraw(request.delivery.tag):
+    """Withdraw a request that waits in the pool; true if it has not begun.
+
+    One that a process has is withdrawn if the process gives it back.
+    """
+    tag = request.delivery.tag
+    if not view.tools.pool.withdraw(tag):
+        if tag not in view.tools.pool.running_since():
+            view.tools.condemn(tag, None)
         return False
     view.tools.drop(request)
     return True
@@ -257,16 +263,15 @@ def _terminate(view: WorkerView, request: Request, number: signals.Signals) -> b
     """End a run; a run that is about to begin is ended at its start."""
     request.terminated = number
     tag, pool = request.delivery.tag, view.tools.pool
-    running = tag in pool.running_since()
-    if running and not pool.kill(tag, number):
+    since = pool.running_since().get(tag)
+    if since is not None and not pool.kill(tag, number):
         request.terminated = None  # it has just ended
         return False
-    if not running:
-        view.tools.condemn(tag)
+    view.tools.condemn(tag, since)
     log.info(
         "Terminating %s (%s)",
         request.id,
         number.name,
-        extra={"event": "task_terminating", "task_id": request.id, "running": running, "pid": os.getpid()},
+        extra={"event": "task_terminating", "task_id": request.id, "running": since is not None, "pid": os.getpid()},
     )
     return True

@@ -115,8 +115,8 @@ class WorkerHandles:
     """Shut the worker down warm."""
     drop: Callable[[Request], None]
     """Settle a withdrawn request as revoked."""
-    condemn: Callable[[int], None]
-    """End a request, by its tag, as soon as it runs."""
+    condemn: Callable[[int, float | None], None]
+    """Take a request back by its tag, or end it as soon as it runs, see ``HardTimeLimits.condemn``."""
     held: Callable[[], list[Request]]
     """Return the requests that rate limits delay."""
     rates: RateLimits

@@ -12,7 +12,7 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from beatd.worker.messages import Job, JobReport
@@ -64,7 +64,7 @@ class Pool(Protocol):
         """Return the id of the process that runs a job; None if it does not run."""
 
     def withdraw(self, tag: int) -> bool:
-        """Take back a job that has not begun: it is not run and not reported. False: too late."""
+        """Take back a job that has not begun: it is not run and not reported. False: too late, or not yet."""
 
     def grow(self, by: int = 1) -> None:
         """Run ``by`` more jobs at the same time. Raises ValueError for a pool of one."""
@@ -92,14 +92,17 @@ class HardTimeLimits:
     process or gives up its thread; it counts as failed with ``TimeLimitExceeded`` and is not run again. The soft limit,
     which raises ``SoftTimeLimitExceeded`` inside the task before that, is enforced where the task runs.
 
-    A run that remote control has terminated before it began is ended here, too.
+    Requests that remote control has revoked after the pool got them end here, too: ``drop`` settles one that the pool
+    gives back.
     """
 
-    def __init__(self, pool: Pool, requests: Mapping[int, Request]) -> None:
+    def __init__(self, pool: Pool, requests: Mapping[int, Request], drop: Callable[[Request], None]) -> None:
         self._pool = pool
         self._requests = requests
+        self._drop = drop
         self._limited: set[int] = set()
-        self._condemned: set[int] = set()
+        self._condemned: dict[int, float | None] = {}
+        """Revoked requests, and the start of the run that got a signal. A process may give its job back after all."""
 
     def begun(self, request: Request) -> None:
         """Watch a request that the pool has got."""
@@ -111,21 +114,22 @@ class HardTimeLimits:
         if self._limited:
             self._limited.discard(tag)
         if self._condemned:
-            self._condemned.discard(tag)
+            self._condemned.pop(tag, None)
 
-    def condemn(self, tag: int) -> None:
-        """End a request with the signal in ``terminated`` as soon as it runs."""
-        self._condemned.add(tag)
+    def condemn(self, tag: int, signalled: float | None = None) -> None:
+        """Take a revoked request back as soon as the pool can; if it runs, end it with the signal in ``terminated``.
+
+        ``signalled``: the start of a run that has got the signal already.
+        """
+        self._condemned[tag] = signalled
 
     def enforce(self, now: float) -> float:
         """Kill the runs over their limit; returns the seconds until the next limit."""
         if not self._limited and not self._condemned:
             return math.inf
         running = self._pool.running_since()
-        for tag in [tag for tag in self._condemned if tag in running]:
-            request = self._requests.get(tag)
-            if request is None or self._pool.kill(tag, request.terminated or signal.SIGTERM):
-                self._condemned.remove(tag)
+        for tag in tuple(self._condemned):
+            self._end(tag, running.get(tag))
         next_in = _CONDEMNED_S if self._condemned else math.inf
         for tag, since in running.items():
             request = self._requests.get(tag) if tag in self._limited else None
@@ -144,6 +148,18 @@ class HardTimeLimits:
                     extra={"event": "task_time_limit", "task": request.name, "task_id": request.id},
                 )
         return next_in
+
+    def _end(self, tag: int, since: float | None) -> None:
+        """End a revoked request, which runs since then, or does not run."""
+        request = self._requests.get(tag)
+        if request is None or (since is not None and request.terminated is None):
+            del self._condemned[tag]
+        elif since is None:
+            if self._pool.withdraw(tag):
+                self._drop(request)
+                self._condemned.pop(tag, None)
+        elif since != self._condemned[tag] and self._pool.kill(tag, request.terminated or signal.SIGTERM):
+            self._condemned[tag] = since
 
 
 class ReportQueue:

@@ -55,6 +55,8 @@ class PreforkPool:
         self._waiting: list[Job] = []
         self._last: list[JobReport] = []
         """Reports that came while the pool stopped."""
+        self._came_back = False
+        """True if processes have given jobs back in this turn: they can be withdrawn before they are sent again."""
         self._window = PrefetchWindow()
         self._check_at = 0.0
         self._fork_at = 0.0
@@ -98,6 +100,7 @@ class PreforkPool:
         if check:
             self._check_at = now + _CHECK_S
         reports, self._last = self._last, []
+        waiting = len(self._waiting)
         for child in tuple(self._children):
             child.flush()
             linked = self._receive(child, reports)
@@ -109,11 +112,14 @@ class PreforkPool:
                 child.dismiss()
         if len(self._children) < self.size:
             self._fill(now)
-        if self._waiting:
+        self._came_back = len(self._waiting) > waiting
+        if self._waiting and not self._came_back:
             self.submit(())
         return reports
 
     def look_in(self) -> float:
+        if self._came_back:
+            return 0.0
         return _BEGIN_LOOK_S if any(child.may_begin() for child in self._children) else math.inf
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:
@@ -138,6 +144,9 @@ class PreforkPool:
     def withdraw(self, tag: int) -> bool:
         before = len(self._waiting)
         self._waiting = [job for job in self._waiting if job.tag != tag]
+        for child in self._children:
+            if tag in child.jobs:
+                child.begin_recall()
         return len(self._waiting) < before
 
     def grow(self, by: int = 1) -> None:

@@ -70,11 +70,17 @@ class ChildProcess:
                 self._taken_back.update(job.tag for job in waiting)
                 self.jobs = {tag: job for tag, job in self.jobs.items() if tag == stuck}
                 return waiting
-        elif running is not None and len(self.jobs) > 1 and now - running[1] > _LONG_S:
+        elif running is not None and now - running[1] > _LONG_S:
+            self.begin_recall()
+        return []
+
+    def begin_recall(self) -> None:
+        """Say that none of the jobs that wait may begin; see :meth:`recall`."""
+        running = self.board.read()
+        if running is not None and len(self.jobs) > 1 and self._recalling is None:
             self._recalling = running[0]
             self.board.recall(self._batch)
             self._batch += 1
-        return []
 
     def flush(self) -> None:
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from beatd import config
 from beatd.beat.outcomes import OutcomeWatch
-from beatd.config import entry
 from beatd.exceptions import StoreUnavailable
 from beatd.message import json_codec
 from beatd.model import Entry, manual_run_id, run_id
@@ -212,7 +212,7 @@ class ClusterWatch:
         self.names = [[f"e{n}" for n in range(50) if shard_of(f"e{n}", 3) == shard][:2] for shard in range(3)]
         policies = {"overdue_after": 60, "expect_within": "never"}
         self.entries = {
-            name: entry(name, {"task": "t", "schedule": "1h", **policies}) for own in self.names for name in own
+            name: config.entry(name, {"task": "t", "schedule": "1h", **policies}) for own in self.names for name in own
         }
         self.ran = []
         self.watch = watch_of(store, clock, lambda: [self.entries], self.ran, self.KEYS, [results])

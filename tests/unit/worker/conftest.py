@@ -123,6 +123,8 @@ class FakePool:
         self.withdrawn: list[int] = []
         self.too_late = False
         """True: what is to be killed has just ended."""
+        self.held: set[int] = set()
+        """Jobs that processes have, and have not begun."""
         self.abandoned = False
         self._clock = clock
 
@@ -173,7 +175,7 @@ class FakePool:
         return 1 if tag in self.running else None
 
     def withdraw(self, tag: int) -> bool:
-        if tag in self.running or self.jobs.pop(tag, None) is None:
+        if tag in self.running or tag in self.held or self.jobs.pop(tag, None) is None:
             return False
         self.withdrawn.append(tag)
         return True

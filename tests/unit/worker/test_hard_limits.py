@@ -99,7 +99,8 @@ def test_what_was_terminated_before_it_began_is_ended_when_it_runs_also_if_nobod
     bench.turn()
     (request,) = bench.remote.tools.requests.values()
     request.terminated = 15
-    bench.remote.tools.condemn(1)
+    bench.pool.held.add(1)
+    bench.remote.tools.condemn(1, None)
     assert bench.turn() <= 0.1, "it may begin at any moment"
     assert bench.pool.killed == []
     bench.pool.running[1] = bench.clock.monotonic()
@@ -111,12 +112,62 @@ def test_what_was_terminated_before_it_began_is_ended_when_it_runs_also_if_nobod
     assert bench.journal == [("store", ("id-1", "REVOKED")), ("ack", 1)]
 
 
+@pytest.mark.parametrize("terminated", [None, 15])
+def test_what_was_revoked_while_a_process_had_it_is_dropped_when_that_gives_it_back(bench, terminated):
+    bench.send(1)
+    bench.turn()
+    (request,) = bench.remote.tools.requests.values()
+    request.terminated = terminated
+    bench.pool.held.add(1)
+    bench.remote.tools.condemn(1, None)
+    bench.turn()
+    assert bench.journal == []
+    bench.pool.held.clear()
+    bench.turn()
+    assert bench.pool.withdrawn == [1]
+    assert bench.journal == [("store", ("id-1", "REVOKED")), ("ack", 1)]
+    assert bench.turn() > 0.1
+
+
+def test_a_run_that_was_given_back_as_it_got_its_signal_gets_another_one_when_it_runs(bench):
+    """A process looks if its next job was recalled when the job counts as running already."""
+    bench.send(1)
+    bench.turn()
+    (request,) = bench.remote.tools.requests.values()
+    request.terminated = 15
+    bench.pool.held.add(1)
+    bench.remote.tools.condemn(1, None)
+    bench.pool.running[1] = bench.clock.monotonic()
+    bench.turn()
+    del bench.pool.running[1]
+    bench.turn()
+    assert bench.pool.killed == [(1, 15)]
+    bench.clock.advance(1)
+    bench.pool.running[1] = bench.clock.monotonic()
+    for _ in range(2):
+        bench.turn()
+    assert bench.pool.killed == [(1, 15), (1, 15)]
+
+
+def test_a_revoked_request_that_has_begun_goes_on_if_it_is_not_terminated(bench):
+    bench.send(1)
+    bench.turn()
+    bench.pool.held.add(1)
+    bench.remote.tools.condemn(1, None)
+    bench.pool.begin(1)
+    bench.turn()
+    bench.pool.end(1)
+    bench.turn()
+    assert bench.pool.killed == []
+    assert bench.journal.of("store") == [("id-1", "SUCCESS")]
+
+
 def test_what_was_terminated_and_never_ran_is_forgotten(bench):
     for tag in (1, 2):
         bench.send(tag)
     bench.turn()
     for tag in (1, 2):
-        bench.remote.tools.condemn(tag)
+        bench.remote.tools.condemn(tag, None)
     assert bench.pool.withdraw(1)
     bench.remote.tools.drop(bench.remote.tools.requests[1])
     bench.consumer.gone = [2]

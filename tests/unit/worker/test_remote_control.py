@@ -102,7 +102,7 @@ def tools(**more: Any) -> WorkerHandles:
         "requests": {},
         "stop": lambda: None,
         "drop": lambda _: None,
-        "condemn": lambda _: None,
+        "condemn": lambda *_: None,
         "held": list,
         "rates": RateLimits({}, 0.0),
         "autoscaler": None,

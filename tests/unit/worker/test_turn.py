@@ -118,7 +118,7 @@ def test_a_request_revoked_just_before_its_start_is_killed_at_its_start(bench):
     bench.turn()
     (request,) = bench.remote.tools.requests.values()
     request.terminated = 15
-    bench.remote.tools.condemn(1)
+    bench.remote.tools.condemn(1, None)
     bench.pool.begin(1)
     bench.turn()
     assert bench.pool.killed == [(1, 15)]
