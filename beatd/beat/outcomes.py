@@ -25,6 +25,7 @@ from beatd.store.ended_runs import covers
 from beatd.store.entry_state import EntryStates
 from beatd.store.history import Record
 from beatd.store.history_reader import Ending, Histories
+from beatd.store.keys import shard_of
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.results import Meta
 from beatd.store.run_record import (
@@ -144,8 +145,12 @@ class OutcomeWatch:
             for name in batch:
                 del self._changed[name]
         self._try(self._pending.due(now_ms, _RUNS_A_LOOK), now_ms)
-        self._overdue.look(self._by_name, now_ms)
+        self._overdue.look(self._by_name, now_ms, self._is_led)
         self._on_look()
+
+    def _is_led(self, name: str) -> bool:
+        """True if the shard of an entry is led, also if the entry has left the schedule."""
+        return bool(self._shards[shard_of(name, len(self._shards))])
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), _BATCH):

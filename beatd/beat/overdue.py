@@ -77,8 +77,10 @@ class OverdueWatch:
         """Note that these entries have had runs."""
         self._to_learn |= dict.fromkeys(names)
 
-    def look(self, entries: Mapping[str, Entry], now_ms: int) -> None:
-        """Find the entries that are late now."""
+    def look(
+        self, entries: Mapping[str, Entry], now_ms: int, is_led: Callable[[str], bool] = lambda _name: True
+    ) -> None:
+        """Find the entries that are late now. ``is_led`` tells of an entry that is gone if its shard is led still."""
         if entries is not self._entries:
             self._take_over(entries)
         self._learn(now_ms)
@@ -91,7 +93,8 @@ class OverdueWatch:
             late.begin(entries)
             since = {name: ms for name, delay in delays.items() if delay and (ms := delay[place]) is not None}
             unknown = [name for name, delay in delays.items() if delay is None]
-            late.note({name: late.since(name, ms, keep=name not in has_ended) for name, ms in since.items()}, unknown)
+            known = {name: late.since(name, ms, keep=name not in has_ended) for name, ms in since.items()}
+            late.note(known, unknown, is_led)
 
     def _is_here(self, name: str) -> bool:
         return not self._keys.is_away(name)
@@ -99,6 +102,8 @@ class OverdueWatch:
     def _take_over(self, entries: Mapping[str, Entry]) -> None:
         """Watch other entries from now on; what is known of those that stay is kept."""
         before, self._entries = self._watched, entries
+        self._overdue.read_again()
+        self._too_long.read_again()
         self._watched = {
             name: _watched(entry, before.get(name))
             for name, entry in entries.items()
@@ -190,6 +195,8 @@ class LatenessRecord:
         self._read = read
         self._write = write
         self._since: dict[str, int] | None = None
+        self._is_stale = True
+        """True if other entries are led than when the store was read."""
         self._unread: frozenset[int] = frozenset()
         """Parts of a cluster that were left out when the store was read."""
 
@@ -197,19 +204,29 @@ class LatenessRecord:
         """Read the store again before the next change: another daemon leads meanwhile."""
         self._since = None
 
+    def read_again(self) -> None:
+        """Read the store again before the next change, too, for entries that another daemon has led until now."""
+        self._is_stale = True
+
     def begin(self, led: Collection[str]) -> None:
         """Read from the store which of these entries the last leader left late, if that is not known."""
-        if self._since is None or self._unread.difference(self._keys.away):
+        if self._is_stale or self._since is None or self._unread.difference(self._keys.away):
             read = {name: ms for name, ms in self._read().items() if name in led}
             self._since, self._unread = read | (self._since or {}), frozenset(self._keys.away)
+            self._is_stale = False
 
     def since(self, name: str, ms: int, *, keep: bool) -> int:
         """Return since when the entry is late. ``keep``: its history may have lost the first run by now."""
         return min(ms, (self._since or {}).get(name, ms)) if keep else ms
 
-    def note(self, since: Mapping[str, int], unknown: Collection[str] = ()) -> None:
-        """Write and log what has changed. Entries that are left out, and those of ``unknown``, stay as they were."""
+    def note(self, since: Mapping[str, int], unknown: Collection[str], is_led: Callable[[str], bool]) -> None:
+        """Write and log what has changed.
+
+        Entries that are left out, and those of ``unknown``, stay as they were. Those that are not led any more are
+        another daemon's.
+        """
         before = self._since or {}
+        before = {name: ms for name, ms in before.items() if is_led(name)}
         kept = {name: ms for name, ms in before.items() if name in unknown or self._keys.is_away(name)}
         since = kept | dict(since)
         over = [name for name in before if name not in since]

@@ -48,6 +48,11 @@ class Hours:
         at = (record.run_id, "report", iso_ms(due_ms), "SUCCESS", 10.0, encoded(record), "s")
         self.outcomes.note([Ended(*at, end_ms=record.end_ms)])
 
+    def look_at_others(self, now_ms, *, is_led):
+        """Look after the entry has gone: from the schedule, or with its shard to another daemon."""
+        self.watch.look({}, now_ms, lambda _name: is_led)
+        return self.outcomes.overdue()
+
     def look(self, now_ms, made=HOURLY):
         self.watch.ran(["report"])
         self.watch.look({"report": made}, now_ms)
@@ -88,6 +93,20 @@ def test_never_switches_bounds_off_and_another_leader_goes_on(hours):
     hours.watch.forget()
     hours.end(due_ms)
     assert hours.look(due_ms + 31 * MINUTE) == ({}, {}), "the last leader's overdue entry is taken out"
+
+
+def test_a_late_entry_that_another_daemon_leads_now_stays_late_and_is_logged_once(hours, caplog):
+    caplog.set_level("INFO")
+    for hour in range(20):
+        hours.end(hours.send(hour))
+    due_ms = hours.send(20)
+    late = {"report": due_ms + 62_000}
+    assert hours.look(due_ms + 2 * MINUTE)[0] == late
+    assert hours.look_at_others(due_ms + 3 * MINUTE, is_led=False) == late
+    assert hours.look(due_ms + 4 * MINUTE)[0] == late
+    assert [record.event for record in caplog.records] == ["entry_overdue"]
+    assert hours.look_at_others(due_ms + 5 * MINUTE, is_led=True) == {}
+    assert [record.event for record in caplog.records] == ["entry_overdue", "entry_overdue_over"]
 
 
 def test_an_entry_that_cannot_be_late_is_not_read(hours):
