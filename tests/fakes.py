@@ -9,11 +9,12 @@ from __future__ import annotations
 import bisect
 import copy
 import re
+from types import MappingProxyType
 
 from beatd.exceptions import StoreRolledBack, StoreUnavailable, TermLost
 from beatd.model import EntryState
 from beatd.store.claims import Claimed
-from beatd.store.entry_state import UnfinishedRun
+from beatd.store.entry_state import UnfinishedRun, kept_from_running_until_ms
 
 NOW = 1_790_000_000_000
 """2026-09-21T14:13:20Z"""
@@ -80,6 +81,7 @@ class MemoryClaims:
         self.lease_value = ""
         self.states = {}
         """Entry name → (state, fingerprint); the fingerprint of an entry that was never adopted is None."""
+        self.limits = {}
         self.gaps = {}
         self.running = {}
         self.gone = {}
@@ -93,11 +95,11 @@ class MemoryClaims:
         self._confirmed = 0
 
     def snapshot(self):
-        return copy.deepcopy((self.states, self.gaps, self.running, self.gone, self.count))
+        return copy.deepcopy((self.states, self.limits, self.gaps, self.running, self.gone, self.count))
 
     def restore(self, snapshot):
         """The store loses the writes since then."""
-        self.states, self.gaps, self.running, self.gone, self.count = copy.deepcopy(snapshot)
+        self.states, self.limits, self.gaps, self.running, self.gone, self.count = copy.deepcopy(snapshot)
 
     def _check(self, lease_value):
         if self.down:
@@ -105,25 +107,30 @@ class MemoryClaims:
         if lease_value != self.lease_value:
             raise TermLost("FENCED")
 
-    def load_entries(self, entries, *, lease_value, now_ms):
+    def load_entries(self, entries, *, lease_value, now_ms, limits=MappingProxyType({})):
         self._check(lease_value)
-        states = [(name, self._load(name, fingerprint, now_ms)) for name, fingerprint in entries]
+        states = [(name, self._load(name, fingerprint, limits.get(name), now_ms)) for name, fingerprint in entries]
         self._confirmed = self.count
         yield from states
 
-    def _load(self, name, fingerprint, now_ms):
+    def _load(self, name, fingerprint, limits, now_ms):
         state, known = self.states.get(name, (None, None))
         last_due_ms, first_seen_ms, runs = state or (None, now_ms, 0)
         gaps = self.gaps.setdefault(name, [])
         if state is not None:
             gaps[:] = [gap for gap in gaps if gap[0] < last_due_ms]
-        began, goes_on_ms = known != fingerprint, last_due_ms
+        begins_ms, goes_on_ms = now_ms if known != fingerprint else None, last_due_ms
+        noted = self.limits.get(name)
+        if begins_ms is None and noted is not None and noted != limits:
+            begins_ms = kept_from_running_until_ms(noted, last_due_ms=last_due_ms, runs=runs, now_ms=now_ms)
+        self.limits |= {name: limits}
+        began = begins_ms is not None
         if state is not None and last_due_ms > now_ms:
             goes_on_ms = self._behind(gaps, last_due_ms, first_seen_ms if known is not None else now_ms, now_ms, began)
         elif began:
-            if state is not None and last_due_ms != now_ms:
-                self._add_gap(gaps, last_due_ms, now_ms + 1)
-            goes_on_ms = last_due_ms = now_ms
+            if state is not None and last_due_ms != begins_ms:
+                self._add_gap(gaps, last_due_ms, begins_ms + 1)
+            goes_on_ms = last_due_ms = begins_ms
         if began:
             if known is None or known.removeprefix("off ") != fingerprint.removeprefix("off "):
                 first_seen_ms = now_ms
@@ -221,7 +228,7 @@ class MemoryClaims:
         present = frozenset(names)
         forgotten = [name for name, at_ms in self.gone.items() if name not in present and at_ms < now_ms - keep_ms]
         for name in forgotten:
-            for fields in (self.gone, self.states, self.gaps, self.running):
+            for fields in (self.gone, self.states, self.limits, self.gaps, self.running):
                 fields.pop(name, None)
         known = {name for name, (_, fingerprint) in self.states.items() if fingerprint is not None}
         back = self.gone.keys() & present

@@ -22,7 +22,7 @@ from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoint, ResumePoints
 from beatd.schedules import latest_ms
 from beatd.store.claims import Claims, Gap, Unreadable
-from beatd.store.entry_state import Fingerprints
+from beatd.store.entry_state import Fingerprints, limits_text
 from beatd.timestamps import span_text
 
 
@@ -244,7 +244,8 @@ class ActiveSchedule:
         if self._without_state:
             self._without_state.difference_update(named)
         pairs = self._known_as(named, now_ms)
-        states = self._claims.load_entries(pairs, lease_value=term.lease_value, now_ms=now_ms)
+        limits = {name: text for name, entry in named.items() if (text := limits_text(entry.policies)) is not None}
+        states = self._claims.load_entries(pairs, lease_value=term.lease_value, now_ms=now_ms, limits=limits)
         for number, (name, state) in enumerate(states):
             if isinstance(state, Unreadable):
                 self._without_state.add(name)

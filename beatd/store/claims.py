@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby, islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -120,22 +121,29 @@ class Claims:
         """The number of claims that the store had when it last answered. It only has fewer after losing writes."""
 
     def load_entries(
-        self, entries: Iterable[tuple[str, str]], *, lease_value: str, now_ms: int
+        self,
+        entries: Iterable[tuple[str, str]],
+        *,
+        lease_value: str,
+        now_ms: int,
+        limits: Mapping[str, str] = MappingProxyType({}),
     ) -> Iterator[tuple[str, EntryState | Unreadable]]:
-        """Read the state of ``(name, fingerprint)`` pairs.
+        """Read the state of ``(name, fingerprint)`` pairs; ``limits`` has the limits of those that have any.
 
-        Entries that are new, changed or resumed go on from ``now_ms``. The fingerprint of one that is not enabled
-        begins with ``"off "``. Of one whose state cannot be read nothing is overwritten. Equal states are one object.
+        Entries that are new, changed or resumed go on from ``now_ms``, and so do those that other limits had let run no
+        more. The fingerprint of one that is not enabled begins with ``"off "``. Of one whose state cannot be read
+        nothing is overwritten. Equal states are one object.
         """
         shard, under_way = self._keys, deque[Sequence[tuple[str, str]]]()
-        keys = [shard.lease, shard.last_due, shard.fingerprints, shard.runs, shard.gaps, shard.claims]
+        keys = [shard.lease, shard.last_due, shard.fingerprints, shard.runs, shard.gaps, shard.claims, shard.limits]
 
         def calls() -> Iterator[tuple[list[str], BulkStrings]]:
             rest = iter(entries)
             while batch := list(islice(rest, LOAD_BATCH)):
                 under_way.append(batch)
                 text = msgspec.json.encode(list(chain.from_iterable(batch)))
-                yield keys, bulk_strings(lease_value, now_ms, GAPS_KEPT_MS, self._confirmed, text)
+                limited = msgspec.json.encode({name: limits[name] for name, _ in batch if name in limits})
+                yield keys, bulk_strings(lease_value, now_ms, GAPS_KEPT_MS, self._confirmed, text, limited)
 
         known: dict[bytes, EntryState | Unreadable] = {}
         with self._rollback_noticed():
@@ -217,7 +225,7 @@ class Claims:
     def _mark(self, changes: Sequence[tuple[str, str]], lease_value: str, now_ms: int) -> None:
         shard = self._keys
         hashes = [shard.fingerprints, shard.last_due, shard.runs, shard.running, shard.gaps, shard.missed, shard.tally]
-        hashes += (shard.last_outcome, shard.ended)
+        hashes += (shard.last_outcome, shard.ended, shard.limits)
         for start in range(0, len(changes), LOAD_BATCH):
             flat = [text for change in changes[start : start + LOAD_BATCH] for text in change]
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]

@@ -13,6 +13,7 @@ entry for ever.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import redis
 
 from beatd.exceptions import MessageError
-from beatd.model import Entry, EntryState, run_id
+from beatd.model import Entry, EntryState, Policies, run_id
 from beatd.states import READY_STATES
 from beatd.store import history as records
 from beatd.store.claims import LOAD_BATCH
@@ -31,6 +32,7 @@ from beatd.store.keys import Keys, ShardKeys
 from beatd.store.results import decode, result_key
 from beatd.store.run_record import REFUSED
 from beatd.store.run_requests import Reason
+from beatd.timestamps import to_ms
 
 _OFF = "off "
 """Begins the fingerprint of an entry that is not in force."""
@@ -56,6 +58,32 @@ class Fingerprints:
         return fingerprint if entry.policies.enabled else f"{_OFF}{fingerprint}"
 
 
+def limits_text(policies: Policies) -> str | None:
+    """Return the limits of an entry as the store notes them: ``<start> <end> <max_runs>``; ``None`` if it has none."""
+    start, end, max_runs = policies.start, policies.end, policies.max_runs
+    if start is None and end is None and max_runs is None:
+        return None
+    limits = (start and to_ms(start), end and to_ms(end), max_runs)
+    return " ".join("-" if limit is None else str(limit) for limit in limits)
+
+
+def kept_from_running_until_ms(noted: str, *, last_due_ms: int, runs: int, now_ms: int) -> int | None:
+    """Until when an entry could not run by the limits that are ``noted`` of it; as in ``load_entries.lua``.
+
+    ``None`` if that is no later than its last due: all its missed runs may be caught up.
+    """
+    limits = noted.split()
+    if len(limits) != 3:
+        return None
+    start_ms, end_ms, max_runs = (int(limit) if _NUMBER.fullmatch(limit) else None for limit in limits)
+    if (end_ms is not None and end_ms < now_ms) or (max_runs is not None and runs >= max_runs):
+        return now_ms
+    return min(start_ms - 1, now_ms) if start_ms is not None and start_ms - 1 > last_due_ms else None
+
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
+
 class EntryStates:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
 
@@ -66,8 +94,8 @@ class EntryStates:
     def read(self, entries: Sequence[Entry], *, now_ms: int) -> list[EntryState | None]:
         """Return the state of each entry as a leader that loads it now gets it; ``None`` if it is new or unreadable.
 
-        An entry that was changed or resumed since the last leader loaded it goes on from now, as in
-        ``load_entries.lua``.
+        An entry that was changed or resumed since the last leader loaded it goes on from now, and one whose limits
+        were changed from when these let it run, as in ``load_entries.lua``.
         """
         names, fingerprints = [entry.name for entry in entries], Fingerprints()
         rows = self._rows(names)
@@ -96,21 +124,21 @@ class EntryStates:
         asked = [item for batch in batches for item in self._keys.by_part(batch)]
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for part, own in asked:
-                for key in (part.last_due, part.fingerprints, part.runs):
+                for key in (part.last_due, part.fingerprints, part.runs, part.limits):
                     pipeline.hmget(key, own)
             answers = pipeline.execute()
         rows: dict[str, _Row] = {}
-        for (_, own), *fields in zip(asked, answers[::3], answers[1::3], answers[2::3], strict=True):
+        for (_, own), *fields in zip(asked, *(answers[n::4] for n in range(4)), strict=True):
             rows |= zip(own, zip(*fields, strict=True), strict=True)
         return rows
 
 
-_Row = tuple[bytes | None, bytes | None, bytes | None]
-_NEW: _Row = (None, None, None)
+_Row = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
+_NEW: _Row = (None, None, None, None)
 
 
 def _state(entry: Entry, row: _Row, fingerprints: Fingerprints, now_ms: int) -> EntryState | None:
-    last_due, known, sent = row
+    last_due, known, sent, noted = row
     first_seen, _, stored = (known or b"").partition(b" ")
     last_due_ms, first_seen_ms, runs = _number(last_due), _number(first_seen), _number(sent or b"0")
     if last_due_ms is None or first_seen_ms is None or runs is None:
@@ -123,6 +151,9 @@ def _state(entry: Entry, row: _Row, fingerprints: Fingerprints, now_ms: int) -> 
         last_due_ms = max(last_due_ms, now_ms)
         if stored.removeprefix(_OFF.encode()) != fingerprint.removeprefix(_OFF.encode()):
             first_seen_ms = now_ms
+    elif noted is not None and (limits := noted.decode(errors="replace")) != limits_text(entry.policies):
+        until_ms = kept_from_running_until_ms(limits, last_due_ms=last_due_ms, runs=runs, now_ms=now_ms)
+        last_due_ms = max(last_due_ms, until_ms or 0)
     return EntryState(last_due_ms, first_seen_ms, runs)
 
 

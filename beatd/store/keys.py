@@ -63,6 +63,9 @@ class ShardKeys(NamedTuple):
     """hash, for ever: entry name → last due (ms). What the claim moves forward."""
     fingerprints: str
     """hash, for ever: entry name → ``<first seen ms> <fingerprint>``. Written when an entry appears or changes."""
+    limits: str
+    """hash, for ever: entry with a start, an end or a ``max_runs`` → these as it was last loaded, see
+    :func:`beatd.store.entry_state.limits_text`."""
     runs: str
     """hash, for ever: entry name → number of runs that were sent."""
     running: str
@@ -128,6 +131,7 @@ _TYPES = {
     "terms": "list",
     "last_due": "hash",
     "known": "hash",
+    "limits": "hash",
     "runs": "hash",
     "running": "hash",
     "gaps": "hash",

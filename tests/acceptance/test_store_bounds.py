@@ -34,6 +34,7 @@ BOUNDS = {
     # a field for each entry; an entry that left the schedule is forgotten after 30 days
     "{beatd}:last_due": Bound("hash"),
     "{beatd}:known": Bound("hash"),
+    "{beatd}:limits": Bound("hash"),
     "{beatd}:runs": Bound("hash"),
     "{beatd}:running": Bound("hash"),
     "{beatd}:tally": Bound("hash"),

@@ -6,11 +6,13 @@
 -- KEYS[4]  runs      hash    entry name -> number of runs sent
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
 -- KEYS[6]  claims    string  number of entries that were begun here, and of runs that claim.lua claimed
+-- KEYS[7]  limits    hash    entry name -> "<start> <end> <max_runs>" (ms; "-": none), as it was last loaded
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3]  how long gaps are kept (ms)
 -- ARGV[4]  KEYS[6] as the caller was last told; 0: it knows none
 -- ARGV[5]  JSON [name, fingerprint, name, fingerprint, …]   (the fingerprint of a disabled entry begins with "off ")
+-- ARGV[6]  JSON {name: limits as in KEYS[7], …}, of those of these entries that have any
 --
 -- Returns KEYS[6] and "<resume point, ms> <first seen, ms> <runs>,…" of all entries, in their order: one text, as a
 -- schedule may have a million. Of an entry whose state cannot be read nothing is written; its place there is empty, and
@@ -19,7 +21,9 @@
 -- caller was told.
 --
 -- Resume point: an entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a
--- schedule that was not in force is never caught up. One that is resumed keeps its phase.
+-- schedule that was not in force is never caught up. One that is resumed keeps its phase. Likewise, one whose limits
+-- have changed goes on from now if they had let it run no more, and from its old start if that came after its last due.
+-- Limits that were never noted, as by an older version, had let it run.
 --
 -- Last due never moves back, so that no run is ever claimed twice. If it lies in the future, because a clock was ahead
 -- when it was claimed, the entry goes on in the first gap that is not over: its runs were passed over by that clock.
@@ -47,6 +51,31 @@ end
 -- End of a gap that includes `ms`: a run that is due at that instant was not made either.
 local function including(ms)
   return string.format('%.0f', tonumber(ms) + 1)
+end
+
+-- Limits matter only for those that have or had some: where KEYS[7] cannot be used, entries go on without any.
+local number_of_limits = redis.pcall('HLEN', KEYS[7])
+local limits_usable = type(number_of_limits) == 'number'
+local any_limits = limits_usable and number_of_limits > 0
+local limits_of = cjson.decode(ARGV[6])
+
+-- Until when an entry could not run by the limits `noted` of it; nil if that is no later than last due.
+local function kept_from_running_until(noted, last_due, runs)
+  local start, stop, max_runs = string.match(noted, '^(%S+) (%S+) (%S+)$')
+  start, stop, max_runs = to_number(start), to_number(stop), to_number(max_runs)
+  if (stop and stop < tonumber(now)) or (max_runs and tonumber(runs) >= max_runs) then
+    return now
+  elseif start and start - 1 > tonumber(last_due) then
+    return start > tonumber(now) and now or string.format('%.0f', start - 1)
+  end
+end
+
+local function note_limits(name, limits)
+  if limits then
+    redis.call('HSET', KEYS[7], name, limits)
+  else
+    redis.call('HDEL', KEYS[7], name)
+  end
 end
 
 local function write_gaps(name, gaps)
@@ -84,7 +113,7 @@ local function open_gap(gaps)
 end
 
 -- Resume point of an entry whose last due lies in the future, because a clock was ahead. `began`: the entry is new,
--- changed or resumed, so nothing before now is to be made.
+-- changed or resumed, or was kept from running, so nothing before now is to be made.
 --
 -- Example 1: every 10 s. The clock jumped from 1000 to 5000; pass_over.lua noted the gap "1000 4990", and the run of
 -- 4990 was claimed. The clock is set right. At 1010 last due is 4990, the open gap is (1000, 4990), and the entry goes
@@ -134,19 +163,25 @@ local function load_entry(name, fingerprint)
   if last_due then
     gaps = drop_gaps_after(name, gaps, last_due)
   end
-  local began = known_fingerprint ~= fingerprint or not last_due
-  local resume_point = last_due
+  local is_another = known_fingerprint ~= fingerprint or not last_due
+  local limits, noted_limits = limits_of[name], any_limits and redis.call('HGET', KEYS[7], name) or nil
+  local begins = is_another and now or nil
+  if limits ~= noted_limits and limits_usable then
+    begins = begins or noted_limits and kept_from_running_until(noted_limits, last_due, runs) or nil
+    note_limits(name, limits)
+  end
+  local began, resume_point = begins ~= nil, last_due
   if last_due and tonumber(last_due) > tonumber(now) then
     resume_point = resume_point_behind(name, gaps, last_due, first_seen or now, began)
   elseif began then
-    if last_due and last_due ~= now then
-      add_gap(gaps, last_due, including(now))
+    if last_due and last_due ~= begins then
+      add_gap(gaps, last_due, including(begins))
       write_gaps(name, gaps)
     end
-    resume_point = now
-    redis.call('HSET', KEYS[2], name, now)
+    resume_point = begins
+    redis.call('HSET', KEYS[2], name, begins)
   end
-  if began then
+  if is_another then
     if schedule_of(known_fingerprint) ~= schedule_of(fingerprint) or not last_due then
       first_seen = now
     end

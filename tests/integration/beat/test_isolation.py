@@ -370,7 +370,7 @@ def test_a_refusal_of_everything_holds_nobody_back_and_is_seen(bench, key):
     assert len(bench.admin.get(KEYS.history("good"))) <= 20 * 20
 
 
-@pytest.mark.parametrize("key", ["gaps", "outbox", "tally", "running", "held", "gone"])
+@pytest.mark.parametrize("key", ["gaps", "limits", "outbox", "tally", "running", "held", "gone"])
 @pytest.mark.parametrize("kind", ["string", "list or hash"])
 def test_a_key_that_no_run_needs_keeps_none_back(bench, caplog, key, kind):
     """What is remembered for people, for clocks that were ahead, or for another broker."""

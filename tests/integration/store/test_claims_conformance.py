@@ -47,14 +47,14 @@ class Lua:
         return [tuple(raw.decode().split("|")) for raw in reversed(self._client.lrange("celery", 0, -1))]
 
     def state(self):
-        """Last due, first seen and fingerprint, runs, running, gaps, and the counter."""
-        last_due, known, runs, running, gaps = (
+        """Last due, first seen and fingerprint, limits, runs, running, gaps, and the counter."""
+        last_due, known, limits, runs, running, gaps = (
             {name.decode(): value.decode() for name, value in self._client.hgetall(key).items()}
-            for key in (SHARD.last_due, SHARD.fingerprints, SHARD.runs, SHARD.running, SHARD.gaps)
+            for key in (SHARD.last_due, SHARD.fingerprints, SHARD.limits, SHARD.runs, SHARD.running, SHARD.gaps)
         )
         runs = {name: count for name, count in runs.items() if count != "0"}
         gaps = {name: text for name, text in gaps.items() if text}
-        return last_due, known, runs, running, gaps, int(self._client.get(SHARD.claims) or 0)
+        return last_due, known, limits, runs, running, gaps, int(self._client.get(SHARD.claims) or 0)
 
 
 class Memory:
@@ -88,6 +88,7 @@ class Memory:
         return (
             {name: str(state.last_due_ms) for name, (state, _) in states},
             {name: f"{state.first_seen_ms} {known}" for name, (state, known) in states if known is not None},
+            {name: limits for name, limits in self.claims.limits.items() if limits is not None},
             {name: str(state.runs) for name, (state, _) in states if state.runs},
             self.claims.running,
             gaps,
@@ -298,7 +299,9 @@ def random_call(random):
     name, instant = random.choice("aaab"), random.randint(1, 30)
     kind = random.choice(["load_entries", "load_entries", "claim", "claim", "pass_over", "pass_over", "pass_over"])
     if kind == "load_entries":
-        return kind, name, random.choice(["x", "x", "x", "off x", "y"]), instant
+        bounds = [random.choice(["-", "-", str(random.randint(1, 40))]) for _ in range(2)]
+        limits = " ".join([*bounds, random.choice(["-", "-", "2", "9"])])
+        return kind, name, random.choice(["x"] * 6 + ["off x", "y"]), random.choice([limits, None]), instant
     if kind == "pass_over":
         return kind, name, instant, instant + random.choice([1, 5, 30])
     dues = sorted(random.randint(1, 40) for _ in range(random.randint(1, 3)))
@@ -308,8 +311,9 @@ def random_call(random):
 def answer(store, kind, *arguments):
     claims = store.claims
     if kind == "load_entries":
-        name, fingerprint, now_ms = arguments
-        return list(claims.load_entries([(name, fingerprint)], lease_value=LEASE, now_ms=now_ms))
+        name, fingerprint, limits, now_ms = arguments
+        limits_of = {} if limits is None else {name: limits}
+        return list(claims.load_entries([(name, fingerprint)], lease_value=LEASE, now_ms=now_ms, limits=limits_of))
     if kind == "pass_over":
         return claims.pass_over([Gap(*arguments)], lease_value=LEASE)
     runs = [
