@@ -70,7 +70,8 @@ def export(
     if runtime:
         header += f", {len(runtime)} of them from its state store"
     variables = references(loaded, entries)
-    text = to_toml(entries, timezone=loaded.settings.timezone, header=[f"{header}."], references=variables)
+    zone, defaults = loaded.settings.timezone, loaded.defaults
+    text = to_toml(entries, timezone=zone, header=[f"{header}."], references=variables, defaults=defaults)
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -22,7 +22,8 @@ from beatd.config.fields import (
     Fields,
     Where,
     as_written,
-    beside_own,
+    is_off,
+    over_defaults,
     read_fields,
     read_value,
     refuse_unknown,
@@ -40,13 +41,16 @@ from beatd.schedules.cron import Dst
 from beatd.schedules.cron_parser import is_named
 from beatd.schedules.interval import Interval, Relative
 
-DST = choice("cron", "skip")
-DEFAULTS: Fields = {
+_CLOCK: Fields = {
     "timezone": Field("timezone", values.timezone, "The time zone: an IANA name.", "Europe/Berlin"),
-    "dst": Field("dst", DST, "A fixed time that the clock skips: cron runs right after the gap, skip never.", "skip"),
-    **OPTIONS,
-    **POLICIES,
+    "dst": Field(
+        "dst",
+        choice("cron", "skip"),
+        "A fixed time that the clock skips: cron runs right after the gap, skip never.",
+        "skip",
+    ),
 }
+DEFAULTS: Fields = {**_CLOCK, **OPTIONS, **POLICIES}
 """What ``[defaults]`` may have, for every entry that does not say otherwise."""
 
 
@@ -115,18 +119,18 @@ class EntrySpecReader:
         """The spec of entry ``name``, or None after its faults have been reported, at paths inside of the entry."""
         refuse_unknown(rest, ENTRY, report, _at_key)
         options = self._celery_options(rest, report)
-        own = {**options, **rest}
-        merged = {**beside_own(self._defaults, own), **own}
+        merged = over_defaults(self._defaults, {**options, **rest})
         if "blackout" in merged:
             merged["blackout"] = with_shared(merged["blackout"], self._shared_blackouts)
-        timezone = self._zone(merged, report)
-        schedule = _schedule(name, merged, timezone, report)
+        clock = read_fields(merged, _CLOCK, "", report, _at_key, defaults=self._defaults)
+        timezone = self._shared(str, clock.get("timezone", self._timezone))
+        schedule = _schedule(name, merged, timezone, clock.get("dst", "cron"), report)
 
         def where(key: str) -> KeyPath:
             return ("options", key) if key in options else (key,)
 
-        read_options = read_fields(merged, OPTIONS, timezone, report, where)
-        read_policies = read_fields(merged, POLICIES, timezone, report, where)
+        read_options = read_fields(merged, OPTIONS, timezone, report, where, defaults=self._defaults)
+        read_policies = read_fields(merged, POLICIES, timezone, report, where, defaults=self._defaults)
         if (only_on := read_policies.pop("only_on", None)) is not None:
             read_policies["blackout"] = joined_blackout(read_policies.get("blackout"), only_on)
         _cross_check(schedule, read_options, read_policies, raw=merged, report=report, where=where)
@@ -145,12 +149,6 @@ class EntrySpecReader:
                 report.add(("options", key), f"{key} is set twice: here and in the entry itself; remove one of them")
         return dict(table)
 
-    def _zone(self, merged: Mapping[str, Any], report: ErrorReport) -> str:
-        if "timezone" not in merged:
-            return self._timezone
-        read = read_value(values.timezone, merged["timezone"], "", report, ("timezone",))
-        return self._timezone if read is UNSET else self._shared(str, read)
-
     def _shared(self, kind: Any, value: Any) -> Any:
         """One object for equal values; the repr tells 1 from True and 1.0."""
         key = f"{kind.__name__}{value!r}"
@@ -162,7 +160,7 @@ class EntrySpecReader:
 def read_defaults(raw: Any, timezone: str, report: ErrorReport, shared: Shared | None = None) -> dict[str, Any]:
     """``[defaults]``: fields for all entries that do not say otherwise. What is faulty is reported and left out.
 
-    ``shared``: the shared blackouts, which are among what is returned.
+    ``shared``: the shared blackouts, which are among what is returned. What is off is ``False``.
     """
     if not isinstance(raw, Mapping):
         report.add(("defaults",), f'expected a table such as {{ expires = "auto" }}, got {shown(raw)}')
@@ -175,7 +173,9 @@ def read_defaults(raw: Any, timezone: str, report: ErrorReport, shared: Shared |
     good: dict[str, Any] = {SHARED: dict(shared)} if shared else {}
     for key, given in raw.items():
         field, value = DEFAULTS.get(key), with_shared(given, shared or {}) if key == "blackout" else given
-        if field is not None and read_value(field.read, value, timezone, report, where(key)) is not UNSET:
+        if field is None:
+            continue
+        if is_off(key, value) or read_value(field.read, value, timezone, report, where(key)) is not UNSET:
             good[key] = value
     return good
 
@@ -184,8 +184,7 @@ def _at_key(key: str) -> KeyPath:
     return (key,)
 
 
-def _schedule(name: str, merged: Mapping[str, Any], timezone: str, report: ErrorReport) -> Schedule | None:
-    dst = read_value(DST, merged.get("dst", "cron"), "", report, ("dst",))
+def _schedule(name: str, merged: Mapping[str, Any], timezone: str, dst: Dst, report: ErrorReport) -> Schedule | None:
     if "schedule" not in merged:
         report.add(
             (), 'schedule is missing: expected seconds (30), a duration ("1h30m"), or a cron string ("30 7 * * mon")'
@@ -196,8 +195,7 @@ def _schedule(name: str, merged: Mapping[str, Any], timezone: str, report: Error
         relative = read_value(values.flag, merged["relative"], "", report, ("relative",))
         if relative is True and not isinstance(value, Mapping):
             value = {"every": value, "relative": True}
-    read = partial(_parsed, name=name, dst="cron" if dst is UNSET else dst)
-    made = read_value(read, value, timezone, report, ("schedule",))
+    made = read_value(partial(_parsed, name=name, dst=dst), value, timezone, report, ("schedule",))
     return None if made is UNSET else made
 
 

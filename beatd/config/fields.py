@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 
@@ -185,6 +185,11 @@ POLICIES: Fields = {
     ),
 }
 
+CAN_BE_OFF = frozenset({"timezone", "dst"}).union(
+    name for name, field in {**OPTIONS, **POLICIES}.items() if field.read is not values.flag
+)
+"""Settings of an entry for which ``false`` says that they are not set, whatever ``[defaults]`` say."""
+
 SECTIONS: Mapping[str, Fields] = {
     "redis": {
         "url": Field(
@@ -314,11 +319,18 @@ ABOUT_SECTIONS: Mapping[str, str] = {
 }
 
 
-def beside_own(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults that hold beside the own fields of an entry: its queue replaces their exchange, its exchange their
-    queue."""
-    replaced = ("queue",) if "exchange" in own else ("exchange", "routing_key") if "queue" in own else ()
-    return {key: value for key, value in defaults.items() if key not in replaced}
+def is_off(key: str, value: Any) -> bool:
+    """True if this value says that the setting is not set, whatever the defaults say."""
+    return value is False and key in CAN_BE_OFF
+
+
+def over_defaults(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The own fields over the defaults, without what is off: an own queue replaces their exchange, an own exchange
+    their queue."""
+    has_queue, has_exchange = (key in own and not is_off(key, own[key]) for key in ("queue", "exchange"))
+    replaced = ("queue",) if has_exchange else ("exchange", "routing_key") if has_queue else ()
+    merged = {**{key: value for key, value in defaults.items() if key not in replaced}, **own}
+    return {key: value for key, value in merged.items() if not is_off(key, value)}
 
 
 Where = Callable[[str], KeyPath]
@@ -326,20 +338,31 @@ Where = Callable[[str], KeyPath]
 
 
 def read_fields(
-    raw: Mapping[str, Any], fields: Fields, timezone: str, report: ErrorReport, where: Where
+    raw: Mapping[str, Any],
+    fields: Fields,
+    timezone: str,
+    report: ErrorReport,
+    where: Where,
+    *,
+    defaults: Container[str] = (),
 ) -> dict[str, Any]:
-    """The attributes that ``raw`` sets, among ``fields``; what cannot be read is reported and left out."""
+    """The attributes that ``raw`` sets, among ``fields``; what cannot be read is reported and left out. An error says
+    how one of the ``defaults`` is turned off."""
     read: dict[str, Any] = {}
     for name, value in raw.items():
         if field := fields.get(name):
-            result = read_value(field.read, value, timezone, report, where(name))
+            hint = _HOW_OFF if name in defaults and name in CAN_BE_OFF else ""
+            result = read_value(field.read, value, timezone, report, where(name), hint=hint)
             if result is not UNSET:
                 read[field.into] = result
     return read
 
 
-def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, path: KeyPath) -> Any:
-    """Read ``value``; report an error at ``path`` and return UNSET if it cannot be read."""
+_HOW_OFF = "; false turns off that of [defaults]"
+
+
+def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, path: KeyPath, *, hint: str = "") -> Any:
+    """Read ``value``; report an error at ``path``, with the ``hint``, and return UNSET if it cannot be read."""
     try:
         return read(value, timezone)
     except RecursionError:
@@ -347,11 +370,11 @@ def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, pat
     except InvalidValue as error:
         made = substituted(value)
         if made is None or not made.missing:  # what is missing has been reported already
-            report.add((*path, *error.inside), str(error))
+            report.add((*path, *error.inside), str(error) + ("" if error.inside else hint))
     except ScheduleError as error:
         made = substituted(value)
         if made is None:
-            report.add(path, str(error))
+            report.add(path, str(error) + hint)
         elif made is value and not made.missing:
             report.add(path, f"the value of {quoted(made.written)} is invalid here (not shown: it may be secret)")
         elif not made.missing:

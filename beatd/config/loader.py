@@ -25,6 +25,7 @@ from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too
 from beatd.config.entry_cache import EntryCache, moved
 from beatd.config.entry_template import EntryTemplates
 from beatd.config.errors import ErrorReport, near
+from beatd.config.fields import over_defaults
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.shared_blackouts import SECTION, read_shared_blackouts
 from beatd.config.targets import NOTIFY, unknown_target
@@ -57,7 +58,7 @@ def load_settings(path: str | Path, *, env: Mapping[str, str] | None = None) -> 
     document, raw = _parsed(Path(path), env, report)
     settings = read_settings(raw, Path(path).absolute(), env, report)
     shared = read_shared_blackouts(raw.get(SECTION, {}), settings.timezone, report)
-    defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report, shared)
+    defaults = over_defaults({}, read_defaults(raw.get("defaults", {}), settings.timezone, report, shared))
     if report:
         raise ConfigError(report.faults(document.file, document.position_of))
     return LoadedSettings(settings, defaults, document)
@@ -169,7 +170,8 @@ class _Load:
         self.targets = tuple(target.name for target in settings.notify)
         self.has_faulty_targets = NOTIFY in {path[0] for path, _ in report if path}
         self.blackouts = read_shared_blackouts(raw.get(SECTION, {}), settings.timezone, report)
-        defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report, self.blackouts)
+        own = read_defaults(raw.get("defaults", {}), settings.timezone, report, self.blackouts)
+        defaults = over_defaults({}, own)
         self.find_targets(("defaults",), defaults, report)
         self.take(document, settings.timezone, defaults, report)
         files, matched = [path], list[tuple[str, ...]]()
@@ -207,7 +209,7 @@ class _Load:
             timezone = read_timezone(raw, timezone, report)
             own = read_defaults(raw.get("defaults", {}), timezone, report, self.blackouts)
             self.find_targets(("defaults",), own, report)
-            self.take(document, timezone, {**defaults, **own}, report)
+            self.take(document, timezone, over_defaults(defaults, own), report)
         except ConfigError as error:
             self.faults += error.faults
         else:

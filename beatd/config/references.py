@@ -8,7 +8,7 @@ from typing import Any
 
 from beatd.config.entries import DEFAULTS, ENTRY
 from beatd.config.entries import entry as made_entry
-from beatd.config.fields import OPTIONS, beside_own
+from beatd.config.fields import OPTIONS, over_defaults
 from beatd.config.loader import Config
 from beatd.config.shared_blackouts import SECTION, SHARED, Shared, parts_of, with_shared
 from beatd.config.toml import Document, has_reference, read
@@ -37,14 +37,14 @@ def references(config: Config, others: Iterable[Entry] = ()) -> dict[str, dict[s
         own_zone = {"timezone": settings["timezone"]} if "timezone" in settings else zone
         own = {key: each for key, each in _table(settings.get("defaults")).items() if key in DEFAULTS}
         if number == 0:
-            zone, defaults, has_variables = own_zone, own, "${" in document.text
+            zone, defaults, has_variables = own_zone, over_defaults({}, own), "${" in document.text
             shared = {name: parts_of(each) for name, each in _table(settings.get(SECTION)).items()}
         if not has_variables and "${" not in document.text:
             continue
         for entry in document.entries():
             names.add(entry.name)
             fields = _flat(_table(entry.fields))
-            fields = {**own_zone, **beside_own({**defaults, **own}, fields), **fields}
+            fields = {**own_zone, **over_defaults(over_defaults(defaults, own), fields)}
             if fields := _with_variables(fields, shared):
                 found[entry.name] = fields
     if has_variables and (elsewhere := [entry for entry in others if entry.name not in names]):

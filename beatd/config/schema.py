@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from beatd.config.entries import DEFAULTS, ENTRY, LONGEST_NAME, NEEDED
-from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
+from beatd.config.fields import ABOUT_SECTIONS, CAN_BE_OFF, OPTIONS, SECTIONS, Field, Fields
 from beatd.config.schema_types import (
     BLACKOUT_NAME,
     DEFINITIONS,
@@ -98,10 +98,11 @@ def schema_text() -> str:
 def _entry() -> JsonSchema:
     """An option stands in the entry or in its ``options``, not in both; and only an interval can be relative."""
     elsewhere = {name: {"properties": {"options": {"not": {"required": [name]}}}} for name in OPTIONS}
-    closed = _closed(_properties(ENTRY, _ENTRY_DEFAULTS))
+    properties = _properties(ENTRY, _ENTRY_DEFAULTS)
+    properties |= {name: _or_off(properties[name]) for name in ENTRY if name in CAN_BE_OFF}
     return {
         "description": "An entry.",
-        **closed,
+        **_closed(properties),
         "required": list(NEEDED),
         "dependencies": elsewhere,
         "if": {"properties": {"relative": {"const": True}}, "required": ["relative"]},
@@ -135,6 +136,14 @@ def _property(field: Field, default: Any) -> JsonSchema:
     if default is not None:
         said["default"] = _written(field.into, default)
     return said
+
+
+def _or_off(said: JsonSchema) -> JsonSchema:
+    """The same, or ``false``."""
+    taken = {key: value for key, value in said.items() if key not in ("description", "examples", "default")}
+    notes = {key: value for key, value in said.items() if key not in taken}
+    parts = taken["anyOf"] if set(taken) == {"anyOf"} else taken["allOf"] if set(taken) == {"allOf"} else [taken]
+    return {**either(*parts, definition("off")), **notes}
 
 
 def _written(attribute: str, value: Any) -> Any:

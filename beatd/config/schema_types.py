@@ -303,5 +303,6 @@ DEFINITIONS: dict[str, JsonSchema] = {
     | {"description": "Anything that TOML can say, except nan and inf."},
     "schedule": _SCHEDULE,
     "blackout": either(*_BLACKOUT["anyOf"], list_of(_BLACKOUT, 1)),
+    "off": {"const": False, "description": "Not set, whatever [defaults] say."},
 }
 """What is referred to by name."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
@@ -17,6 +18,7 @@ from msgspec import structs
 
 from beatd.config.entries import ENTRY
 from beatd.config.errors import dotted
+from beatd.config.fields import CAN_BE_OFF
 from beatd.config.toml import SCHEDULE, escaped
 from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import ConfigError, Fault, ScheduleError
@@ -83,10 +85,18 @@ def _json(value: Any) -> str | None:
         return None
 
 
-def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: Iterable[str] = ()) -> str:
-    """A whole file: the ``header`` as comments, the time zone, and a table for each entry."""
+def to_toml(
+    tables: Mapping[str, Mapping[str, Any]],
+    *,
+    timezone: str,
+    header: Iterable[str] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """A whole file: the ``header`` as comments, the time zone, the ``defaults``, and a table for each entry."""
     parts = ["".join(f"# {line}".rstrip() + "\n" for line in header)] if header else []
     parts.append(f"timezone = {toml_value(timezone)}\n")
+    if defaults:
+        parts.append(f"[defaults]\n{''.join(_lines(defaults))}")
     parts += [table_text(name, table) for name, table in tables.items()]
     return "\n".join(parts)
 
@@ -138,8 +148,12 @@ def export(
     timezone: str,
     header: Iterable[str] = (),
     references: Mapping[str, Mapping[str, Any]] | None = None,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """The entries as a file; raises ConfigError with everything that TOML has no form for.
+
+    What the entries have from ``defaults`` is in their tables. The file turns these off: it can be included where they
+    hold.
 
     ``references`` are the fields of entries with ``${VARIABLES}`` as their files have them, see
     :func:`beatd.config.references.references`: they are written in place of what the variables stand for.
@@ -154,7 +168,8 @@ def export(
             faults.append(Fault(entry.source or "<program>", None, path, error.reason))
     if faults:
         raise ConfigError(faults)
-    return to_toml(tables, timezone=timezone, header=header)
+    off = {key: key == "enabled" for key in defaults if key in CAN_BE_OFF or key == "enabled"}
+    return to_toml(tables, timezone=timezone, header=header, defaults=off)
 
 
 def _with_references(table: dict[str, Any], as_written: Mapping[str, Any]) -> dict[str, Any]:

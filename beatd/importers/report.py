@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from beatd.config.entries import EntryReader
 from beatd.config.errors import ErrorReport, dotted
-from beatd.config.fields import OPTIONS, POLICIES
+from beatd.config.fields import OPTIONS, POLICIES, is_off
 from beatd.config.writer import Unwritable, entry_table, to_toml
 from beatd.model import Entry
 
@@ -91,10 +91,13 @@ def carry_over(
 
 
 def _against(defaults: Mapping[str, Any], fields: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
-    """Policies that the source names, and that have to be written although they are the usual ones: the defaults of
-    the file say otherwise."""
+    """Policies that the source names, and that have to be written although they are the usual ones, and what the source
+    turns off: the defaults of the file say otherwise."""
     named = (key for key in ("catch_up", "overlap", "enabled") if key in fields and key in defaults)
-    return {key: getattr(entry.policies, key) for key in named}
+    options = fields.get("options")
+    own = {**(options if isinstance(options, Mapping) else {}), **fields}
+    off = {key: False for key, value in own.items() if key in defaults and is_off(key, value)}
+    return off | {key: getattr(entry.policies, key) for key in named if key not in off}
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from beatd import config
 from beatd.app.conf_urls import first_url
 from beatd.app.settings import WITHOUT_EFFECT
+from beatd.config.entries import without_none
+from beatd.config.fields import over_defaults
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps
 from beatd.model import BrokerSettings, Entry
@@ -84,9 +86,9 @@ def read_app(
     refused = [Fault(*fault) for fault in answer["refused"]]
     zone = answer["timezone"] or timezone
     of_app = answer["conf"]["default_queue"]
-    if default_queue == _DEFAULT_QUEUE != of_app and "exchange" not in (defaults or {}):
-        defaults = {"queue": of_app, **(defaults or {})}
     for entry_name, fields in answer["entries"].items():
+        if default_queue == _DEFAULT_QUEUE != of_app:
+            fields = _with_queue(fields, defaults or {}, of_app)  # noqa: PLW2901
         try:
             entries.append(config.entry(entry_name, fields, timezone=zone, defaults=defaults, source=answer["file"]))
         except ConfigError as error:
@@ -106,6 +108,15 @@ def read_app(
         first_url(answer["conf"]["broker_url"]),
         of_app,
     )
+
+
+def _with_queue(fields: Mapping[str, Any], defaults: Mapping[str, Any], queue: str) -> Mapping[str, Any]:
+    """The fields of an entry, which goes to this queue if neither they nor the defaults name one, or an exchange."""
+    own = without_none(fields)
+    options = own.get("options", {})
+    if not isinstance(options, Mapping) or {"queue", "exchange"} & over_defaults(defaults, {**options, **own}).keys():
+        return fields
+    return {**own, "queue": queue, "options": {key: each for key, each in options.items() if key != "queue"}}
 
 
 def _module_files(name: str, directory: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from beatd.app.conf_urls import first_url
 from beatd.app.routing import Queues, Route, destination, matching_route
 from beatd.broker.redis_keys import PRIORITY_STEPS, SEPARATOR
+from beatd.config.fields import is_off
 from beatd.urls import is_redis
 
 _ADDRESS = ("queue", "exchange", "routing_key")
@@ -44,14 +45,17 @@ def with_task_options(app: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a registration with ``options`` as they are when ``celery beat`` sends it.
 
     The entry's own options take precedence, then those of the task, then those of the route, as in Celery; None in the
-    entry's own says that the option of the task does not count. ``queue`` is not set if none of them names a queue or
-    an exchange. Raises QueueNotFound for a queue that the app does not allow, and ValueError for a list of Redis from
-    which its workers do not take; a router of the app may raise anything.
+    entry's own says that the option of the task does not count, and False that neither does that of ``[defaults]``.
+    ``queue`` is not set if none of them names a queue or an exchange. Raises QueueNotFound for a queue that the app
+    does not allow, and ValueError for a list of Redis from which its workers do not take; a router of the app may raise
+    anything.
     """
     found, own = dict(fields), fields.get("options") or {}
     if not isinstance(own, Mapping) or not isinstance(fields.get("task"), str) or own.keys() & fields.keys():
         return found  # the reader of entries refuses it
     options = {**own, **{name: fields[name] for name in _SENT if name in fields}}
+    off = {name: False for name in _SENT if is_off(name, options.get(name))}
+    options |= dict.fromkeys(off)
     if not all(isinstance(getattr(value, "name", value), str | None) for value in map(options.get, _ADDRESS)):
         return found  # likewise
     found = {name: value for name, value in fields.items() if name not in _SENT}
@@ -60,7 +64,7 @@ def with_task_options(app: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     address = _address(sent, app)
     _check_list(sent.options.get("priority"), address, app)
     more = {name: value for name, value in options.items() if name not in _SENT and name not in _UNUSED}
-    found["options"] = {**more, **sent.options, **address}
+    found["options"] = {**off, **more, **sent.options, **address}
     return found
 
 

@@ -111,6 +111,25 @@ print(json.dumps(said))""")
     }
 
 
+def test_what_is_off_stays_off_when_an_entry_is_edited(ask):
+    said = json.loads(
+        ask("""
+from beatd.contrib.django.form import EntryForm
+rules = {"timezone": "UTC", "defaults": {"queue": "q", "timezone": "Asia/Tokyo", "expires": "1h"}}
+off = {"task": "t", "schedule": "@daily", "timezone": False, "queue": False, "expires": False}
+
+def submitted(**fields):
+    form = EntryForm({"name": "a", **EntryForm.initial_of(off), **fields}, rules=rules)
+    return form.is_valid(), form.table, form.errors.get_json_data()
+
+print(json.dumps([submitted(), submitted(queue="own"), submitted(more="enabled = false")]))""")
+    )
+    off = {"task": "t", "schedule": "@daily", "timezone": False, "queue": False, "expires": False}
+    assert said[0] == [True, off, {}]
+    assert [list(errors) for _, _, errors in said[1:]] == [["more"], ["more"]]
+    assert said[1][2]["more"][0]["message"] == "queue has a field of its own above"
+
+
 def test_entries_are_listed_searched_filtered_and_changed(ask, beatd):
     said = json.loads(
         ask("""

@@ -78,6 +78,7 @@ def test_export_is_the_whole_schedule_and_loads_as_the_same(tmp_path, beatd):
         },
         "three": {"task": "proj.three", "schedule": "5s", "queue": "slow"},
     }
+    assert exported.pop("defaults") == {"queue": False}, "so that it can be included where the default is"
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "beat.toml").write_text(done.stdout)
     again = beatd("export", "--offline", cwd=tmp_path / "flat")

@@ -15,6 +15,7 @@ from beatd.client.schedules import checked
 from beatd.clock import SystemClock
 from beatd.config.entries import LONGEST_NAME
 from beatd.config.errors import dotted
+from beatd.config.fields import is_off
 from beatd.config.toml import SCHEDULE
 from beatd.config.writer import toml_value
 from beatd.exceptions import ConfigError, ScheduleError
@@ -101,12 +102,12 @@ class EntryForm(forms.Form):  # type: ignore[misc]  # Django has no types
         return {
             "task": table.get("task", ""),
             "schedule": schedule if isinstance(schedule, str) else toml_value(schedule),
-            "timezone": table.get("timezone", ""),
+            "timezone": table.get("timezone") or "",
             "args": _json(table.get("args")),
             "kwargs": _json(table.get("kwargs")),
-            "queue": table.get("queue", ""),
+            "queue": table.get("queue") or "",
             "enabled": table.get("enabled", True),
-            "more": tomli_w.dumps({key: value for key, value in table.items() if key not in _OWN}),
+            "more": tomli_w.dumps({key: each for key, each in table.items() if key not in _OWN or is_off(key, each)}),
         }
 
     @property
@@ -138,7 +139,8 @@ class EntryForm(forms.Form):  # type: ignore[misc]  # Django has no types
             found = tomllib.loads(self.cleaned_data["more"].replace("\r\n", "\n"))
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(f"this is no TOML: {error}") from None
-        if twice := [key for key in found if key in _OWN]:
+        own = [key for key in found if key in _OWN]
+        if twice := [key for key in own if self.cleaned_data.get(key) or not is_off(key, found[key])]:
             raise forms.ValidationError(f"{twice[0]} has a field of its own above")
         return found
 

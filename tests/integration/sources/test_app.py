@@ -131,6 +131,90 @@ def test_the_files_defaults_hold_for_registrations_too(module: Module, tmp_path:
     assert found.digest != config.load("beat.toml", env={}).digest
 
 
+OFF = """
+    {imports}
+    app = App("tasks", broker="redis://localhost")
+    app.conf.task_default_queue = {default!r}
+
+    @app.task(queue="of-task", expires=10, priority=3, time_limit=60)
+    def busy():
+        pass
+
+    @app.task
+    def plain():
+        pass
+
+    off = dict.fromkeys(["queue", "expires", "priority", "time_limit", "shadow"], False)
+
+    @app.on_after_configure.connect
+    def setup_periodic_tasks(sender, **kwargs):
+        sender.add_periodic_task(30.0, busy.s(), name="inherits")
+        sender.add_periodic_task(30.0, busy.s(), name="none", **dict.fromkeys(off))
+        sender.add_periodic_task(30.0, busy.s(), name="off", **off)
+        sender.add_periodic_task(30.0, plain.s(), name="plain", **off)
+
+    app.conf.beat_schedule = {{
+        "conf": {{"task": "tasks.busy", "schedule": 30, "blackout": False, "options": off}},
+        "beside": {{"task": "tasks.busy", "schedule": 30, "blackout": False, **off}},
+    }}
+"""
+OF_FILE = """
+app = "tasks"
+[defaults]
+queue = "of-file"
+expires = "1h"
+priority = 9
+time_limit = 300
+shadow = "of-file"
+blackout = "22:00-06:00"
+"""
+
+
+@pytest.mark.parametrize("default", ["celery", "of-app"])
+@pytest.mark.parametrize("imports", ["from celery import Celery as App", "from beatd import App"])
+def test_false_turns_off_what_the_task_and_the_file_say(
+    module: Module, tmp_path: Path, imports: str, default: str
+) -> None:
+    module(OFF.format(imports=imports, default=default))
+    (tmp_path / "beat.toml").write_text(OF_FILE)
+    found = load("beat.toml", env={})
+    assert found.refused == ()
+    entries = {entry.name: entry for entry in found.entries}
+    seen = {
+        name: (made.queue, made.expires, made.priority, made.time_limit, made.shadow)
+        for name, made in ((entry.name, entry.options) for entry in found.entries)
+    }
+    queue = None if default == "celery" else "of-app"
+    nothing = (queue, None, None, None, None)
+    assert seen == {
+        "inherits": ("of-task", 10_000, 3, 60, "of-file"),
+        "none": ("of-file", 3_600_000, 9, 300, "of-file"),
+        "off": nothing,
+        "plain": nothing,
+        "conf": nothing,
+        "beside": nothing,
+    }
+    assert entries["off"].policies.blackout is not None
+    assert entries["conf"].policies.blackout is entries["beside"].policies.blackout is None
+
+
+@pytest.mark.parametrize("own", [{}, {"exchange": False}, {"queue": False}])
+def test_the_default_queue_of_the_app_is_taken_where_nothing_else_is_named(
+    module: Module, own: dict[str, bool]
+) -> None:
+    module(f"""
+        from beatd import App
+        app = App("tasks", broker="redis://localhost")
+        app.conf.task_default_queue = "of-app"
+        app.conf.beat_schedule = {{"a": {{"task": "t", "schedule": 30, "options": {own}}}}}
+    """)
+    for defaults, named in (({}, None), ({"exchange": "e"}, "exchange"), ({"queue": "q"}, "queue")):
+        (entry,) = load_app("tasks", defaults=defaults)
+        is_default = named is None or named in own
+        assert entry.options.queue == ("of-app" if is_default else defaults.get("queue"))
+        assert entry.options.exchange == (None if is_default else defaults.get("exchange"))
+
+
 def test_a_file_without_an_app_is_just_the_file(module: Module, tmp_path: Path) -> None:
     module(GOOD)
     (tmp_path / "beat.toml").write_text('[beat_schedule.mine]\ntask = "mine"\nschedule = 60\n')
