@@ -148,7 +148,13 @@ HEADER_NAMES = frozenset(_HEADERS)
 
 def envelope(message: TaskMessage, *, queue: str, exchange: str = "") -> bytes:
     """The message as one element of a Redis list, as kombu's Redis transport writes it."""
-    return json_codec.dumps(envelope_document(message, queue=queue, exchange=exchange))
+    outer = _envelope(message, "", queue=queue, exchange=exchange, delivery_tag=str(uuid.uuid4()))
+    text = json_codec.dumps(outer)  # without the body, which may be large: base64 needs no look for escapes
+    return b"".join((_BODY_KEY, base64_text(message.body), text[len(_BODY_KEY) + len('""') :]))
+
+
+_BODY_KEY = b'{"body":'
+"""The beginning of every envelope."""
 
 
 def envelope_document(message: TaskMessage, *, queue: str, exchange: str = "") -> dict[str, Any]:
@@ -204,10 +210,17 @@ def open_envelope(raw: bytes) -> TaskMessage:
 def _body_in(outer: Envelope) -> bytes:
     encoding = outer.properties.get("body_encoding")
     if encoding == "base64":
-        return base64.b64decode(outer.body, validate=True)
+        return _from_base64(outer.body)
     if encoding in (None, "", "utf-8"):
         return outer.body.encode()
     raise ValueError(f"unknown body_encoding {encoding!r}")
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return msgspec.convert(text, bytes)  # several times as fast as the standard library
+    except msgspec.ValidationError:
+        return base64.b64decode(text, validate=True)  # takes padding behind the end, too, and says what is wrong
 
 
 DEATHS = "beatd-deaths"
@@ -236,8 +249,26 @@ def shown(task: str, arguments: object) -> str:
 
 def safe_repr(value: object, at_most: int = REPR_MAX) -> str:
     """``repr(value)`` for people, cut to so many characters; never raises."""
-    text = redaction.safe_repr(value)
+    text = redaction.safe_repr(_beginning(value, at_most))
     return text if len(text) <= at_most else f"{text[: max(0, at_most - 3)]}..."
+
+
+def _beginning(value: object, at_most: int) -> object:
+    """Return a value whose ``repr`` begins with the same ``at_most`` characters, and is made in less time: long texts
+    are cut, those among the arguments of a call, too."""
+    if type(value) is str:
+        start = value[:at_most]
+        return start if _quotation_mark(start) == _quotation_mark(value) else value
+    if type(value) is tuple:
+        return tuple(_beginning(one, at_most) if type(one) is str else one for one in value)
+    if type(value) is dict:
+        return {name: _beginning(one, at_most) if type(one) is str else one for name, one in value.items()}
+    return value
+
+
+def _quotation_mark(text: str) -> str:
+    """Return the mark that ``repr`` puts around a text."""
+    return '"' if "'" in text and '"' not in text else "'"
 
 
 class MessageTemplate:
@@ -275,7 +306,11 @@ _PLACEHOLDER = re.compile(rb'"hole-%b-([a-z_]+)"' % _PLACEHOLDER_SALT.encode())
 
 def base64_text(body: bytes) -> bytes:
     """A body as JSON text, for the hole ``body``."""
-    return b'"%b"' % base64.b64encode(body)
+    return _encode_base64(body)
+
+
+_encode_base64 = msgspec.json.Encoder().encode
+"""Bytes as a text in base64."""
 
 
 def oldest_age_s(envelopes: Sequence[bytes], now_ms: int) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ _ANSWER_S = 1.0
 """Time for that answer to arrive."""
 _REFUSED_S = 1.0
 """Pause after the server has refused a call: the key is no list, or may not be read."""
+_LARGE_DIGITS = 7
+"""Digits of the length (bytes) from which on an element is not read: a new connection takes less time."""
 
 
 class QueueWatcher:
@@ -70,7 +73,10 @@ class QueueWatcher:
         for file in readable(self._waiting):
             key, connection, _ = self._waiting[file]
             try:
-                if connection.can_read(timeout=0):
+                if _is_large(connection):
+                    del self._waiting[file]
+                    self._drop(connection)
+                elif connection.can_read(timeout=0):
                     del self._waiting[file]
                     connection.read_response()
                     self._idle[key] = connection
@@ -104,3 +110,12 @@ class QueueWatcher:
     def _drop(self, connection: Any) -> None:
         with contextlib.suppress(redis.RedisError, OSError):
             connection.disconnect()
+
+
+def _is_large(connection: Any) -> bool:
+    """True if the answer that has arrived is a long element, of which nothing has been read."""
+    try:
+        head = connection._sock.recv(1 + _LARGE_DIGITS, socket.MSG_PEEK)
+    except ValueError:  # TLS does not let one look ahead
+        return False
+    return len(head) == 1 + _LARGE_DIGITS and head[:1] == b"$" and bytes(head[1:]).isdigit()

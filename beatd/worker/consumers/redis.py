@@ -67,6 +67,8 @@ class RedisConsumer:
         self._first = 0
         """The place of the queue whose lists come first in their priority."""
         self._doorbell = QueueWatcher(self._client)
+        self._came_short = False
+        """True if the last takes have emptied the queues: their lists are to be watched."""
         self._listen_to_queues()
         self.place = place_of(self._client)
         self._take, self._return, self._park, self._wake = (
@@ -122,8 +124,7 @@ class RedisConsumer:
         self._uncertain = False
         self._report_refused("Nothing is taken from", _pairs(refused))
         deliveries = [Delivery(int(found[i]), self._name(found[i + 1]), found[i + 2]) for i in range(0, len(found), 3)]
-        if len(deliveries) < at_most:
-            self._doorbell.listen()
+        self._came_short = self._came_short or len(deliveries) < at_most
         self._hold(deliveries)
         return deliveries
 
@@ -145,6 +146,10 @@ class RedisConsumer:
         self._last_tag = max([self._last_tag, *(one.tag for one in deliveries)])
 
     def files(self) -> list[int]:
+        self._doorbell.answer()  # here, and not before a take: the messages are on their way to the pool now
+        if self._came_short:
+            self._came_short = False
+            self._doorbell.listen()
         return self._doorbell.files()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -187,7 +192,6 @@ class RedisConsumer:
 
     def tend(self) -> None:
         now = self._clock.now_ms()
-        self._doorbell.answer()
         if is_due(now, self._beat_due, BEAT_MS):
             self._beat_due = now + BEAT_MS
             self.beat()

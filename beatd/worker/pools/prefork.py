@@ -25,6 +25,8 @@ from beatd.worker.pools.prefork_process import ChildProcess
 
 log = logging.getLogger(__name__)
 
+_BUFFER = 1 << 19
+"""Bytes that a link holds, if the system allows it: the worker need not wake up so often for a large message."""
 _BEGIN_LOOK_S = 0.005
 """Time after which the start of a task is looked for. Most tasks are over by then, and report both at once."""
 _CHECK_S = 0.5
@@ -241,6 +243,8 @@ class PreforkPool:
     def _fork(self, number: int) -> ChildProcess:
         signals.worker_before_create_process.send(sender=self)
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         try:
             board = SharedStatus()
             pid = os.fork()

@@ -168,36 +168,45 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     jobs: list[Job]
 
 
-encode_batch = msgspec.msgpack.Encoder().encode
+_encoder = msgspec.msgpack.Encoder()
 _decode_batch = msgspec.msgpack.Decoder(Batch).decode
-_encode_reports = msgspec.msgpack.Encoder().encode
 decode_reports = msgspec.msgpack.Decoder(list[JobReport]).decode
 
 
-def frame(payload: bytes) -> bytes:
-    """Return a payload with its length prefix."""
-    return _LENGTH.pack(len(payload)) + payload
+def add_frame(stream: bytearray, content: Batch | list[JobReport]) -> None:
+    """Add a frame to the end of a stream: the length of the encoded content, and the content."""
+    start = len(stream)
+    stream += bytes(_LENGTH.size)
+    _encoder.encode_into(content, stream, -1)
+    _LENGTH.pack_into(stream, start, len(stream) - start - _LENGTH.size)
 
 
 class Frames:
-    """Splits a byte stream into the payloads of :func:`frame`."""
+    """Splits a byte stream into the payloads of :func:`add_frame`. None is copied: they may be large."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()
+        """The beginning of a frame."""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterator[memoryview]:
         """Yield the payloads that ``data`` completes."""
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer, start)
-            end = start + _LENGTH.size + length
-            if len(buffer) < end:
-                break
-            yield bytes(buffer[start + _LENGTH.size : end])
-            start = end
-        del buffer[:start]
+        begun: bytes | bytearray = data
+        if self._begun:
+            self._begun += data
+            begun = self._begun
+        if _end_of_first(begun) > len(begun):
+            self._begun = begun if isinstance(begun, bytearray) else bytearray(begun)
+            return
+        self._begun, left = bytearray(), memoryview(begun)
+        while (end := _end_of_first(left)) <= len(left):
+            yield left[_LENGTH.size : end]
+            left = left[end:]
+        self._begun += left
+
+
+def _end_of_first(stream: bytes | bytearray | memoryview) -> int:
+    """Return where the first frame of a stream ends; behind the end of one that has not even its length."""
+    return _LENGTH.size + (_LENGTH.unpack_from(stream)[0] if len(stream) >= _LENGTH.size else 1)
 
 
 class SharedStatus:
@@ -317,4 +326,6 @@ def _run(link: socket.socket, board: SharedStatus, execute: Executor, job: Job, 
 
 
 def _send(link: socket.socket, report: JobReport) -> None:
-    link.sendall(frame(_encode_reports([report])))
+    stream = bytearray()
+    add_frame(stream, [report])
+    link.sendall(stream)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from beatd.clock import monotonic, sleep
 from beatd.worker.messages import SKIPPED, Job, JobReport
-from beatd.worker.pools.prefork_child import Batch, Frames, SharedStatus, decode_reports, encode_batch, frame
+from beatd.worker.pools.prefork_child import Batch, Frames, SharedStatus, add_frame, decode_reports
 
 _CHUNK = 1 << 18
 _LONG_S = 0.1
@@ -48,7 +48,7 @@ class ChildProcess:
     def send(self, jobs: Sequence[Job]) -> None:
         """Send jobs; the part that does not fit into the socket follows with :meth:`flush`."""
         self.jobs.update((job.tag, job) for job in jobs)
-        self.unsent += frame(encode_batch(Batch(self._batch, list(jobs))))
+        add_frame(self.unsent, Batch(self._batch, list(jobs)))
         self.flush()
 
     def is_long_at_it(self, now: float) -> bool:

@@ -266,19 +266,34 @@ def test_a_queue_of_which_the_doorbell_is_silent_is_not_asked(make_consumer, pub
 
     consumer = make_consumer()
     assert consumer.take(5) == []
+    assert len(consumer.files()) == 4
     before = asked()
     assert consumer.take(5) == []
     assert asked() == before
     publish("1")
     assert select.select(consumer.files(), [], [], 5)[0]
     assert ids(consumer.take(5)) == ["1"], "also without tend"
-    consumer.tend()
+    assert len(consumer.files()) == 4
     assert consumer.take(5) == []
     listening, stale = consumer._doorbell, monotonic() - 60
     listening._waiting = {file: (key, link, stale) for file, (key, link, _) in listening._waiting.items()}
     before = asked()
     assert consumer.take(5) == []
     assert asked() > before, "a connection whose call is not answered in time may be dead"
+
+
+def test_the_doorbell_does_not_read_a_large_message(make_consumer, publish):
+    consumer = make_consumer()
+    for number in (1, 2):
+        assert consumer.take(5) == []
+        files = consumer.files()
+        assert len(files) == 4
+        publish(str(number), args=("x" * 1_500_000,))
+        assert len(select.select(files, [], [], 5)[0]) == 1
+        consumer._doorbell.answer()
+        assert consumer._doorbell._idle == {}, "its connection is not used again"
+        assert ids(consumer.take(5)) == [str(number)]
+        assert len(consumer.files()) == 4
 
 
 def test_the_doorbell_of_a_cancelled_queue_is_hung_up(make_consumer, publish):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 import sys
+import tracemalloc
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +18,7 @@ from beatd.app.routing import route_for
 from beatd.broker.redis_keys import RedisKeys, queue_key
 from beatd.exceptions import MessageError, QueueNotFound
 from beatd.message import json_codec
+from beatd.message.protocol import build, envelope, open_envelope, safe_repr
 from beatd.store.result_document import document, exception_from, exception_payload
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -238,3 +242,39 @@ def test_reprs_and_properties_can_be_given():
         "message_id": "m",
         "user_id": "guest",
     }
+
+
+def test_an_envelope_is_kombus_whatever_is_in_its_body():
+    for size in range(80):
+        sent = build(
+            "tasks.add", "the-id", encode=lambda _, size=size: ("application/data", "binary", bytes(range(size)))
+        )
+        raw = envelope(sent, queue='a "queue"', exchange="é")
+        outer = json.loads(raw)
+        assert list(outer) == ["body", "content-encoding", "content-type", "headers", "properties"]
+        assert base64.b64decode(outer["body"], validate=True) == sent.body
+        assert outer["properties"]["delivery_info"] == {"exchange": "é", "routing_key": 'a "queue"'}
+        assert open_envelope(raw).body == sent.body
+
+
+def test_a_repr_of_long_texts_is_that_of_the_whole_cut():
+    draw = random.Random(1)
+    for _ in range(3_000):
+        texts = [
+            "".join(draw.choices("ab'\"\\\n\x00é\ud800", [9, 9, 1, 1, 1, 1, 1, 1, 1], k=draw.randrange(40)))
+            for _ in "123"
+        ]
+        for value in (texts[0], tuple(texts), {"one": texts[0], texts[1]: texts[2]}, (texts, {"in": texts[0]})):
+            whole = repr(value).encode("utf-8", "backslashreplace").decode()
+            assert safe_repr(value, 20) == (whole if len(whole) <= 20 else f"{whole[:17]}...")
+
+
+def test_a_repr_of_a_long_text_takes_no_time_for_its_rest():
+    text = "x" * 1_000_000
+    tracemalloc.start()
+    try:
+        for value in (text, (1, text), {"text": text}):
+            assert len(safe_repr(value)) == 1024
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()

@@ -171,3 +171,9 @@ def test_a_pickle_of_something_that_is_not_here_is_malformed():
 def test_an_unknown_serializer_is_named():
     with pytest.raises(MessageError, match=r"no serializer 'rot13', there are: .*json"):
         accepted_types(["json", "rot13"])
+
+
+def test_padding_behind_the_end_of_base64_is_taken():
+    raw = Parts({"task": "proj.mark", "id": "1"}, b"[[12],{},{}]").on_redis()
+    assert raw.count(b"W1sxMl0se30se31d") == 1
+    assert open_envelope(raw.replace(b"W1sxMl0se30se31d", b"W1sxMl0se30se31d=")).body == b"[[12],{},{}]"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import tracemalloc
 
 import kombu.serialization
 import msgspec
@@ -20,9 +21,9 @@ from beatd.message import json_codec
 from beatd.message.protocol import TaskMessage, build, envelope
 from beatd.worker.builtin.command import command
 from beatd.worker.execution.executor import EncodeError, Executor
-from beatd.worker.messages import LOST, MEANWHILE, NO_JOB, Job
+from beatd.worker.messages import LOST, MEANWHILE, NO_JOB, Job, JobReport
 from beatd.worker.pools.base import PrefetchWindow
-from beatd.worker.pools.prefork_child import Frames, frame
+from beatd.worker.pools.prefork_child import Batch, Frames, add_frame, decode_reports
 
 
 @pytest.fixture
@@ -290,10 +291,28 @@ def test_bytes_that_are_no_base64_are_malformed(app):
 
 @given(st.lists(st.binary(max_size=200), max_size=20), st.integers(1, 64))
 def test_frames_come_out_as_they_went_in_however_they_are_cut(payloads, size):
-    stream = b"".join(map(frame, payloads))
-    frames = Frames()
-    pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
-    assert [payload for piece in pieces for payload in frames.feed(piece)] == payloads
+    stream, frames = bytearray(), Frames()
+    for payload in payloads:
+        add_frame(stream, [JobReport(1, "SUCCESS", document=payload)])
+    pieces = [bytes(stream[start : start + size]) for start in range(0, len(stream), size)]
+    found = [payload for piece in pieces for payload in frames.feed(piece)]
+    assert [decode_reports(payload)[0].document for payload in found] == payloads
+
+
+def test_a_large_frame_is_not_copied_on_its_way():
+    size = 10_000_000
+    job, stream, frames = Job(1, bytes(size), "q"), bytearray(), Frames()
+    tracemalloc.start()
+    try:
+        add_frame(stream, Batch(1, [job]))
+        assert tracemalloc.get_traced_memory()[1] < 2 * size
+        data = bytes(stream)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        assert [len(payload) for payload in frames.feed(data)] == [len(stream) - 4]
+        assert tracemalloc.get_traced_memory()[1] < before + size / 10
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_window_is_deep_for_short_tasks_and_one_for_long_ones():
