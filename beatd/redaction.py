@@ -273,7 +273,7 @@ def _bracket_end(text: str, at: int, name: re.Match[str] | None = None) -> int:
 
 
 def _backslashes(text: str, at: int, begin: int = 0) -> int:
-    """How many backslashes stand before a place."""
+    """The number of backslashes before a place."""
     first = at
     while first > begin and text[first - 1] == "\\":
         first -= 1
