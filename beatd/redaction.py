@@ -7,9 +7,9 @@ that the cut leaves open is hidden to its end, because half of a secret is a sec
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -34,16 +34,35 @@ _URL = re.compile(
     r"""|://\S*"""
 )
 """A URL in quotes goes to the quote that ends it, and any other to the next space: a password may have quotes in it."""
-_PARAMETER = re.compile(
-    r"""(?P<before>^|[?&;#\s'"(,])(?P<name>[\w.%\[\]-]{1,100})="""
-    r"""(?:'[^'\n]*'?|"[^"\n]*"?|(?:[^&;#\s'",)]|[#;',)](?=[\w%]))+)"""
-)
+_PARAMETER = re.compile(r"""(?P<before>^|[?&;#\s'"(,]|\\u0026|\\[nrt])(?P<name>[\w.%\[\]-]{1,100})=""")
+_UNQUOTED = re.compile(r"""(?:[^&;#\s'",)\\]|[#;',)](?=[\w%])|\\(?!\\{0,31}["']|u0026))+""")
 """A value goes on after a comma or the like that a word follows at once: it may be a part of a password."""
-_IN_TEXT = re.compile(
-    r"""(?P<name>(["'])(?P<word>[\w.-]{1,200})\2\s{0,20}:\s{0,20})"""
-    r"""(?:[bBrRuU]{0,2}'(?:[^'\\]|\\.)*'?|[bBrRuU]{0,2}"(?:[^"\\]|\\.)*"?|[\w.+-]+)""",
-    re.DOTALL,
+_PAIR = re.compile(r"""(?P<quote>["'])(?P<name>[\w.-]{1,200})(?P<escape>\\{0,31}+)(?P=quote)\s{0,20}:\s{0,20}""")
+"""A name and a colon in JSON or Python. In JSON within JSON there are backslashes before each quote."""
+_OPENING = re.compile(r"""[bBrRuU]{0,2}(?P<escape>\\{0,31}+)(?P<quote>["'])""")
+_OPENING_BRACKET = re.compile(r"""[(\[{](?=\s{0,20}[bBrRuU]{0,2}\\{0,31}["'])""")
+_BARE = re.compile(r"""[^\s,;()\[\]{}"'\\]+""")
+_MARK = re.compile(r"""["'()\[\]{}]""")
+_AFTER_VALUE = re.compile(r"\s{0,20}(?:[,;\])}]|$)")
+_HEADER = re.compile(
+    r"(?<![\w-])(?P<line_end>(?<=\\)[nr])?"
+    r"(?P<name>(?:set-)?cookie2?|(?:[a-z0-9_]{1,40}-){0,5}(?:authorization|api-?key)|"
+    r"(?:[a-z0-9_]{1,40}-){1,5}(?:token|secret|signature))"
+    r"[ \t]{0,9}:(?!//)[ \t]{0,20}",
+    re.IGNORECASE,
 )
+_LINE_START = re.compile(r"(?:^|[\r\n])[ \t<>*]{0,9}$")
+_WITHIN_LINE = re.compile(
+    r"x-|set-|(?:[a-z0-9_]{1,40}-){0,5}api-?key|proxy-auth|cookie2?[ \t]{0,9}:[ \t]{0,20}[\w.-]{1,100}=|"
+    r"authorization[ \t]{0,9}:[ \t]{0,20}(?:bearer|basic|digest|negotiate|ntlm|token|apikey|hawk|aws4-)",
+    re.IGNORECASE,
+)
+"""Headers that are told from words of a sentence also within a line."""
+_LINE_END = re.compile(r"[\r\n]")
+_ESCAPED_LINE_END = re.compile(r"\\[nr]|[\r\n]")
+_SCHEME = re.compile(r"(?P<name>\b(?:[Bb]earer|BEARER|Basic|BASIC)(?:[ \t]|%20){1,9})(?P<token>[\w.~+/=%-]+)")
+_WORDS = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)(?:[-_/.](?:[A-Z]?[a-z]+|[A-Z]+))*[.-]?|.{1,5}")
+"""What follows "Basic" or "bearer" in a sentence."""
 
 
 def is_secret(name: str) -> bool:
@@ -115,15 +134,38 @@ class _Redaction:
 
 
 def redacted_text(text: str, *, at_most: int | None = None, mask: str = HIDDEN) -> str:
-    """A text in which the values of secrets are replaced, as far as they look like Python or JSON, or are in a URL.
+    """A text in which the values of secrets are replaced, as far as they look like Python, JSON, a URL or a header.
 
     With ``at_most`` it is cut to so many characters first.
     """
     open_end = at_most is not None and len(text) > at_most
     text = text[:at_most]
     text = _URL.sub(lambda found: _url(found[0], mask, cut_off=open_end and found.end() == len(text)), text)
-    text = _PARAMETER.sub(lambda found: _parameter(found, mask), text)
-    return _IN_TEXT.sub(lambda found: _hidden(found, mask), text)
+    for names, secret_of in ((_PARAMETER, _parameter), (_PAIR, _pair), (_HEADER, _header)):
+        text = _covered(text, names, secret_of, mask)
+    return _SCHEME.sub(lambda found: _token(found, mask, cut_off=open_end and found.end() == len(text)), text)
+
+
+class _Secret(NamedTuple):
+    """A secret that follows a name at once: where it ends, and the quotes or the like around its mask."""
+
+    end: int
+    quotes: str = ""
+
+
+def _covered(
+    text: str, names: re.Pattern[str], secret_of: Callable[[str, re.Match[str]], _Secret | None], mask: str
+) -> str:
+    """The text with a mask for each secret that has one of the names."""
+    parts, at = [], 0
+    found = names.search(text)
+    while found:
+        secret = secret_of(text, found)
+        if secret and secret.end > found.end():
+            parts += [text[at : found.end()], secret.quotes, mask, secret.quotes]
+            at = secret.end
+        found = names.search(text, max(at, found.end()))
+    return "".join([*parts, text[at:]])
 
 
 def _url(url: str, mask: str, *, cut_off: bool) -> str:
@@ -143,15 +185,99 @@ def _url(url: str, mask: str, *, cut_off: bool) -> str:
     return f"{scheme}{sign}{user if colon else ''}{colon}{hidden}@{tail}"
 
 
-def _parameter(found: re.Match[str], mask: str) -> str:
-    name = unquote(found["name"])
-    in_query = found["before"] in ("?", "&", ";", "#")
-    secret = is_secret(name) or (in_query and name.lower() in _LAST_PARAMETERS)
-    return f"{found['before']}{found['name']}={mask}" if secret else found[0]
+def _parameter(text: str, found: re.Match[str]) -> _Secret | None:
+    name, at = unquote(found["name"]), found.end()
+    in_query = found["before"] in ("?", "&", ";", "#", "\\u0026")
+    if not (is_secret(name) or (in_query and name.lower() in _LAST_PARAMETERS)):
+        return None
+    if opening := _OPENING.match(text, at):
+        return _Secret(_string_end(text, opening, in_line=True))
+    if _OPENING_BRACKET.match(text, at):
+        return _Secret(_bracket_end(text, at))
+    value = _UNQUOTED.match(text, at)
+    return value and _Secret(value.end())
 
 
-def _hidden(found: re.Match[str], mask: str) -> str:
-    return f"{found['name']}'{mask}'" if is_secret(found["word"]) else found[0]
+def _pair(text: str, found: re.Match[str]) -> _Secret | None:
+    if not is_secret(found["name"]):
+        return None
+    at, quotes = found.end(), found["escape"] + found["quote"]
+    if opening := _OPENING.match(text, at):
+        return _Secret(_string_end(text, opening), opening["escape"] + opening["quote"])
+    if text.startswith(("(", "[", "{"), at):
+        return _Secret(_bracket_end(text, at, found), quotes)
+    value = _BARE.match(text, at)
+    return value and _Secret(value.end(), quotes)
+
+
+def _header(text: str, found: re.Match[str]) -> _Secret | None:
+    """The rest of the line; where a string begins with the header, the rest of the string."""
+    begin, at = found.start("name"), found.end()
+    if text[begin - 1 : begin] in ("'", '"'):
+        return _Secret(_text_end(text, at, text[begin - 1], _backslashes(text, begin - 1), in_line=True))
+    if found["line_end"]:
+        end = _ESCAPED_LINE_END.search(text, at)
+    elif _LINE_START.search(text, max(begin - 10, 0), begin) or _WITHIN_LINE.match(text, begin):
+        end = _LINE_END.search(text, at)
+    else:
+        return None
+    return _Secret(end.start() if end else len(text))
+
+
+def _token(found: re.Match[str], mask: str, *, cut_off: bool) -> str:
+    return found[0] if _WORDS.fullmatch(found["token"]) and not cut_off else f"{found['name']}{mask}"
+
+
+def _string_end(text: str, opening: re.Match[str], *, in_line: bool = False) -> int:
+    """The place after a string, or the end of a text that ends within it."""
+    end = _text_end(text, opening.end(), opening["quote"], len(opening["escape"]), in_line=in_line)
+    mark = opening["escape"] + opening["quote"]
+    return end + len(mark) if text.startswith(mark, end) else end
+
+
+def _text_end(text: str, at: int, quote: str, escape: int, *, in_line: bool = False) -> int:
+    """The place of the mark that ends a string whose quotes have so many backslashes before them.
+
+    A quote with fewer of them ends the string around it. One with more belongs to the string, except after a backslash
+    of the string itself, each of which is ``2 * (escape + 1)`` there in JSON. In the repr of a JSON text, the same may
+    be a quote of the string, therefore the string must also look as if it ended.
+    """
+    doubled = 2 * (escape + (escape & -escape or 1))
+    while True:
+        found = text.find(quote, at)
+        line_end = text.find("\n", at, found if found >= 0 else len(text)) if in_line else -1
+        if line_end >= 0 or found < 0:
+            return line_end if line_end >= 0 else len(text)
+        more = _backslashes(text, found, at) - escape
+        if more <= 0 or (more % doubled == 0 and _AFTER_VALUE.match(text, found + 1)):
+            return found - escape - min(more, 0)
+        at = found + 1
+
+
+def _bracket_end(text: str, at: int, name: re.Match[str] | None = None) -> int:
+    """The place after a bracket and all in it; it ends with the string around the quoted name, too."""
+    depth = 0
+    while mark := _MARK.search(text, at):
+        at = mark.end()
+        if mark[0] in "\"'":
+            run = _backslashes(text, mark.start())
+            if name and mark[0] == name["quote"] and run < len(name["escape"]):
+                return mark.start() - run
+            end = _text_end(text, at, mark[0], run)
+            at = end + run + 1 if text.startswith(mark[0], end + run) else end
+        else:
+            depth += 1 if mark[0] in "([{" else -1
+            if depth <= 0:
+                return at
+    return len(text)
+
+
+def _backslashes(text: str, at: int, begin: int = 0) -> int:
+    """The number of backslashes before a place."""
+    first = at
+    while first > begin and text[first - 1] == "\\":
+        first -= 1
+    return at - first
 
 
 def censored(settings: Mapping[Any, Any], *, at_most: int = 10_000) -> dict[str, Any]:

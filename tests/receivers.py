@@ -25,8 +25,8 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """``/hang`` waits for the end; ``/status/N/…`` answers N; ``/to/N/PATH`` redirects by N, for the path
-    ``elsewhere`` to ``location``; anything else is fine.
+    """``/hang`` waits for the end; ``/status/N/…`` answers N; ``/to/N/PATH`` redirects by N, for a path
+    that begins with ``elsewhere`` to ``location``; anything else is fine.
 
     ``answers`` are statuses for the next requests to other paths.
     """
@@ -68,7 +68,7 @@ def receiver() -> Iterator[Receiver]:
                 case ["", "status", status, *_]:
                     return int(status), ""
                 case ["", "to", status, *rest]:
-                    return int(status), kept.location if rest == ["elsewhere"] else f"/{'/'.join(rest)}"
+                    return int(status), kept.location if rest[:1] == ["elsewhere"] else f"/{'/'.join(rest)}"
             return (kept.answers.pop(0) if kept.answers else 200), ""
 
         def log_message(self, *_: Any) -> None:

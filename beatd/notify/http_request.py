@@ -1,7 +1,7 @@
-"""HTTP request to a target: bounded in time, with redirects, and with errors in which no address is.
+"""HTTP request to a target: bounded in time, and with errors in which no address is.
 
-A redirect repeats the request with its body, so that a message is not lost on the way from http to https. Headers that
-were set for the target are sent to its host only, and never over http if its URL is https.
+Redirects are not followed. A message goes to the address of the configuration only: who answers there could send it,
+and with it the daemon, to servers of this host and its network, or out of TLS.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from beatd.http_deadline import BoundedHandler, Deadline
 from beatd.redaction import printable
 from beatd.timestamps import to_ms
 
-_REDIRECTS_MAX = 5
-_LASTING = frozenset({400, 405, 406, 410, 411, 413, 414, 415, 422, 431, 501, 505})
+_REDIRECTS = frozenset({301, 302, 307, 308})
+_LASTING = frozenset({301, 308, 400, 405, 406, 410, 411, 413, 414, 415, 422, 431, 501, 505})
 """Statuses after which the same request does not go better."""
 _ANSWER_MAX = 64 << 10
 _WAIT_MAX_S = 3600.0
@@ -56,22 +56,15 @@ def request(
     url: str, *, now_ms: int, timeout_s: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> None:
     """POST ``body``, or GET without one; raises :class:`DeliveryFailed` unless the answer is a 2xx."""
-    first = url
-    with Deadline(timeout_s) as deadline:
+    with Deadline(timeout_s) as deadline, _named(url, deadline, timeout_s):
         opener = urllib.request.build_opener(_NoRedirect(), BoundedHandler(deadline))
-        for _ in range(_REDIRECTS_MAX + 1):
-            own = headers if _may_have_headers(url, first) else {}
-            with _named(url, deadline, timeout_s):
-                status, answered = _answer(opener, _prepared(url, body, own or {}), timeout_s)
-            if status not in (301, 302, 307, 308):
-                break
-            url = _redirected(url, answered.get("location", ""))
-        else:
-            raise DeliveryFailed(f"redirected more than {_REDIRECTS_MAX} times")
+        status, answered = _answer(opener, _prepared(url, body, headers or {}), timeout_s)
     if not (200 <= status < 300 or status == 303):
         after_s = _retry_after_s(answered.get("retry-after", ""), now_ms)
         phrase = http.client.responses.get(status, "")
         text = f"{host_of(url)} answered {status} {phrase}".rstrip()
+        if status in _REDIRECTS:
+            text += f", a redirect to {_place_of(url, answered.get('location', ''))}, which is not followed"
         raise DeliveryFailed(text, passing=status not in _LASTING, after_s=after_s)
 
 
@@ -81,12 +74,6 @@ def _answer(
     with opener.open(prepared, timeout=timeout_s) as answer:
         answer.read1(_ANSWER_MAX)
         return answer.status, {name.lower(): value for name, value in answer.headers.items()}
-
-
-def _may_have_headers(url: str, first: str) -> bool:
-    """True if headers for the first URL may be sent to another one: to the same host, and not from https to http."""
-    here, there = urlsplit(url), urlsplit(first)
-    return here.netloc == there.netloc and (here.scheme == "https" or there.scheme == "http")
 
 
 @contextmanager
@@ -119,16 +106,14 @@ def _prepared(url: str, body: bytes | None, headers: Mapping[str, str]) -> urlli
     return urllib.request.Request(address, data=body, headers={**sent, **headers})  # noqa: S310 - the scheme was checked
 
 
-def _redirected(url: str, location: str) -> str:
+def _place_of(url: str, location: str) -> str:
+    """The scheme and host of a redirect; its path may be a secret."""
     try:
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        is_web = bool(location and parts.hostname) and parts.scheme in ("http", "https") and parts.port != 0
+        parts = urlsplit(urljoin(url, location))
+        place = f"{parts.scheme}://{parts.hostname}" if location and parts.hostname else ""
     except ValueError:
-        is_web = False
-    if not is_web:
-        raise DeliveryFailed(f"{host_of(url)} redirects to no web address", passing=False)
-    return target
+        place = ""
+    return printable(place)[:_REFUSAL_MAX] or "no web address"
 
 
 def host_of(url: str) -> str:

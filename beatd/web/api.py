@@ -18,6 +18,7 @@ from beatd.web.body import read_body, read_json
 from beatd.web.documents import Documents
 from beatd.web.operations import OPERATIONS, ROOT, Call, Operation
 from beatd.web.parameters import read_parameters
+from beatd.web.routing import NAME
 
 
 class JsonResponse(Response):
@@ -50,7 +51,7 @@ class Api:
         async def endpoint(request: Request) -> Response:
             return await self._answer(request, operations["GET" if request.method == "HEAD" else request.method])
 
-        return Route(ROOT + path.replace("{name}", "{name:path}"), endpoint, methods=list(operations))
+        return Route(ROOT + path.replace("{name}", NAME), endpoint, methods=list(operations))
 
     async def _answer(self, request: Request, operation: Operation) -> Response:
         person = self._access.require(request, operation.role)

@@ -31,6 +31,7 @@ from beatd.web.operations import SELECTION, view_of
 from beatd.web.pages import shared_page
 from beatd.web.parameters import read_parameters
 from beatd.web.rates import RateLimit
+from beatd.web.routing import NAME
 from beatd.web.security import Guard
 from beatd.web.site import Site
 from beatd.web.store_view import StoreView
@@ -109,7 +110,7 @@ class Programs:
             Route("/metrics", self.metrics),
             Route("/api/status", self.status),
             Route("/api/entries", self.entries),
-            Route("/api/entries/{name:path}/history", self.history),
+            Route(f"/api/entries/{NAME}/history", self.history),
             Route("/api/runs/{id}", self.run),
         ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -17,6 +16,7 @@ from beatd.web import session
 from beatd.web.access import Access
 from beatd.web.actions import BackfillWindow, Operator, PauseUntil, RunNow, Sentence, read_toml
 from beatd.web.body import convert, read_body, read_form
+from beatd.web.routing import NAME, name_in_path
 
 Fields = Mapping[str, str]
 Action = Callable[[Operator, str, Mapping[str, str], Fields], Sentence]
@@ -53,12 +53,12 @@ def _put(operator: Operator, who: str, path: Mapping[str, str], fields: Fields) 
 
 
 ACTIONS: Mapping[str, Action] = {
-    "/entries/{name:path}/run": _run,
-    "/entries/{name:path}/pause": lambda o, who, path, f: o.pause(who, path["name"], convert(f, PauseUntil)),
-    "/entries/{name:path}/resume": lambda o, who, path, _: o.resume(who, path["name"]),
-    "/entries/{name:path}/backfill": _backfill,
-    "/entries/{name:path}/put": _put,
-    "/entries/{name:path}/remove": lambda o, who, path, _: o.remove(who, path["name"]),
+    f"/entries/{NAME}/run": _run,
+    f"/entries/{NAME}/pause": lambda o, who, path, f: o.pause(who, path["name"], convert(f, PauseUntil)),
+    f"/entries/{NAME}/resume": lambda o, who, path, _: o.resume(who, path["name"]),
+    f"/entries/{NAME}/backfill": _backfill,
+    f"/entries/{NAME}/put": _put,
+    f"/entries/{NAME}/remove": lambda o, who, path, _: o.remove(who, path["name"]),
     "/entries": _put,
     "/runs/{id}/stop": lambda o, who, path, _: o.stop(who, path["id"]),
     "/dead-letters/{id}/requeue": lambda o, who, path, f: o.requeue(who, path["id"], alike="alike" in f),
@@ -103,7 +103,7 @@ class Forms:
                     raise
                 name, table = path.get("name", given.get("name", "")), given.get("table", "")
                 return self._edit_form(request, name=name, is_new="name" not in path, table=table, error=error.detail)
-            fallback = f"/entries/{quote(path['name'])}" if "name" in path else "/"
+            fallback = f"/entries/{name_in_path(path['name'])}" if "name" in path else "/"
             return self._back(fields.get("back", ""), fallback, str(done["done"]))
 
         return endpoint

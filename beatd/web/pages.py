@@ -30,6 +30,7 @@ from beatd.schedules import Schedule, zone
 from beatd.schedules.interval import Interval
 from beatd.timestamps import from_ms, span_text, to_ms
 from beatd.web.access import Person
+from beatd.web.routing import name_in_path
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
@@ -136,6 +137,7 @@ class Page:
         environment.filters |= {
             "offset": milliseconds,
             "path": quote,
+            "name_in_path": name_in_path,
             "duration": span_text,
             "count": count,
             "ago": lambda text, now_ms: relative(to_ms(instant(text)) - now_ms),

@@ -31,6 +31,7 @@ from beatd.web.heatmap import heat_map, herds, past_bars
 from beatd.web.operations import LETTERS, LIMIT, SELECTION, WINDOW, view_of, wanted_letters
 from beatd.web.pages import Frame, Page, daemon_rows, entry_row, moment, run_row, spread
 from beatd.web.parameters import Parameter, read_parameters
+from beatd.web.routing import NAME, name_in_path
 from beatd.web.selection import FILTERS, ORDERS, Slice
 from beatd.web.stream import Stream
 
@@ -69,8 +70,8 @@ class Site:
             "/audit": self.audit,
             "/runs/{id}": self.run,
             "/edit": self.edit,
-            "/entries/{name:path}": self.entry,
-            "/badge/{name:path}.svg": self.badge,
+            f"/entries/{NAME}": self.entry,
+            f"/badge/{NAME}.svg": self.badge,
             "/calendar.ics": self.calendar,
         }
         guarded: list[BaseRoute] = [Route(path, self._guarded(endpoint)) for path, endpoint in places.items()]
@@ -309,7 +310,7 @@ def shown(problem: Mapping[str, Any]) -> ShownProblem:
     if not (subject and start.startswith(subject)):
         start = start[:1].upper() + start[1:]
     if kind.startswith("entry_") and subject:
-        return ShownProblem(f"{start}.", f"/entries/{quote(subject)}", "See the entry")
+        return ShownProblem(f"{start}.", f"/entries/{name_in_path(subject)}", "See the entry")
     if sentence and kind in _FILTERS:
         return ShownProblem(f"{start}.", f"/?only={_FILTERS[kind]}", "Show all")
     return ShownProblem(f"{start}{f'; see beatd {hint}' if sentence else ''}", blocks=problem["blocks"])

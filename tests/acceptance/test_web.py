@@ -1,5 +1,7 @@
 """``beatd web`` beside real daemons, over HTTP and in a real browser; and as a part of ``beatd dev``."""
 
+import html
+import http.client
 import json
 import re
 import signal
@@ -7,6 +9,9 @@ import socket
 
 import httpx
 import pytest
+
+from tests.browser_urls import browser_path
+from tests.unit.web.test_routing import odd_names
 
 CONFIG = """
 [redis]
@@ -326,3 +331,30 @@ def test_odd_requests_are_answered_and_leave_no_lines_in_the_log(start_web, writ
             assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
     assert web.client.get("/", headers=UPGRADE).status_code == 200
     assert not web.process.find("Invalid HTTP|WebSocket|upgrade")
+
+
+def test_each_entry_of_the_list_opens_its_page_whatever_its_name(start_web, write, tmp_path):
+    names = {name for name in odd_names(40) if not name.isspace()}
+    tables = (f"[beat_schedule.{json.dumps(name)}]\ntask = 't'\nschedule = '1h'\n" for name in sorted(names))
+    (tmp_path / "tokens").write_text("ann operate operate-0123456789abcdef\n")
+    (tmp_path / "tokens").chmod(0o600)
+    web = start_web("--config", write(more="".join(tables) + '[web]\ntokens_file = "tokens"\n'))
+    connection = http.client.HTTPConnection(*web.url.removeprefix("http://").rstrip("/").split(":"), timeout=20)
+
+    def ask(path, method="GET"):
+        connection.request(method, browser_path(path), headers={"Authorization": "Bearer operate-0123456789abcdef"})
+        answer = connection.getresponse()
+        return answer.status, html.unescape(answer.read().decode())
+
+    links = re.findall(r'<th scope="row"><a href="([^"]*)">(.*?)</a>', web.get("/").text)
+    named = {html.unescape(name): html.unescape(link) for link, name in links}
+    assert names <= set(named)
+    for name, link in named.items():
+        status, page = ask(link)
+        assert status == 200, (name, link)
+        assert f"<h1>{name}" in page, (name, link)
+        [action] = re.findall(r'action="(/entries/[^"]*/pause)"', page)
+        assert action.removesuffix("/pause") == link
+    status, said = ask(f"/api/v1{named['a/../b']}/pause", "POST")
+    assert (status, json.loads(said)["done"][:16]) == (200, "a/../b is paused")
+    connection.close()

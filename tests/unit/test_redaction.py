@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 import string
+import time
 
 import pytest
 
@@ -52,7 +55,7 @@ def test_values_at_any_depth():
     ("text", "shown"),
     [
         ("{'password': 'a\\'b', 'n': 1}", "{'password': '***', 'n': 1}"),
-        ('{"headers": {"X-Api-Key": "abc"}}', '{"headers": {"X-Api-Key": \'***\'}}'),
+        ('{"headers": {"X-Api-Key": "abc"}}', '{"headers": {"X-Api-Key": "***"}}'),
         ("{'token': 'cut of…", "{'token': '***'"),
         ("{'author': 'me'}", "{'author': 'me'}"),
         ("amqp://guest:guest@host//", "amqp://guest:***@host//"),
@@ -93,6 +96,154 @@ def test_no_cut_shows_half_of_a_password():
     quoted = "{'password': 'correct horse battery staple'} "
     for at in range(60, 110):
         assert "staple" not in tail("z " * 100 + quoted + "y" * at, 120), at
+
+
+PIECE = "q7"
+"""Each secret of the generators is made of it and of what may be special somewhere."""
+
+
+def wrapped(dice, value, *, only_json=False):
+    """The value as text, within texts within texts."""
+    for _ in range(dice.randint(1, 4)):
+        value = repr(value) if not only_json and dice.random() < 0.3 else json.dumps(value)
+        if dice.random() < 0.3:
+            value = {"body": value, "n": 1}
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def secret_of(dice, special):
+    return PIECE + "".join(dice.choice(special) + PIECE for _ in range(dice.randint(1, 5)))
+
+
+def nested(count, seed=7):
+    dice = random.Random(seed)
+    for _ in range(count):
+        secret = secret_of(dice, ["\\", '"', "'", " ", ", ", "}", "\n", "ü", "\\\\", '\\"', ": ", ")"])
+        value = dice.choice([secret, secret, [secret, 1], {"user": "me", "value": [secret]}])
+        only_json = dice.random() < 0.5
+        name = dice.choice(["password", "db_token", "X-Api-Key", "auth"])
+        yield wrapped(dice, {"first": "kept1", name: value, "last": "kept2"}, only_json=only_json), only_json
+
+
+def test_no_text_within_a_text_shows_its_secret():
+    for text, only_json in nested(2_000):
+        shown = redacted_text(text)
+        assert PIECE not in shown, text
+        assert "kept1" in shown, text
+        if only_json:
+            assert "kept2" in shown, (text, shown)
+            json.loads(shown)
+
+
+def test_no_cut_within_a_text_within_a_text_shows_a_part():
+    for text, _ in nested(60, seed=8):
+        for length in range(len(text)):
+            assert "q" not in redacted_text(text, at_most=length).replace('\\"', ""), (text, length)
+
+
+def headers(dice):
+    """Lines with a secret, in texts as a program would print them, and whether what follows is shown."""
+    plain = secret_of(dice, ".-_~+/")
+    basic = "Basic " + base64.b64encode(f"user:{plain}".encode()).decode() + PIECE
+    cookie = f"session={plain}; theme={PIECE}, {PIECE}; Path=/"
+    name, value = dice.choice(
+        [
+            ("Authorization", f"Bearer {plain}"),
+            ("authorization", basic),
+            ("Authorization", f'Digest username="{PIECE}", response="{plain}"'),
+            ("Proxy-Authorization", basic),
+            ("X-Api-Key", plain),
+            ("api-key", plain),
+            ("X-Auth-Token", plain),
+            ("X-Amz-Security-Token", plain),
+            ("Cookie", cookie),
+            ("Set-Cookie", cookie),
+        ]
+    )
+    line = f"{name}:{dice.choice([' ', '', '  '])}{value}"
+    lines = f"GET / HTTP/1.1\r\n{line}\r\nHost: kept2\r\n"
+    return dice.choice(
+        [
+            (lines, True),
+            (f"> GET /\n> {line}\n> Host: kept2", True),
+            (repr(lines), True),
+            (repr(lines.encode()), True),
+            (json.dumps({"raw": lines}), True),
+            (json.dumps(json.dumps({"raw": lines})), True),
+            (json.dumps([line, "kept2"]), True),
+            (json.dumps(json.dumps([line, "kept2"])), True),
+            (f"curl -H '{line}' http://h/ kept2", True),
+            (f"the server refused {line}", False),
+        ]
+    )
+
+
+def test_no_header_shows_its_value():
+    dice = random.Random(7)
+    for _ in range(2_000):
+        text, is_kept = headers(dice)
+        shown = redacted_text(text)
+        assert PIECE not in shown, text
+        assert not is_kept or "kept2" in shown, (text, shown)
+        for length in range(0, len(text), 7):
+            assert "q" not in redacted_text(text, at_most=length), (text, length)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (r'"{\"password\": \"x\", \"n\": 1}"', r'"{\"password\": \"***\", \"n\": 1}"'),
+        (r"{\\\"token\\\": null}", r"{\\\"token\\\": \\\"***\\\"}"),
+        (r'{"password": "a\\", "token": "b"}', '{"password": "***", "token": "***"}'),
+        ("Authorization: Bearer abc", "Authorization: ***"),
+        ("sent Bearer eyJhbGciOi.x and waited", "sent Bearer *** and waited"),
+        ("auth=('me', 'se)same'), n=1", "auth=***, n=1"),
+        ("login(password=b'a b', n=1)", "login(password=***, n=1)"),
+        ("next=/a?token=x&n=1", "next=/a?token=***&n=1"),
+        (r'{"url": "/a?n=1\u0026token=x\u0026m=2"}', r'{"url": "/a?n=1\u0026token=***\u0026m=2"}'),
+    ],
+)
+def test_secrets_in_other_forms(text, shown):
+    assert redacted_text(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Basic authentication failed; bearer token expired: see the Basic HTTP-auth guide",
+        "the token: it is missing; no cookie: none was sent",
+        "failed Authorization: user bob may not",
+        "the csrf-token: missing or incorrect",
+        "Token: 5 of 7 parsed",
+        "Host: example.org\nContent-Type: text/plain\nIdempotency-Key: 5\nAuthor: me",
+        r'"{\"author\": \"me\", \"key\": \"a\", \"tokenizer\": \"bpe\"}"',
+        r"C:\new\table: 5, C:\temp\tokens",
+        "SELECT 'a': 'b'; it's 5 o'clock, isn't it",
+        "at 10:15: {'n': 1, \"m\": [2, (3)]}",
+    ],
+)
+def test_ordinary_text_is_shown(text):
+    assert redacted_text(text) == text
+
+
+HOSTILE = [
+    *("\\", '"', "'", "a-", "x-", "a-token:", "x-token: a\n", "Bearer ", "Basic a", "token=", "token='", 'token="\n'),
+    *("'token':", "'token': '", "'token': [", "'token': [\"", '\\"token\\": \\"', "'token': '\\", "\\\\'token\\\\': ("),
+    *('token=["', "'Cookie: a", "\\nCookie: a", "cookie: a", "://", " \t", "(", "'token': '\\\\' "),
+]
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_time_grows_with_the_length(piece):
+    took = []
+    for length in (20_000, 80_000):
+        text, best = piece * (length // len(piece)), float("inf")
+        for _ in range(3):
+            begin = time.process_time()
+            redacted_text(text)
+            best = min(best, time.process_time() - begin)
+        took.append(best)
+    assert took[1] < 0.05 or took[1] < 10 * took[0]
 
 
 class _Talkative:
