@@ -66,8 +66,8 @@ class ResumePoints:
         policies = entry.policies
         key = (id(entry.schedule), id(policies), state.first_seen_ms, state.last_due_ms)
         if entry.name in self.waiting:
-            point = self._point(entry, state)
-            return point if point.due_ms is None else point._replace(due_ms=self.waiting[entry.name], passes_over=False)
+            own = self._point(entry, state)
+            return own if own.due_ms is None else own._replace(due_ms=self.waiting[entry.name], passes_over=False)
         point = self._points.get(key)
         if point is None:
             point = self._point(entry, state)

@@ -272,12 +272,12 @@ def all_upcoming(
         if due_ms is not None and (until_ms is None or due_ms < until_ms):
             starts.append((due_ms, entry.name, entry, state))
     starts.sort(key=itemgetter(0, 1))
-    waiting: _Waiting = []
+    heap: _Waiting = []
     for due_ms, name, entry, state in starts:
-        yield from _leaving(waiting, (due_ms, name), until_ms)
+        yield from _leaving(heap, (due_ms, name), until_ms)
         runs = upcoming(entry, state, points, sent_only=sent_only)
-        _wait(waiting, name, _isolated(entry, runs, on_error) if on_error else runs, until_ms)
-    yield from _leaving(waiting, None, until_ms)
+        _wait(heap, name, _isolated(entry, runs, on_error) if on_error else runs, until_ms)
+    yield from _leaving(heap, None, until_ms)
 
 
 OnError = Callable[[Entry, Exception], None]
