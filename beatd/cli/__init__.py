@@ -2,7 +2,7 @@
 
 The promise: people get tables that fit 80 columns and do without colour, programs get ``--json`` on standard output,
 and the exit code says what happened: 0 done, 1 failed, 2 wrong use or a wrong file. A user's mistake is answered in
-words, never with a traceback.
+words, never with a traceback, and with ``--json`` also with a document that has ``error``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
@@ -25,6 +25,7 @@ import beatd
 from beatd.cli.global_options import GlobalOptions
 from beatd.exceptions import BeatdError, BrokerError, ConfigError, ScheduleError, StoreUnavailable
 from beatd.redaction import printable, redacted_text
+from beatd.timestamps import iso_ms
 
 
 class CommandSpec(NamedTuple):
@@ -87,11 +88,6 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "completion": CommandSpec("beatd.cli.completion", "completion", "Print the completion script of a shell."),
     "service": CommandSpec("beatd.cli.service", "service", "Install, remove and inspect the systemd units."),
 }
-
-
-def _print_error(text: str) -> None:
-    """Print an error on standard error; names in it cannot control the terminal."""
-    click.echo("\n".join(map(printable, text.split("\n"))), err=True)
 
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -169,11 +165,14 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_WORDS] = list(args)
-        args = GlobalOptions(ctx, lambda name: self.get_command(ctx, name), ALIASES).applied(args, "run")
-        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
+        try:
+            args = GlobalOptions(ctx, lambda name: self.get_command(ctx, name), ALIASES).applied(args, "run")
+            own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+            if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
+                args = ["run", *args]
+            return super().parse_args(ctx, args)
+        except click.ClickException as error:
+            raise _told(error, ctx) from None
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -183,26 +182,83 @@ class Commands(click.Group):
         try:
             done = super().invoke(ctx)
             sys.stdout.flush()
-        except (ConfigError, ScheduleError) as error:
-            _print_error(f"{error}{_next_step(error)}")
-            raise click.exceptions.Exit(2) from None
-        except BeatdError as error:
-            _print_error(f"Error: {error}{_next_step(error)}")
-            raise click.exceptions.Exit(1) from None
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except UnicodeEncodeError as error:
-            if any(_has_other_bytes(word) for word in ctx.meta[_WORDS]):
-                raise click.UsageError("an argument has bytes that are no UTF-8") from None
-            raise _unexpected(error) from None
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # click ends quietly
-                raise
-            raise _unexpected(error) from None
+        except Exception as error:  # noqa: BLE001 - a user is never shown a traceback
+            raise _told(error, ctx) from None
         return done
 
 
 _WORDS = "beatd.words"
+"""Key of the words of the command line in the context."""
+_ERROR_FIELDS = "beatd.error_fields"
+ANSWERED = "beatd.answered"
+"""Key of the context that is true when a document has been printed; there is one at most."""
+
+
+def add_to_error(fields: Mapping[str, Any]) -> None:
+    """Add fields to the document that ``--json`` prints if the command that runs fails."""
+    click.get_current_context().meta.setdefault(_ERROR_FIELDS, {}).update(fields)
+
+
+def _told(error: Exception, ctx: click.Context) -> Exception:
+    """Tell an error in words on standard error, with ``--json`` also as a document; return what click is to raise."""
+    if isinstance(error, click.exceptions.Exit) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+        return error  # click ends quietly
+    words = ctx.meta[_WORDS]
+    if isinstance(error, UnicodeEncodeError) and any(map(_has_other_bytes, words)):
+        error = click.UsageError("an argument has bytes that are no UTF-8")
+    end: Exception = error
+    if isinstance(error, click.ClickException):  # click prints it
+        vars(error)["message"] = _printable_lines(error.message)
+        text = error.format_message()
+    elif isinstance(error, click.Abort):
+        text = "aborted"
+    elif isinstance(error, BeatdError):
+        text = str(error)
+        end = click.exceptions.Exit(2 if isinstance(error, ConfigError | ScheduleError) else 1)
+        label = "Error: " if end.exit_code == 1 else ""
+        click.echo(_printable_lines(f"{label}{text}{_next_step(error)}"), err=True)
+    else:
+        text = _unexpected(error)
+        end = click.exceptions.Exit(1)
+    if _asks_for_json(words) and not ctx.meta.get(ANSWERED):
+        code = getattr(end, "exit_code", 1)
+        _print_document({"error": text, "exit_code": code, **_facts(error), **ctx.meta.get(_ERROR_FIELDS, {})})
+    return end
+
+
+def _printable_lines(text: str) -> str:
+    """Return a text whose lines cannot control the terminal."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """True if a command line asks for JSON, whatever is wrong with it: ``--json``, ``-j``, ``-jt 5``."""
+    options = words[: words.index("--")] if "--" in words else words
+    return any(word == "--json" or word.startswith("-j") for word in options)
+
+
+def _facts(error: Exception) -> dict[str, Any]:
+    """Return more fields of the document of an error: ``faults`` of a file, ``since`` of a store that is away."""
+    if isinstance(error, ConfigError):
+        return {"faults": [fault._asdict() for fault in error.faults]}
+    if isinstance(error, StoreUnavailable) and error.since_ms is not None:
+        return {"since": iso_ms(error.since_ms)}
+    return {}
+
+
+def _print_document(document: Mapping[str, Any]) -> None:
+    """Print one line of JSON: the command may have printed others before, as ``beatd events`` does."""
+    import json  # noqa: PLC0415 - for this alone
+
+    try:
+        click.echo(json.dumps(document, default=str))
+    except OSError:
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """Send what is left in the buffer of standard output nowhere: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @contextmanager
@@ -259,20 +315,22 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def _unexpected(error: Exception) -> click.exceptions.Exit:
-    """The last resort: one line instead of a traceback, unless BEATD_DEBUG asks for one."""
+def _unexpected(error: Exception) -> str:
+    """The last resort: print and return one line instead of a traceback, unless BEATD_DEBUG asks for one."""
     if os.environ.get("BEATD_DEBUG"):
         traceback.print_exc()
     if limit := _limit_reached(error):
-        click.echo(f"Error: {limit}", err=True)
+        text = limit
+        click.echo(f"Error: {text}", err=True)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has nowhere to go
+        text = f"the output cannot be written: {error.strerror}"
+        click.echo(f"Error: {text}", err=True)
+        _discard_output()
     else:
         said = printable(redacted_text(" ".join(f"{type(error).__name__}: {error}".split()), at_most=500))
-        more = "please report it; run with BEATD_DEBUG=1 for the traceback"
-        click.echo(f"beatd: internal error: {said}; {more}", err=True)
-    return click.exceptions.Exit(1)
+        text = f"internal error: {said}; please report it; run with BEATD_DEBUG=1 for the traceback"
+        click.echo(f"beatd: {text}", err=True)
+    return text
 
 
 def _limit_reached(error: Exception) -> str:

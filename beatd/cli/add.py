@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from beatd import sources
+from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names, queue_names
 from beatd.cli.edit import put_into
 from beatd.cli.installation import Installation, hint, installation
@@ -123,8 +124,9 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
         if removed:
             place.audit("remove", [name], before=old)
         elsewhere = _in_files(place).get(name)
-        if as_json:
-            print_json({"removed": removed, "source": elsewhere and elsewhere.source})
+        document = {"removed": removed, "source": elsewhere and elsewhere.source}
+        if removed and as_json:
+            print_json(document)
         elif removed:
             click.echo(f"Removed {name}")
             if elsewhere:
@@ -135,6 +137,7 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
         if removed:
             place.warn_if_nobody_is_there()
             return
+        add_to_error(document)
         if elsewhere:
             raise click.ClickException(f"{name} is in {elsewhere.source}, not in the state store: take it out there")
         names = [each for each, _ in runtime.tables()]

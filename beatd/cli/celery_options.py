@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
+from beatd.cli.global_options import unbundled
 from beatd.cli.multi_processes import start_process
 from beatd.cli.output import print_line
 
@@ -117,7 +118,7 @@ def detach(command: str, pidfile: str | None, logfile: str | None) -> None:
     Raises ConfigError with what it had to say if it ended.
     """
     pid_path, log_path = pidfile or f"beatd-{command}.pid", logfile or f"beatd-{command}.log"
-    words = list(_without(sys.argv[1:], "--detach", "D", ("--workdir", "--pidfile", "--logfile", "-f")))
+    words = foreground_words(sys.argv[1:], click.get_current_context().command)
     files = [f"--pidfile={pid_path}", f"--logfile={log_path}"]
     pid = start_process(
         f"beatd {command}", [sys.executable, "-m", "beatd", *words, *files], str(Path.cwd()), pid_path, log_path
@@ -125,20 +126,17 @@ def detach(command: str, pidfile: str | None, logfile: str | None) -> None:
     print_line(f"Started with process id {pid}; log: {log_path}, pid file: {pid_path}")
 
 
-def _without(words: Sequence[str], flag: str, letter: str, options: Sequence[str]) -> Iterator[str]:
-    """Yield words of a command line without a flag, also if its letter is among others (``-ED``), and without some
-    options and their values."""
-    parameters = click.get_current_context().command.params
-    switches = [one for one in parameters if isinstance(one, click.Option) and one.is_flag]
-    flags = {name[1] for one in switches for name in one.opts if len(name) == 2}
+def foreground_words(words: Iterable[str], command: click.Command) -> list[str]:
+    """Return the words of a command line without the options that :func:`detach` carries out or sets itself."""
+    own = ("--workdir", "--pidfile", "--logfile", "-f")
+    return list(_without(unbundled(words, command), ("--detach", "-D"), own))
+
+
+def _without(words: Iterable[str], flags: Sequence[str], options: Sequence[str]) -> Iterator[str]:
+    """Yield words of a command line without some flags and options with their values; they are unbundled."""
     left = iter(words)
     for word in left:
         if word in options:
             next(left, None)
-        elif word[:1] == "-" and word[1:2] in flags:
-            letters = word[1:]
-            count = next((place for place, each in enumerate(letters) if each not in flags), len(letters))
-            if kept := letters[:count].replace(letter, "") + letters[count:]:
-                yield f"-{kept}"
-        elif word != flag and word.partition("=")[0] not in options:
+        elif word not in flags and word.partition("=")[0] not in options and word[:2] not in options:
             yield word

@@ -12,7 +12,7 @@ import click
 
 from beatd import broker, config, sources
 from beatd.broker.redis_keys import RedisKeys
-from beatd.cli import server_advice
+from beatd.cli import add_to_error, server_advice
 from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config.errors import dotted
@@ -67,11 +67,9 @@ def check(
     try:
         path = sources.find(file or config_file, app).path
         loaded = _without_refused(sources.load(path, app=app, check_tasks=True, with_app=not no_app))
-    except ConfigError as error:
-        if not as_json:
-            raise
-        print_json({"ok": False, "faults": _as_json(error.faults)})
-        raise click.exceptions.Exit(2) from None
+    except ConfigError:
+        add_to_error({"ok": False})
+        raise
     now_ms = SystemClock().now_ms()
     warnings = [*find_warnings(loaded, now_ms), *_target_warnings(loaded.settings)]
     attempts = try_servers(loaded.settings, loaded.entries) if connect else []

@@ -18,10 +18,10 @@ from beatd.client.moments import local_text, moment_text
 from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text
 from beatd.clock import SystemClock
 from beatd.config.writer import Unwritable, entry_table, to_toml
-from beatd.model import Entry, EntryState
+from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.notation import schedule_phrase
-from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
+from beatd.planning.preview import new_state, outlooks, upcoming
 from beatd.redaction import redacted
 from beatd.store.pipeline import joint_reads
 from beatd.timestamps import span_text
@@ -66,22 +66,26 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
             outcomes = read(reader.of, [name], now_ms)
             runs = read(lambda: reader.detailed(list(known.of([name])), now_ms))
             totals, bounds = read(known.totals, [name]), read(reader.bounds, entry)
+        waiting = place.waiting([entry], states.result(), fleet, now_ms)
         [look] = outlooks(
-            [entry], states.result(), now_ms, paused=schedule.pauses, held=held.result(), last_dues=known.last_dues
+            [entry],
+            states.result(),
+            now_ms,
+            paused=schedule.pauses,
+            held=held.result(),
+            last_dues=known.last_dues,
+            waiting=waiting,
         )
+        points, state = ResumePoints(now_ms, waiting), states.result()[0] or new_state(now_ms)
         return Description(
             look,
             schedule.pause_of(name),
             outcomes.result()[name].while_held(look.held is not None),
             runs.result(),
-            [] if look.next_due_ms is None else _following(look, states.result()[0] or new_state(now_ms), now_ms),
+            [] if look.next_due_ms is None else list(islice(upcoming(entry, state, points), NEXT)),
             totals.result()[name],
             bounds.result(),
         )
-
-
-def _following(look: Outlook, state: EntryState, now_ms: int) -> list[Upcoming]:
-    return list(islice(upcoming(look.entry, state, ResumePoints(now_ms)), NEXT))
 
 
 def _described(seen: Description) -> Iterator[str]:

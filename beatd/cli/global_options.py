@@ -7,7 +7,8 @@ variables, or the working directory, for as long as the command runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import click
 
@@ -68,7 +69,8 @@ class GlobalOptions:
         if command is None:
             return [*rest[:behind], *moved, *rest[behind:]]
         words = [*moved, *([] if rest[0] in _OWN_WORDS else rest[behind:])]
-        words = self._without_global(words, {option for each in command.params for option in each.opts})
+        own = {option for each in command.params for option in each.opts}
+        words = self._without_global(list(unbundled(words, command)), own)
         return [*rest[:behind], *words, *(rest[behind:] if rest[0] in _OWN_WORDS else [])]
 
     def _without_global(self, words: Sequence[str], own: set[str]) -> list[str]:
@@ -119,8 +121,28 @@ class GlobalOptions:
         self._ctx.call_on_close(lambda: os.chdir(before))
 
 
+def unbundled(words: Iterable[str], command: click.Command) -> Iterator[str]:
+    """Yield the words of a command line, in which flags stand alone: ``-Eb URL`` is ``-E -b URL``."""
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    own = {name for each in options for name in each.opts}
+    flags = {name for each in options if each.is_flag for name in each.opts} | set(_SWITCHES) - own
+    valued = {name for each in options if not each.is_flag for name in each.opts} | set(VALUES) - own
+    rest = iter(words)
+    for word in rest:
+        while word[:2] in flags and word[2:3].isalpha():
+            yield word[:2]
+            word = f"-{word[2:]}"  # noqa: PLW2901
+        yield word
+        if word in valued:
+            yield from islice(rest, 1)
+        elif word == "--":
+            yield from rest
+
+
 def urls_as_variables(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return a command line without its URLs, and the environment variables that say the same.
+
+    Its words are :func:`unbundled`.
 
     Everybody on the host can read the command line of a process, only its owner the environment.
     """
@@ -139,7 +161,10 @@ def urls_as_variables(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _leading(args: list[str]) -> tuple[list[str], list[str]]:
     """The global options before the command, and the rest."""
     moved: list[str] = []
-    while args and _split(args[0])[0] in (*FLAGS, *VALUES):
+    while args and (_split(args[0])[0] in (*FLAGS, *VALUES) or args[0][:2] in _SWITCHES):
+        if args[0][:2] in _SWITCHES and args[0][2:]:  # -qb URL
+            moved, args = [*moved, args[0][:2]], [f"-{args[0][2:]}", *args[1:]]
+            continue
         option, has_value, _ = _split(args[0])
         count = 2 if option in VALUES and not has_value else 1
         words = ["--config", *args[1:count]] if args[0] == "-c" else args[:count]  # it is a worker's --concurrency

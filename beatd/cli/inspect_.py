@@ -126,8 +126,11 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-UNAVAILABLE = 69
-"""Exit code when no worker has answered, as Celery's tools say it (EX_UNAVAILABLE of sysexits.h)."""
+class NobodyReplied(click.ClickException):
+    """No worker has answered. The exit code is that of Celery's tools (EX_UNAVAILABLE of sysexits.h)."""
+
+    exit_code = 69
+
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "ignore_unknown_options": True}
 
@@ -212,8 +215,7 @@ def _run(
         _audit(wanted.name, keywords, names, place)
     by_node = {node: answer for each in answers or () for node, answer in sorted(each.items())}
     if not by_node:
-        click.echo(f"Error: No nodes replied within {timeout:g} s", err=True)
-        raise click.exceptions.Exit(UNAVAILABLE)
+        raise NobodyReplied(f"No nodes replied within {timeout:g} s")
     if as_json:
         print_json(by_node)
     else:

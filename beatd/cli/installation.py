@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from beatd import config, sources
+from beatd.client.entries import waiting_runs
 from beatd.clock import SystemClock
 from beatd.config.loader import LoadedSettings, load_settings
 from beatd.model import Entry, EntryState
@@ -69,6 +70,14 @@ class Installation(NamedTuple):
     def states(self, entries: Sequence[Entry], now_ms: int) -> list[EntryState | None]:
         """The states of entries, in their order, as a leader reads them; None: it was never seen."""
         return EntryStates(self.client, self.keys).read(entries, now_ms=now_ms)
+
+    def waiting(
+        self, entries: Sequence[Entry], states: Sequence[EntryState | None], fleet: FleetView, now_ms: int
+    ) -> dict[str, int]:
+        """Due times (ms) of the runs that wait for the run before, by entry."""
+        return waiting_runs(
+            self.client, self.keys, entries, states, shards=self.shards(fleet), led=fleet.leases, now_ms=now_ms
+        )
 
     def held_back(self, names: Sequence[str], fleet: FleetView) -> dict[str, HeldBackEntry]:
         """The entries among ``names`` that are held back."""

@@ -20,7 +20,7 @@ from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.model import Entry
 from beatd.planning.notation import schedule_phrase
-from beatd.planning.preview import Outlook, outlooks
+from beatd.planning.preview import WAITS, Outlook, outlooks
 from beatd.store.daemon_registry import FleetView
 from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes
@@ -42,7 +42,7 @@ class EntryRow(NamedTuple):
 
     @property
     def state(self) -> str:
-        """The reason why it does not run, in a word or two; the full one of a held-back entry is ``look.note``."""
+        """The reason why it does not run, or not yet; the full one of a held-back entry is ``look.note``."""
         if self.pause is not None and self.pause.until_ms is not None:
             return f"paused until {moment_text(self.pause.until_ms, self.look.entry.timezone)}"
         return "held back" if self.look.held else self.look.note
@@ -182,6 +182,7 @@ def _rows(
         entries,
         states.result(),
         now_ms,
+        waiting=place.waiting(entries, states.result(), fleet, now_ms),
         paused=schedule.pauses,
         held=reasons.result(),
         last_dues=histories.last_dues,
@@ -251,10 +252,14 @@ def _cells(line: EntryRow, now_ms: int) -> list[str]:
         schedule_phrase(look.entry.schedule).text,
         "" if look.last_due_ms is None else f"{span_text(now_ms - look.last_due_ms)} ago",
         f"{line.outcome.word or ''} {line.outcome.marks}".strip(),
-        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {span_text(next_ms - now_ms)}",
+        "" if next_ms is None else _soon(look) if next_ms <= now_ms else f"in {span_text(next_ms - now_ms)}",
         line.source,
         line.state,
     ]
+
+
+def _soon(look: Outlook) -> str:
+    return "waits" if look.note == WAITS else "now"
 
 
 def _facts(listing: Listing) -> dict[str, Any]:

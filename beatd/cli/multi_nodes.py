@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import click
 
+from beatd.cli.global_options import unbundled
+
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _MOST = 1000
 """Nodes of one range: more is a slip."""
@@ -95,7 +97,7 @@ def read_words(words: Iterable[str], known: click.Command) -> Words:
     names: list[str] = []
     options: dict[str, str | None] = {}
     for_some: dict[str, dict[str, str | None]] = {}
-    left = list(words)
+    left = list(unbundled(words, known))
     while left:
         word = left.pop(0)
         if not word.startswith("-"):

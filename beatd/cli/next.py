@@ -20,8 +20,9 @@ from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, run_id
-from beatd.planning.preview import Upcoming, all_upcoming, caveats, new_state, state_at
+from beatd.planning.preview import NOTHING_WAITS, Upcoming, all_upcoming, caveats, new_state, state_at
 from beatd.schedules import dst_note, duration_text
+from beatd.store.pipeline import joint_reads
 from beatd.store.runtime_entries import Pause, read_pause
 
 PATIENCE_MS = 2_000
@@ -36,6 +37,8 @@ class EntriesInForce(NamedTuple):
     entries: Sequence[Entry]
     pauses: Mapping[str, Pause]
     states: Mapping[str, EntryState]
+    waiting: Mapping[str, int] = NOTHING_WAITS
+    """Due times (ms) of runs that wait for the run before."""
 
 
 @click.command("next")
@@ -61,9 +64,10 @@ def next_runs(
     """Show the next runs of ENTRY, or of all entries: due times, and send times with jitter.
 
     Runs in a blackout are shown and marked; they are not sent. Overdue runs come first: they leave as soon as a daemon
-    leads. Runs of an entry that is paused for some time begin when the pause ends. A TIME without an offset is in
-    the time zone of the entry, or of the file. The state store supplies last runs, pauses, runtime entries and the
-    first-seen times of intervals without an anchor; without it, such an interval counts from TIME.
+    leads, and one that waits (overlap = "queue_one") as soon as the run before has ended. Runs of an entry that is
+    paused for some time begin when the pause ends. A TIME without an offset is in the time zone of the entry, or of the
+    file. The state store supplies last runs, pauses, runtime entries and the first-seen times of intervals without an
+    anchor; without it, such an interval counts from TIME.
     """
     loaded = sources.load(sources.find(config_file, app).path, app=app)
     print_refused(loaded.refused)
@@ -73,7 +77,8 @@ def next_runs(
     timezone = loaded.settings.timezone if entry is None or not entries else entries[0].timezone
     now_ms = SystemClock().now_ms()
     after_ms = read_moment(since, option="--from", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
-    runs = list(islice(planned_runs(entries, in_force.states, after_ms, now_ms, in_force.pauses), count))
+    _, pauses, states, waiting = in_force
+    runs = list(islice(planned_runs(entries, states, after_ms, now_ms, pauses, waiting=waiting), count))
     if as_json:
         print_json([facts(run) for run in runs])
     elif runs:
@@ -94,6 +99,8 @@ def planned_runs(
     after_ms: int,
     now_ms: int,
     pauses: Mapping[str, Pause] = _NO_PAUSES,
+    *,
+    waiting: Mapping[str, int] = NOTHING_WAITS,
 ) -> Iterator[Upcoming]:
     """The runs to come; from another time than now as if everything up to then had been sent.
 
@@ -109,7 +116,8 @@ def planned_runs(
         return state if pause is None else _resumed(state, pause, now_ms)
 
     going_on = [each for each in entries if each.name not in pauses or pauses[each.name].until_ms is not None]
-    return all_upcoming(going_on, after_ms, state_of=state_of, on_error=_say_error)
+    held = {name: ms for name, ms in waiting.items() if name not in pauses} if after_ms == now_ms else NOTHING_WAITS
+    return all_upcoming(going_on, after_ms, state_of=state_of, on_error=_say_error, waiting=held)
 
 
 def _resumed(state: EntryState, pause: Pause, now_ms: int) -> EntryState:
@@ -125,14 +133,17 @@ def ask_store(loaded: Config, config_file: str | None, app: str | None) -> Entri
     """The entries in force, with the pauses and the states that the store has; those of the files if it is away."""
     try:
         with installation(config_file, app, timeout_ms=PATIENCE_MS) as place:
-            schedule = place.schedule(loaded, as_if_resumed=True)
+            with joint_reads() as read:
+                merged, members = read(place.schedule, loaded, as_if_resumed=True), read(place.fleet)
+            schedule, now_ms = merged.result(), SystemClock().now_ms()
             entries = tuple(schedule.entries)
-            states = place.states(entries, SystemClock().now_ms())
+            states = place.states(entries, now_ms)
+            waiting = place.waiting(entries, states, members.result(), now_ms)
     except StoreError as error:
         print_line(f"note: from the files only, without the state store: {error}", err=True)
         return EntriesInForce(loaded.entries, _NO_PAUSES, {})
     seen = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
-    return EntriesInForce(entries, {name: read_pause(raw) for name, raw in schedule.pauses.items()}, seen)
+    return EntriesInForce(entries, {name: read_pause(raw) for name, raw in schedule.pauses.items()}, seen, waiting)
 
 
 def named(name: str, entries: Iterable[Entry]) -> Entry:

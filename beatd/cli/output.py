@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from beatd.cli import ANSWERED
 from beatd.client import moments
 from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable
@@ -73,6 +74,8 @@ def print_json(value: Any) -> None:
         text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     except (msgspec.MsgspecError, ValueError, OverflowError, TypeError):  # half of a surrogate pair, a huge number
         text = json.dumps(value, indent=2, ensure_ascii=False)
+    if context := click.get_current_context(silent=True):
+        context.meta[ANSWERED] = True
     click.echo(text if text.replace("\n", "").isprintable() else "\n".join(map(_escaped, text.split("\n"))))
 
 

@@ -13,6 +13,7 @@ import click
 from beatd import sources
 from beatd.beat.problems import shards_text
 from beatd.beat.shard_assignment import why_aside
+from beatd.cli import add_to_error
 from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems
@@ -147,8 +148,7 @@ def status(
         seen = look(settings)
     except StoreError as error:
         told = with_since(error, settings)
-        if as_json:
-            print_json(without_store(told, settings))
+        add_to_error(without_store(told, settings))
         raise told from None
     workers = asked.seen()
     if as_json:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names, queue_names
 from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation
@@ -73,11 +74,13 @@ def trigger(
                 click.echo("It waits in the outbox; it leaves as soon as the broker takes it.", err=True)
         waits = seconds is not None and sent.refused is None
         ending = await_ending(known, sent.run_id, seconds or 0) if waits else None
-    if as_json:
-        print_json(sent._asdict() | ({} if seconds is None else _result(ending)))
+    document = sent._asdict() | ({} if seconds is None else _result(ending))
     if sent.refused is not None:
+        add_to_error(document)
         raise click.ClickException(f"the broker refused it: {sent.refused}; it is among the dead letters")
-    if seconds is not None and not as_json:
+    if as_json:
+        print_json(document)
+    elif seconds is not None:
         click.echo(_told(ending, seconds))
     if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
         raise click.exceptions.Exit(1)

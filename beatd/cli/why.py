@@ -12,6 +12,7 @@ from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import plural, print_colored, print_json, print_line, print_table, read_moment
+from beatd.client.entries import waiting_run
 from beatd.client.history import facts, held_facts, pause_facts
 from beatd.client.moments import local_text, local_time, moment_text
 from beatd.client.outcomes import OutcomeReader, RunDetail
@@ -21,7 +22,6 @@ from beatd.exceptions import BeatdError
 from beatd.model import Entry, EntryState, Policies, run_id
 from beatd.planning.policies import runtime_ms
 from beatd.planning.reason import Reasons, Rule, reasons
-from beatd.planning.timeline import next_due_ms, timeline
 from beatd.state_store import running_store
 from beatd.store.entry_state import Running, UnfinishedRun
 from beatd.store.held_back import HeldBackEntry
@@ -183,15 +183,6 @@ def record_of(records: Sequence[Record], due_ms: int | None, from_ms: int, befor
     own = [line for line in runs if line.due_ms == due_ms]
     gaps = [line for line in records if line.kind == "missed" and line.due_ms < due_ms < line.at_ms]
     return next(iter([*own, *gaps]), None)
-
-
-def waiting_run(entry: Entry, state: EntryState, records: Sequence[Record], now_ms: int) -> int | None:
-    """Due time (ms) of the run that waits for the one before it to end: the first that was not passed over."""
-    if entry.policies.overlap != "queue_one":
-        return None
-    passed = [line.at_ms - 1 for line in records if line.kind == "missed" and line.due_ms >= state.last_due_ms]
-    due_ms = next_due_ms(timeline(entry, state.first_seen_ms), max([state.last_due_ms, *passed]))
-    return due_ms if due_ms is not None and due_ms <= now_ms else None
 
 
 def blockers(records: Sequence[Record], record: Record | None) -> list[Record]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Container, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beatd.client.history import counts, facts, held_facts, pause_facts
 from beatd.client.outcomes import (
@@ -17,15 +17,23 @@ from beatd.client.outcomes import (
     statistics,
 )
 from beatd.config.writer import Unwritable, entry_table
-from beatd.model import Entry
+from beatd.model import Entry, EntryState
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.overdue import Bounds
+from beatd.planning.policies import runtime_ms
 from beatd.planning.preview import Outlook, Upcoming
+from beatd.planning.timeline import next_due_ms, timeline
 from beatd.redaction import redacted
-from beatd.store.history_reader import Totals
+from beatd.store.entry_state import Running
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories, Totals
+from beatd.store.keys import Keys, shard_of
 from beatd.store.runtime_entries import Pause
 from beatd.store.runtime_entries import place as runtime_place
 from beatd.timestamps import iso_ms
+
+if TYPE_CHECKING:
+    import redis
 
 NEXT = 5
 """Runs to come that a description has."""
@@ -128,6 +136,61 @@ def is_of(entry: Entry, source: str | None) -> bool:
         return True
     named = entry.source.rpartition(":")[0] or entry.source
     return named == source or named.endswith(f"/{source}")
+
+
+def waiting_runs(
+    client: redis.Redis,
+    keys: Keys,
+    entries: Sequence[Entry],
+    states: Sequence[EntryState | None],
+    *,
+    shards: int,
+    led: Container[int],
+    now_ms: int,
+) -> dict[str, int]:
+    """Due times (ms) of the runs that a leader holds back until the run before has ended, by entry.
+
+    ``led`` are the shards that somebody leads: else such a run counts as missed. Of most schedules nothing is read.
+    """
+    by_shard: dict[int, list[tuple[Entry, EntryState]]] = {}
+    for entry, state in zip(entries, states, strict=True):
+        if state is not None and _may_wait(entry, state, now_ms) and (shard := shard_of(entry.name, shards)) in led:
+            by_shard.setdefault(shard, []).append((entry, state))
+    return {
+        name: due_ms
+        for shard, some in by_shard.items()
+        for name, due_ms in _waiting_in(Running(client, keys, shard=shard), Histories(client, keys), some, now_ms)
+    }
+
+
+def _waiting_in(
+    running: Running, histories: Histories, some: Sequence[tuple[Entry, EntryState]], now_ms: int
+) -> Iterator[tuple[str, int]]:
+    unfinished = running.unfinished({entry.name: runtime_ms(entry) for entry, _ in some}, now_ms=now_ms)
+    records: dict[str, list[Record]] = {name: [] for name in unfinished}
+    for record in histories.of(list(unfinished)):
+        records[record.entry].append(record)
+    for entry, state in some:
+        if entry.name in unfinished:
+            due_ms = waiting_run(entry, state, records[entry.name], now_ms)
+            if due_ms is not None:
+                yield entry.name, due_ms
+
+
+def waiting_run(entry: Entry, state: EntryState, records: Sequence[Record], now_ms: int) -> int | None:
+    """Due time (ms) of the run that waits for the one before it to end: the first that was not passed over."""
+    if entry.policies.overlap != "queue_one":
+        return None
+    passed = [line.at_ms - 1 for line in records if line.kind == "missed" and line.due_ms >= state.last_due_ms]
+    due_ms = next_due_ms(timeline(entry, state.first_seen_ms), max([state.last_due_ms, *passed]))
+    return due_ms if due_ms is not None and due_ms <= now_ms else None
+
+
+def _may_wait(entry: Entry, state: EntryState, now_ms: int) -> bool:
+    try:
+        return entry.policies.enabled and waiting_run(entry, state, (), now_ms) is not None
+    except Exception:  # noqa: BLE001 - told where its next run is computed
+        return False
 
 
 def _iso(ms: int | None) -> str | None:

@@ -12,6 +12,8 @@ The daemon's heap and every preview begin at :class:`ResumePoints`: so they agre
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from beatd.model import Entry, EntryState, Policies
@@ -51,8 +53,10 @@ class ResumePoints:
     entries must outlive this.
     """
 
-    def __init__(self, now_ms: int) -> None:
+    def __init__(self, now_ms: int, waiting: Mapping[str, int] = MappingProxyType({})) -> None:
         self.now_ms = now_ms
+        self.waiting = waiting
+        """Due times (ms) of runs that a leader holds back until the run before has ended, by entry."""
         self._points: dict[tuple[int, int, int, int], ResumePoint] = {}
         self._next_dues: dict[tuple[int, int, int, int], tuple[Schedule, int | None]] = {}
         self._caught_up: dict[tuple[int, int, int, str], int | None] = {}
@@ -61,6 +65,9 @@ class ResumePoints:
         """Return where ``entry`` resumes; one that is not enabled, or has had all of its runs, never does."""
         policies = entry.policies
         key = (id(entry.schedule), id(policies), state.first_seen_ms, state.last_due_ms)
+        if entry.name in self.waiting:
+            own = self._point(entry, state)
+            return own if own.due_ms is None else own._replace(due_ms=self.waiting[entry.name], passes_over=False)
         point = self._points.get(key)
         if point is None:
             point = self._point(entry, state)

@@ -14,6 +14,7 @@ from datetime import datetime
 from heapq import heappop, heappush
 from itertools import islice, takewhile
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from beatd.exceptions import ScheduleError
@@ -27,6 +28,9 @@ from beatd.timestamps import LAST_MS, from_ms
 if TYPE_CHECKING:
     from beatd.store.held_back import HeldBackEntry
 
+NOTHING_WAITS: Mapping[str, int] = MappingProxyType({})
+WAITS = "waits: the run before has not ended"
+"""Note of a run that is held back by ``overlap = "queue_one"``."""
 EXPIRED_IN_A_ROW = 1_000
 """Expired runs in a row that are passed in search of one that is sent."""
 RUNS_COUNTED = 100_000
@@ -72,7 +76,7 @@ class Outlook(NamedTuple):
     next_fire_ms: int | None
     """When the next run leaves: later than it is due if the entry has jitter."""
     note: str
-    """Why there is no next run, in words."""
+    """Why there is no next run, or why it is not sent yet, in words."""
     held: HeldBackEntry | None = None
     """Why it is held back, if it is."""
 
@@ -85,13 +89,14 @@ def outlooks(
     paused: Container[str],
     held: Mapping[str, HeldBackEntry],
     last_dues: Callable[[Sequence[str]], Mapping[str, int]],
+    waiting: Mapping[str, int] = NOTHING_WAITS,
 ) -> list[Outlook]:
     """The outlooks of many entries. One that cannot be computed has the error as its note, and the others theirs.
 
     ``last_dues`` reads from the history when the last runs of entries were due: asked for those whose state does not
-    say, as that of an entry that was resumed.
+    say, as that of an entry that was resumed. ``waiting`` are due times of runs that wait for the run before.
     """
-    points = ResumePoints(now_ms)
+    points = ResumePoints(now_ms, waiting)
     looks = [_safe_outlook(entry, state, points) for entry, state in zip(entries, states, strict=True)]
     unknown = [look.entry.name for look in looks if look.runs and look.last_due_ms is None]
     past = last_dues(unknown) if unknown else {}
@@ -129,7 +134,7 @@ def outlook(entry: Entry, state: EntryState | None, points: ResumePoints) -> Out
     run, note = next_run(entry, state or new_state(points.now_ms), points)
     if run is None:
         return Outlook(entry, runs, last_due_ms, None, None, note)
-    return Outlook(entry, runs, last_due_ms, run.due_ms, run.fire_ms, note)
+    return Outlook(entry, runs, last_due_ms, run.due_ms, run.fire_ms, WAITS if run.waits else note)
 
 
 def _last_run(line: Schedule, state: EntryState) -> int | None:
@@ -173,6 +178,8 @@ class Upcoming(NamedTuple):
     """Decision for it, as far as it can be foreseen."""
     overdue: bool = False
     """True if it should have left already: it leaves as soon as there is a leader."""
+    waits: bool = False
+    """True if it leaves when the run before has ended."""
 
     @property
     def skip(self) -> Skip | None:
@@ -196,10 +203,10 @@ class Upcoming(NamedTuple):
 
     @property
     def note(self) -> str:
-        """In words what is out of the ordinary: that it is not sent, is overdue, or is moved by a clock change."""
+        """In words what is out of the ordinary: that it is not sent, waits, is overdue, or a clock change moves it."""
         skip = "" if self.skip is None else _SKIPS.get(self.skip, f"not sent: {self.skip.value}")
-        overdue = "overdue" if self.overdue and self.skip is None else ""
-        return "; ".join(filter(None, (skip, overdue, _DST[dst_note(self.entry.schedule, self.due_at)])))
+        late = WAITS if self.waits else "overdue" if self.overdue else ""
+        return "; ".join(filter(None, (skip or late, _DST[dst_note(self.entry.schedule, self.due_at)])))
 
 
 def upcoming(entry: Entry, state: EntryState, points: ResumePoints, *, sent_only: bool = False) -> Iterator[Upcoming]:
@@ -214,6 +221,8 @@ def upcoming(entry: Entry, state: EntryState, points: ResumePoints, *, sent_only
         if sent_only and (due_ms := after_blackouts_ms(entry, line, due_ms)) is None:
             return
         run = planned_run(entry, line, due_ms, points.now_ms)
+        if run.overdue and points.waiting.get(entry.name) == due_ms:
+            run = run._replace(overdue=False, waits=True)
         if run.skip is None or not sent_only:
             expired = 0
             yield run
@@ -247,27 +256,28 @@ def all_upcoming(
     until_ms: int | None = None,
     sent_only: bool = False,
     on_error: OnError | None = None,
+    waiting: Mapping[str, int] = NOTHING_WAITS,
 ) -> Iterator[Upcoming]:
     """The runs of all entries that are due before ``until_ms``, in the order in which they leave.
 
     ``state_of`` gives the state of an entry, by default that of one that is new. With ``on_error`` an entry whose runs
-    cannot be computed is told to it and left out, and the others go on.
+    cannot be computed is told to it and left out, and the others go on. ``waiting`` as in :func:`outlooks`.
 
     No run leaves before it is due: so an entry is not looked at before what leaves earlier has been taken.
     """
-    points, unseen = ResumePoints(now_ms), new_state(now_ms)
+    points, unseen = ResumePoints(now_ms, waiting), new_state(now_ms)
     starts: list[tuple[int, str, Entry, EntryState]] = []
     for entry in entries:
         state, due_ms = _begin(entry, state_of or (lambda _: unseen), points, on_error)
         if due_ms is not None and (until_ms is None or due_ms < until_ms):
             starts.append((due_ms, entry.name, entry, state))
     starts.sort(key=itemgetter(0, 1))
-    waiting: _Waiting = []
+    heap: _Waiting = []
     for due_ms, name, entry, state in starts:
-        yield from _leaving(waiting, (due_ms, name), until_ms)
+        yield from _leaving(heap, (due_ms, name), until_ms)
         runs = upcoming(entry, state, points, sent_only=sent_only)
-        _wait(waiting, name, _isolated(entry, runs, on_error) if on_error else runs, until_ms)
-    yield from _leaving(waiting, None, until_ms)
+        _wait(heap, name, _isolated(entry, runs, on_error) if on_error else runs, until_ms)
+    yield from _leaving(heap, None, until_ms)
 
 
 OnError = Callable[[Entry, Exception], None]

@@ -92,7 +92,8 @@ class Documents:
             outcomes = read(self.store.outcomes, [name], now_ms, held=held)
             history, bounds = read(self.store.history, name, now_ms), read(self.store.bounds, entry)
         [look], [state], (details, totals) = looks.result(), states.result(), history.result()
-        following = upcoming(entry, state or new_state(now_ms), ResumePoints(now_ms))
+        waiting = self.store.waiting((entry,), (state,), now_ms)
+        following = upcoming(entry, state or new_state(now_ms), ResumePoints(now_ms, waiting))
         return Description(
             look,
             self.plan.pause_of(name),

@@ -25,7 +25,7 @@ from beatd.client.moments import with_moments
 from beatd.client.outcomes import FAILED, MARKS, EntryOutcome, RunDetail
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.phrase import in_words
-from beatd.planning.preview import Outlook
+from beatd.planning.preview import WAITS, Outlook
 from beatd.schedules import Schedule, zone
 from beatd.schedules.interval import Interval
 from beatd.timestamps import from_ms, span_text, to_ms
@@ -236,7 +236,9 @@ def _words(schedule: Schedule) -> str:
 
 
 def _leaves(each: Outlook, now_ms: int) -> str:
-    """When the next run leaves, where that is not when it is due."""
+    """When the next run leaves, where that is not when it is due, or why it has not left."""
+    if each.note == WAITS:
+        return each.note
     if each.next_fire_ms is None or each.next_due_ms is None or each.next_fire_ms == each.next_due_ms:
         return ""
     if each.next_fire_ms <= now_ms:

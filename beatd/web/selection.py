@@ -123,7 +123,8 @@ class Selector:
         now_ms, names = self._clock.now_ms(), [entry.name for entry in entries]
         states = self._store.states(entries, now_ms=now_ms)
         paused = {name: pause for name in names if (pause := self._plan.pause_of(name))}
-        looks = outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=self._store.last_dues)
+        waiting, last_dues = self._store.waiting(entries, states, now_ms), self._store.last_dues
+        looks = outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=last_dues, waiting=waiting)
         notes = {name: pause.note for name, pause in paused.items()}
         return [look._replace(note=notes.get(look.entry.name, look.note)) for look in looks]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from beatd.client.entries import waiting_runs
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
 from beatd.exceptions import StoreError, StoreUnavailable
@@ -123,6 +124,14 @@ class StoreView:
         """Return the state of each entry; ``None`` for one that no leader has seen yet."""
         with self._states() as states:
             return states.read(entries, now_ms=now_ms)
+
+    def waiting(self, entries: Sequence[Entry], states: Sequence[EntryState | None], now_ms: int) -> dict[str, int]:
+        """Due times (ms) of the runs that wait for the run before, by entry."""
+        shards = self.status()["shards"]
+        led = {one["shard"] for one in shards if one["leader"]}
+        with self._client() as client:
+            keys = self._keys(client)
+            return waiting_runs(client, keys, entries, states, shards=len(shards), led=led, now_ms=now_ms)
 
     def runs(self, names: Sequence[str]) -> list[int]:
         """Return the number of runs, by schedule or by hand, of each entry."""

@@ -105,7 +105,8 @@ def test_json_for_a_bad_file(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(BAD)
     done = beatd("check", "--json", cwd=tmp_path)
     said = json.loads(done.stdout)
-    assert (done.returncode, done.stderr, said["ok"]) == (2, "", False)
+    assert (done.returncode, said["ok"], said["exit_code"]) == (2, False, 2)
+    assert said["error"] in done.stderr
     assert [(fault["file"], fault["line"]) for fault in said["faults"]] == [("beat.toml", 2), ("beat.toml", 3)]
 
 

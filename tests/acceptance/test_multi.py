@@ -74,7 +74,9 @@ def test_a_node_that_was_killed_is_not_taken_for_one_that_runs(multi, tmp_path, 
     assert running(multi("restart", "1"))["celery1"] != pid
 
 
-@pytest.mark.parametrize("words", [("--broker", "{url}"), ("--broker={url}",), ("-b{url}", "--result-backend={url}")])
+@pytest.mark.parametrize(
+    "words", [("--broker", "{url}"), ("--broker={url}",), ("-b{url}", "--result-backend={url}"), ("-Eb", "{url}")]
+)
 def test_urls_are_in_no_command_line(multi, redis_url, words):
     secret = redis_url.replace("redis://", "redis://someone:top-secret@")
     with redis.Redis.from_url(redis_url) as server:

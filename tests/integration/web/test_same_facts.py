@@ -1,19 +1,25 @@
 """The same facts of an entry from ``beatd list``, ``beatd describe`` and the API."""
 
 import json
+from datetime import datetime
 
 import pytest
 from click.testing import CliRunner
 
 from beatd.cli.describe import describe
 from beatd.cli.list_entries import list_entries
+from beatd.cli.next import next_runs
+from beatd.client import Schedules
+from beatd.clock import SystemClock
 from beatd.model import run_id
+from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.client import connect
 from beatd.store.keys import Keys
+from beatd.store.lease import Leases
 from beatd.store.outcomes import Ended, Outcomes
 from beatd.store.run_record import RunRecord, encoded
-from beatd.timestamps import iso_ms
+from beatd.timestamps import iso_ms, to_ms
 
 KEYS, NOW = Keys("beatd"), 1_790_000_000_000
 RUNS = [("SUCCESS", 40), ("FAILURE", 60), ("FAILURE", 1_000)]
@@ -147,3 +153,41 @@ def test_a_backfilled_run_is_not_late(real, redis_url):
     page = real.ask("GET", "/entries/tick").text
     assert page.count("2 h late") == 1
     assert page.count('<span class="soft">backfilled</span>') == 1
+
+
+@pytest.mark.parametrize("catch_up", ["none", "latest"])
+def test_the_run_that_waits_for_the_one_before_is_told_alike(real, redis_url, catch_up):
+    """It is neither overdue nor missed: the leader holds it back, and what came due after it is dropped."""
+    minute, now_ms = 60_000, SystemClock().now_ms()
+    due_ms = now_ms // (5 * minute) * 5 * minute - 10 * minute
+    table = {"schedule": "*/5 * * * *", "overlap": "queue_one", "catch_up": catch_up}
+    with Schedules(redis_url) as schedules:
+        schedules.put("queued", task="t", **table)
+    with connect(redis_url) as client:
+        shard = KEYS.shard(0)
+        client.hset(shard.last_due, "queued", due_ms - 5 * minute)
+        client.hset(shard.fingerprints, "queued", f"{due_ms - 100 * minute} {parse('*/5 * * * *').fingerprint}")
+        client.hset(shard.running, "queued", f"{run_id('queued', due_ms - 5 * minute)} {now_ms + 60 * minute}")
+        Leases(client, KEYS, daemon_id="d", ttl_ms=600_000).take([0])
+    options = ["--config", str(real.plan.path)]
+    waits = {"due_at": iso_ms(due_ms), "note": "waits: the run before has not ended"}
+    [listed] = answer(list_entries, "queued", *options)["entries"]
+    assert (listed["next_due_at"], listed["note"]) == tuple(waits.values())
+    described = answer(describe, "queued", *options)
+    first, second, *_ = answer(next_runs, "queued", *options)
+    for runs in (described["next"], (first, second), real.ask("GET", "/api/v1/entries/queued").json()["next"]):
+        assert (moment(runs[0]["due_at"]), runs[0]["note"]) == (due_ms, waits["note"])
+        assert moment(runs[1]["due_at"]) > now_ms
+        assert runs[1]["note"] is None
+    [by_api] = [one for one in real.ask("GET", "/api/v1/entries").json()["entries"] if one["name"] == "queued"]
+    assert (by_api["next_due_at"], by_api["note"]) == tuple(waits.values())
+    for path in ("/", "/entries/queued"):
+        assert waits["note"] in real.ask("GET", path, headers={"Accept": "text/html"}).text
+    for command, said in ((list_entries, ("waits", waits["note"])), (next_runs, (waits["note"],))):
+        text = CliRunner().invoke(command, ["queued", *options], catch_exceptions=False).stdout
+        assert all(each in text for each in said)
+        assert "overdue" not in text
+
+
+def moment(text):
+    return to_ms(datetime.fromisoformat(text))

@@ -1,14 +1,20 @@
 """Global options: handed to commands that have them, else put into force while the command runs."""
 
 import os
+from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from beatd.cli import main
-from beatd.cli.global_options import GlobalOptions
+from beatd.cli.celery_options import foreground_words
+from beatd.cli.global_options import GlobalOptions, urls_as_variables
+from beatd.cli.multi_nodes import as_arguments, nodes, read_words
+from beatd.cli.worker import worker
 from beatd.config.loader import load_settings
 from beatd.sources import app_file
 
@@ -23,6 +29,17 @@ from beatd.sources import app_file
             ["list", "-Ap"],
             {"BEATD_BROKER_URL": "redis://h", "BEATD_APP_OPTION": "-b", "BEATD_QUIET": "1"},
         ),
+        (
+            ["-qCb", "redis://h", "list", "-qA", "p"],
+            ["list", "-A", "p"],
+            {"BEATD_BROKER_URL": "redis://h", "BEATD_APP_OPTION": "-b", "BEATD_QUIET": "1", "NO_COLOR": "1"},
+        ),
+        (
+            ["history", "-Cqbredis://h"],
+            ["history"],
+            {"BEATD_BROKER_URL": "redis://h", "BEATD_APP_OPTION": "-b", "BEATD_QUIET": "1", "NO_COLOR": "1"},
+        ),
+        (["pause", "e", "--reason", "-Cq"], ["pause", "e", "--reason", "-Cq"], {}),
         (["inspect", "ping", "-b", "u"], ["inspect", "ping", "-b", "u"], {}),
         (["multi", "start", "1", "-A", "p", "-q"], ["multi", "start", "1", "-A", "p", "-q"], {}),
         (["trigger", "e", "--", "-q"], ["trigger", "e", "--", "-q"], {}),
@@ -43,6 +60,48 @@ def test_where_they_go(
         assert GlobalOptions(ctx, lambda name: main.get_command(ctx, name)).applied(written, "run") == left
         assert {name: value for name, value in os.environ.items() if before.get(name) != value} == variables
     assert dict(os.environ) == before
+
+
+FLAGS = [each for each in worker.params if isinstance(each, click.Option) and each.is_flag]
+LETTERS = "".join(name[1] for each in FLAGS for name in each.opts if len(name) == 2)
+URL = "redis://user:secret@host/0"
+PLACES = ([f"-b{URL}"], ["-b", URL], ["--broker", URL], [f"--broker={URL}"], ["--result-backend", URL])
+
+
+def read_by_click(words: Sequence[str]) -> dict[str, Any]:
+    return dict(worker.make_parser(click.Context(worker)).parse_args(list(words))[0])
+
+
+def bundles() -> Iterator[list[str]]:
+    """Command lines with a URL behind any flags of a worker, in all spellings, among other options."""
+    assert set("EBD") <= set(LETTERS)
+    for count in range(len(LETTERS) + 1):
+        for letters in map("".join, permutations(LETTERS, count)):
+            urls = [[f"-{letters}b", URL], [f"-{letters}b{URL}"]]
+            urls += [[f"-{letters}", *place] for place in PLACES] if letters else []
+            for url in urls:
+                yield ["-A", "p", *url, "-c", "2"]
+                yield [*url, "-fx.log", "-n", "-Eb"]
+
+
+def test_urls_of_bundled_options_go_by_the_environment() -> None:
+    for words in bundles():
+        read = read_by_click(words)
+        left, variables = urls_as_variables(foreground_words(words, worker))
+        assert "secret" not in " ".join(left), words
+        given = {"broker": "BEATD_BROKER_URL", "result_backend": "BEATD_RESULT_BACKEND"}
+        assert variables == {variable: URL for name, variable in given.items() if read.pop(name, None)}, words
+        expected = {name: value for name, value in read.items() if name not in ("detach", "logfile")}
+        assert read_by_click(left) == expected, words
+
+
+def test_urls_of_bundled_options_of_nodes_go_by_the_environment() -> None:
+    (node,) = nodes(["web"], host="h")
+    for words in bundles():
+        parted = read_words(["web", *words], worker)
+        left, variables = urls_as_variables(as_arguments(parted.options_of(node)))
+        assert (parted.names, list(variables.values())) == (("web",), [URL]), words
+        assert "secret" not in " ".join(left), words
 
 
 def test_the_folder_is_changed_for_the_command(tmp_path: Path) -> None:

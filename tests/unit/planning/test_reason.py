@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from beatd import config
-from beatd.cli.why import waiting_run
+from beatd.client.entries import waiting_run
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.preview import new_state, upcoming

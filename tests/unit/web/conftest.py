@@ -62,6 +62,9 @@ class Told:
     def held(self, names):
         return {name: self.held_back[name] for name in names if name in self.held_back}
 
+    def waiting(self, entries, states, now_ms):
+        return {}
+
     def last_dues(self, names):
         return {name: self.last[name] for name in names if name in self.last}
 
