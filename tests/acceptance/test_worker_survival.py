@@ -247,7 +247,7 @@ def test_a_worker_that_inherits_that_ends_of_processes_are_ignored(app, start_wo
 def test_a_system_that_forks_no_process_is_waited_for(app, start_worker, wait_until):
     """The worker may open one more file at most, and the link to a process needs two."""
     worker = start_worker("-c", "2")
-    opened = {int(name) for name in os.listdir(f"/proc/{worker.pid}/fd")}
+    opened = {int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir()}
     first_free = next(number for number in range(len(opened) + 1) if number not in opened)
     before = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (first_free, before[1]))
