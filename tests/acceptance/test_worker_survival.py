@@ -226,8 +226,9 @@ def test_a_process_that_is_not_ready_yet_does_not_outlive_its_worker(app, start_
         file.write(PREPARES)
     worker = start_worker("-c", "1")
     send(app, "late", 0, "once")
-    wait_until(lambda: server.llen("preparing") and not server.llen("celery"))
-    time.sleep(0.2)  # for the process to be sent the task
+    wait_until(lambda: server.llen("preparing"))
+    worker.expect(r"Task proj\.late\S+ received")
+    assert app.control.ping(timeout=20, limit=1), "the turn in which it sends the task to the process is over"
     worker.send(signal.SIGKILL)
     worker.wait()
     server.set("go on", "yes")

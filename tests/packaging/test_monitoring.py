@@ -41,6 +41,7 @@ def exists(name: str) -> bool:
 
 @pytest.mark.parametrize(("title", "expression"), list(expressions()))
 def test_metrics_and_labels_exist(title, expression):
+    assert names(expression) or "process_" in expression, title
     for name in names(expression):
         assert exists(name), name
     known = {label for name in names(expression) for label in labels(name)} | {"le", "job", "instance"}
@@ -72,10 +73,9 @@ def test_panels_have_a_place_of_their_own():
 
 
 def test_every_alert_says_what_is_wrong_and_how_bad_it_is():
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            assert rule["labels"]["severity"] in {"critical", "warning"}
-            assert rule["annotations"]["summary"]
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    assert {rule["labels"]["severity"] for rule in rules} == {"critical", "warning"}
+    assert all(rule["annotations"]["summary"] for rule in rules)
 
 
 def test_every_alert_leads_to_a_table_that_says_what_to_do():
