@@ -2,8 +2,8 @@
 
 ``redis_url`` is an empty database on a server that this test run started, ``redis_server`` the handle to kill, pause
 and restart it, ``start_server`` makes further ones; ``rabbitmq`` is a RabbitMQ node. ``--store redis --store valkey``
-runs every test that needs a store against both. A server that cannot be found fails the test where ``CI`` is set and
-skips it, by name, elsewhere.
+runs every test that needs a store against both. A server or a program (marker ``needs``) that cannot be found fails the
+test where ``CI`` is set and skips it, by name, elsewhere.
 
 Property tests are quick and repeatable by default; ``HYPOTHESIS_PROFILE=thorough`` tries 5,000 random examples of each.
 Neither has a deadline: a loaded machine is no fault.
@@ -11,6 +11,7 @@ Neither has a deadline: a loaded machine is no fault.
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import os
@@ -187,7 +188,7 @@ def server_binary(kind: str) -> str | None:
 def missing(what: str) -> NoReturn:
     """Say that something a test needs is not on this machine: a failure in CI, a skip at home."""
     if os.environ.get("CI"):
-        pytest.fail(f"{what} is not installed, and CI has every server")
+        pytest.fail(f"{what} is not installed, and CI has everything")
     pytest.skip(f"{what} is not installed", allow_module_level=True)
 
 
@@ -210,6 +211,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes many seconds or needs a RabbitMQ; only with --slow, as in CI")
     config.addinivalue_line("markers", "soak: takes minutes to hours; only with --soak")
+    config.addinivalue_line(
+        "markers", "needs(*tools): fails in CI where one of these programs is missing, skips at home"
+    )
+    config.addinivalue_line(
+        "markers", "namespaces: needs root, and a system that gives it mounts and processes of its own"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -221,6 +228,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             left_out = [item for item in items if item.get_closest_marker(marker)]
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker(marker)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            if shutil.which(tool) is None:
+                missing(tool)
+    if item.get_closest_marker("namespaces") and not gives_namespaces():
+        pytest.skip("this system gives no namespaces of mounts and processes")
+
+
+@functools.cache
+def gives_namespaces() -> bool:
+    """True if this process may have mounts and processes of its own: of a container, many systems do not allow it."""
+    probe = ["unshare", "--mount", "--pid", "--fork", "true"]
+    return os.geteuid() == 0 and subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -103,6 +103,7 @@ def assert_ends(beatd: Any, number: signal.Signals, project: Path) -> None:
 
 def test_tasks_run_within_seconds_and_ctrl_c_leaves_nothing(project: Path, start_beatd: Start) -> None:
     beatd = start_beatd("dev", "--builtin", "command")
+    beatd.expect(r"entr(y|ies) in .*; Ctrl-C stops")
     beatd.expect(r"^worker \| .*tasks\.add\S* succeeded.*: 5\b", times=3)
     beatd.expect(r"^worker \| .*beatd\.command\S* succeeded", times=1)
     assert_ends(beatd, signal.SIGINT, project)

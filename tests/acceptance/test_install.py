@@ -119,7 +119,7 @@ def test_make_says_what_to_do_without_a_package_index(tmp_path: Path) -> None:
     assert "make PIP_INDEX_URL=" in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("unit", ["beatd.service", "beatd-worker.service"])
 def test_systemd_has_nothing_to_say_against_the_units(unit: str, tmp_path: Path) -> None:
     text = (ROOT / "packaging" / "systemd" / unit).read_text()

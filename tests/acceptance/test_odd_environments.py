@@ -20,11 +20,6 @@ UID = 12345
 SCHEDULE = '[beat_schedule.a]\ntask = "t"\nschedule = 1\n'
 EMBEDDED = f'state_dir = "state"\n[redis]\nurl = "embedded"\n{SCHEDULE}'
 
-needs_mounts = pytest.mark.skipif(
-    os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode != 0,
-    reason="needs a mount namespace",
-)
-
 AS_STRANGER = f"""
 set -e
 base={sys.base_prefix} hidden=
@@ -63,7 +58,8 @@ def stranger(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
-@needs_mounts
+@pytest.mark.needs("unshare", "setpriv")
+@pytest.mark.namespaces
 def test_a_user_without_passwd_entry_and_home(folder: Path, wait_until: Callable[..., object]) -> None:
     (folder / "beat.toml").write_text(EMBEDDED)
     (folder / "state").mkdir()
@@ -85,7 +81,8 @@ def test_a_user_without_passwd_entry_and_home(folder: Path, wait_until: Callable
     assert (folder / "state" / "store").stat().st_uid == UID
 
 
-@needs_mounts
+@pytest.mark.needs("unshare", "setpriv")
+@pytest.mark.namespaces
 def test_a_user_who_may_not_write_the_state_is_told(folder: Path) -> None:
     (folder / "beat.toml").write_text(EMBEDDED.replace('state_dir = "state"\n', ""))
     done = stranger(folder, "run")
@@ -96,7 +93,8 @@ def test_a_user_who_may_not_write_the_state_is_told(folder: Path) -> None:
     )
 
 
-@needs_mounts
+@pytest.mark.needs("unshare", "setpriv")
+@pytest.mark.namespaces
 @pytest.mark.parametrize(
     "words", [["check"], ["run"], ["list"], ["worker", "--builtin", "command", "--config", "beat.toml"]]
 )
@@ -117,7 +115,8 @@ def test_files_of_others_are_not_read(words: list[str], folder: Path) -> None:
     )
 
 
-@needs_mounts
+@pytest.mark.needs("unshare", "setpriv")
+@pytest.mark.namespaces
 def test_a_full_disk_is_named_with_its_folder(folder: Path) -> None:
     (folder / "beat.toml").write_text(EMBEDDED)
     script = f"""

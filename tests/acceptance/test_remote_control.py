@@ -407,6 +407,8 @@ def test_queues_come_and_go(scene: Scene) -> None:
     scene.ask(OURS, "add_consumer", queue="more")
     assert scene.client.send_task("proj.add", (3, 4), queue="more").get(timeout=20) == 7
     scene.ask(OURS, "cancel_consumer", queue="more")
+    scene.worker.expect("Started consuming from more")
+    scene.worker.expect("Canceling queue more")
     assert [each["name"] for each in scene.ask(OURS, "active_queues")] == ["ours"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tomllib
 
@@ -119,7 +118,7 @@ def test_units_have_the_paths_of_this_installation(tmp_path, beatd, options):
     assert beatd("service", "install", *options, "--to", "units").returncode in (1, 2)  # they are there
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.needs("systemd-analyze")
 def test_systemd_has_nothing_to_say_against_them(tmp_path, beatd):
     odd = tmp_path / "a folder with 100% spaces"
     odd.mkdir()

@@ -91,9 +91,8 @@ def all_go_on(client, wait_until, entries, timeout=60):
 @pytest.mark.slow
 def test_three_daemons_six_shards_one_killed_one_started(start_beatd, write, shares, client, wait_until):
     file = write(6)
-    daemons = [start_beatd("--config", file) for _ in range(3)]
+    killed, *others = [start_beatd("--config", file, "--log-format", "json") for _ in range(3)]
     before = shares(file, [2, 2, 2])
-    killed = daemons[0]
     killed.end(signal.SIGKILL)
     after = shares(file, [3, 3])
     for pid in after:
@@ -103,6 +102,9 @@ def test_three_daemons_six_shards_one_killed_one_started(start_beatd, write, sha
     joined = shares(file, [2, 2, 2])
     for pid in after:
         assert set(joined[pid]) <= set(after[pid]), "who joins gets its share, and nothing else moves"
+    for daemon in others:
+        [said] = [json.loads(match.string) for match in daemon.expect('"event": ?"shards_handed_over"')]
+        assert said["shards"] == sorted({*after[daemon.pid]} - {*joined[daemon.pid]})
     more(client, wait_until, 1_500, "runs by three daemons again")
     all_go_on(client, wait_until, 100)
     assert_every_run_once(client, 100)

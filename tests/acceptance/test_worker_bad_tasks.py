@@ -252,3 +252,4 @@ def test_bad_tasks_harm_nobody(app, start_beatd, tmp_path, pool):
     assert app.send_task("proj.where").get(timeout=20) == [str(tmp_path), umask]
     assert worker.end(signal.SIGTERM) == 0
     worker.expect(r"Task proj\.fine\[\S+\] succeeded", times=sum(pool in row[1] for row in TABLE))
+    worker.expect(r"Request class Requested of task proj\.has_a_bad_request raised")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -66,6 +67,13 @@ def early(seconds, name):
     server.rpush("begun", name)
     time.sleep(seconds)
     server.rpush("done", name)
+
+@app.task(acks_late=True)
+def waits():
+    server.incr("waiting")
+    while not server.exists("go on"):
+        time.sleep(0.05)
+    return "done"
 
 @app.task(acks_late=True, reject_on_worker_lost=True, ignore_result=True)
 def count(n):
@@ -218,8 +226,9 @@ def test_a_process_that_is_not_ready_yet_does_not_outlive_its_worker(app, start_
         file.write(PREPARES)
     worker = start_worker("-c", "1")
     send(app, "late", 0, "once")
-    wait_until(lambda: server.llen("preparing") and not server.llen("celery"))
-    time.sleep(0.2)  # for the process to be sent the task
+    wait_until(lambda: server.llen("preparing"))
+    worker.expect(r"Task proj\.late\S+ received")
+    assert app.control.ping(timeout=20, limit=1), "the turn in which it sends the task to the process is over"
     worker.send(signal.SIGKILL)
     worker.wait()
     server.set("go on", "yes")
@@ -234,6 +243,42 @@ def test_a_worker_that_inherits_that_ends_of_processes_are_ignored(app, start_wo
     for number in range(3):
         assert send(app, "add", number, 1).get(timeout=30) == number + 1
     assert worker.end(signal.SIGTERM, timeout=15) == 0
+
+
+def test_a_system_that_forks_no_process_is_waited_for(app, start_worker, wait_until):
+    """The worker may open one more file at most, and the link to a process needs two."""
+    worker = start_worker("-c", "2")
+    opened = {int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir()}
+    first_free = next(number for number in range(len(opened) + 1) if number not in opened)
+    before = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (first_free, before[1]))
+    killed = children(worker.pid)[0]
+    os.kill(killed, signal.SIGKILL)
+    worker.expect("Cannot start a process, 1 of 2 are there: .*Too many open files")
+    results = [send(app, "add", number, 1) for number in range(20)]
+    assert [result.get(timeout=20) for result in results] == list(range(1, 21)), "the other one runs all"
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, before)
+    wait_until(lambda: len({*children(worker.pid)} - {killed}) == 2, 20, "the second process")
+    assert send(app, "add", 1, 1).get(timeout=20) == 2
+    assert worker.end(signal.SIGTERM, timeout=15) == 0
+
+
+def test_a_heartbeat_that_the_store_refuses_ends_no_task(project, start_server, start_worker, server, wait_until):
+    """The solo pool runs the task in the thread of the loop, and another one keeps the heartbeat."""
+    store = start_server()
+    app = project(store.url)
+    worker = start_worker("-P", "solo")
+    result = send(app, "waits")
+    wait_until(lambda: server.exists("waiting"), what="the task")
+    with redis.Redis.from_url(store.url) as admin:
+        admin.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-sadd"])
+        worker.expect("Heartbeat failed: .*sadd")
+        admin.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all"])
+    server.set("go on", "yes")
+    assert result.get(timeout=20) == "done"
+    assert server.get("waiting") == "1"
+    assert worker.end(signal.SIGTERM, timeout=15) == 0
+    app.close()
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------

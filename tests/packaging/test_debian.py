@@ -16,12 +16,12 @@ import pytest
 from tests.packaging.containerfile import PACKAGING, ROOT
 
 TOOLS = ("dh", "dpkg-buildpackage", "mmdebstrap", "systemd-analyze", "unshare", "setpriv")
-MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 
 pytestmark = [
     pytest.mark.soak,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0, reason=f"needs root and {', '.join(MISSING) or TOOLS}"),
+    pytest.mark.needs(*TOOLS),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a root folder"),
 ]
 
 ENTRY = '\n[beat_schedule.tick]\ntask = "beatd.command"\nschedule = 1.0\nargs = ["true"]\n'

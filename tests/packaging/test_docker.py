@@ -186,19 +186,6 @@ exec chroot "$ROOT" env -i "$@"
 """
 
 
-def namespaces() -> bool:
-    probe = ["unshare", "--mount", "--pid", "--fork", "true"]
-    return (
-        os.geteuid() == 0
-        and bool(shutil.which("setpriv"))
-        and bool(shutil.which("tini"))
-        and (subprocess.run(probe, check=False, capture_output=True).returncode == 0)
-    )
-
-
-in_namespaces = pytest.mark.skipif(not namespaces(), reason="needs root, tini, setpriv and namespaces")
-
-
 def for_everybody() -> str:
     """A Python that other users can run: not one below a home directory."""
     for candidate in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
@@ -297,7 +284,8 @@ args = ["{command}"]
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # the image is built by the first of them
-@in_namespaces
+@pytest.mark.needs("unshare", "setpriv", "tini", "ps")
+@pytest.mark.namespaces
 def test_a_daemon_runs_as_process_1_with_any_user_and_reads_only(container, redis_url, free_port, image, wait_until):
     port = free_port()
     listen = f"127.0.0.1:{port}"
@@ -331,7 +319,8 @@ def test_a_daemon_runs_as_process_1_with_any_user_and_reads_only(container, redi
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # the image is built by the first of them
-@in_namespaces
+@pytest.mark.needs("unshare", "setpriv", "tini", "ps")
+@pytest.mark.namespaces
 def test_a_worker_runs_tasks_there_and_leaves_no_zombies(container, redis_url, free_port, wait_until, tmp_path):
     config = CONFIG.format(url=redis_url, command="true")
     words = ("worker", "--config", "/tmp/beat.toml", "--builtin", "command", "-c", "1")

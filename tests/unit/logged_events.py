@@ -1,4 +1,7 @@
-"""The events that beatd logs, found in its syntax trees: every ``{"event": ...}``, whatever its value is made of."""
+"""The events that beatd logs, found in its syntax trees: every ``{"event": ...}``, whatever its value is made of.
+
+With each event come its fields, and the texts of its records.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,17 @@ class Module:
                 for name in self.texts(node.values[keys.index("event")]):
                     yield name, {key for key in keys if key and key != "event"}
 
+    def messages(self) -> Iterator[tuple[str, set[str]]]:
+        """Each event with the texts of the call that logs it, or of the function around it if it is made before."""
+        scopes = [node for node in self.nodes if isinstance(node, ast.Call | ast.FunctionDef) and _sentences(node)]
+        for node in self.nodes:
+            keys = [getattr(key, "value", None) for key in node.keys] if isinstance(node, ast.Dict) else []
+            if "event" in keys:
+                around = [scope for scope in scopes if any(inner is node for inner in ast.walk(scope))]
+                closest = min(around, key=lambda scope: len(list(ast.walk(scope))), default=None)
+                for name in self.texts(node.values[keys.index("event")]):
+                    yield name, _sentences(closest) if closest else set()
+
     def texts(self, node: ast.AST) -> set[str]:
         """The texts that an expression may stand for."""
         match node:
@@ -60,6 +74,13 @@ class Module:
                         yield from (each.value.elts[0] for each in ast.walk(maker) if isinstance(each, ast.Yield))
 
 
+def _sentences(node: ast.AST) -> set[str]:
+    """The strings in an expression or a function that have a space in them, but no docstring."""
+    docstrings = {id(one.value) for one in getattr(node, "body", []) if isinstance(one, ast.Expr)}
+    constants = [one for one in ast.walk(node) if isinstance(one, ast.Constant) and id(one) not in docstrings]
+    return {one.value for one in constants if isinstance(one.value, str) and " " in one.value}
+
+
 def _calls(node: ast.AST, method: str) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
 
@@ -72,4 +93,14 @@ def logged() -> dict[str, dict[str, set[str]]]:
         module = Module(path)
         for name, fields in module.events():
             found[module.package][name] |= fields
+    return found
+
+
+@cache
+def messages() -> dict[str, set[str]]:
+    """Event → the texts of its records, with ``%s`` and the like in them."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        for name, texts in Module(path).messages():
+            found[name] |= texts
     return found

@@ -79,3 +79,9 @@ def test_one_module_reads_the_hosts_clock():
         path for path in FILES if re.search(r"^\s*(import time\b|from time import)", path.read_text(), re.MULTILINE)
     ]
     assert readers == [ROOT / "clock.py"]
+
+
+def test_no_test_skips_by_itself_where_a_program_is_missing():
+    """CI would not notice: ``@pytest.mark.needs`` fails there."""
+    texts = {path.name: path.read_text() for path in (Path(__file__).parents[1]).rglob("test_*.py")}
+    assert [name for name, text in texts.items() if re.search(r"skip\w*\([^\n]*which\b", text)] == []

@@ -275,6 +275,11 @@ def test_a_server_that_evicts_is_named_at_the_start(start_server, start_daemon):
     assert "noeviction" in start_daemon(server.url).says("store_evicts")["message"]
 
 
+def test_a_replica_is_named_at_the_start(server, start_server, start_daemon):
+    replica = start_server("--replicaof", "127.0.0.1", str(server.port))
+    assert "read-only replica" in start_daemon(replica.url).says("store_is_replica")["message"]
+
+
 def test_a_server_that_is_too_old_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_answer_as_redis_5, args=(listener,), daemon=True).start()

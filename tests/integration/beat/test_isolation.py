@@ -403,6 +403,8 @@ def test_a_key_that_no_run_needs_keeps_none_back(bench, caplog, key, kind):
             f"the key {key} is a "
         )
         assert key in caplog.text
+    if key == SHARD.gaps:
+        assert "gaps_unwritten" in {getattr(record, "event", None) for record in caplog.records}
 
 
 def test_a_former_outbox_that_is_none_keeps_no_run_back(bench):

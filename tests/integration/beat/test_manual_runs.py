@@ -213,7 +213,7 @@ def test_an_unknown_entry_is_refused_and_may_be_asked_for_again(rig):
         (Options(), Trigger(entry="a", kwargs="17"), "failed at it"),
     ],
 )
-def test_what_is_wrong_with_one_request_hinders_no_other(rig, options, request_, words):
+def test_what_is_wrong_with_one_request_hinders_no_other(rig, options, request_, words, caplog):
     rig.put(options=options)
     rig.client.set("foreign", "mine")
     rig.requests.ask("bad", request_, good_for_ms=60_000)
@@ -222,6 +222,7 @@ def test_what_is_wrong_with_one_request_hinders_no_other(rig, options, request_,
     assert bad.state == "refused"
     assert words in bad.message
     assert len(rig.sent()) == 1
+    assert ("request_failed" in {record.event for record in caplog.records}) == (words == "failed at it")
 
 
 def test_requests_that_cannot_be_read_keep_regular_runs_from_nothing(rig, caplog):
@@ -310,12 +311,15 @@ def test_a_step_of_which_nobody_heard_is_not_taken_again(rig):
     assert rig.dues() == list(range(-5, 1))
 
 
-def test_the_pace_is_kept(rig):
+def test_the_pace_is_kept(rig, caplog):
+    caplog.set_level("INFO")
     rig.put("a", "* * * * *", first_seen_ms=NOW)
     begun = rig.clock.mono
     rig.fill(rate=5.0, hours=1, at_most=1_000)
     assert len(rig.sent()) == 90
     assert 17.5 < rig.clock.mono - begun < 23.0  # with the sleep after the last one
+    said = [record.event for record in caplog.records if record.event.startswith("backfill")]
+    assert said == ["backfill_began", "backfill_done"]
 
 
 def test_a_turn_sends_a_bounded_number_so_that_regular_runs_get_theirs(rig):

@@ -21,6 +21,18 @@ def app(request):
     app.close()
 
 
+def test_a_message_leaves_also_where_the_broker_takes_no_events(redis_url, start_server, caplog):
+    server = start_server()
+    app = App("x", broker=server.url, set_as_current=False, task_send_sent_event=True)
+    with redis_py.Redis.from_url(server.url) as admin:
+        admin.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-publish"])
+        for number in range(2):
+            app.send_task("add", [number])
+        assert admin.llen("celery") == 2
+    assert [record.event for record in caplog.records] == ["sent_event_lost"], "the second event is not tried"
+    app.close()
+
+
 def test_purge_deletes_what_waits(app):
     assert app.control.purge() == 0
     for number in range(3):

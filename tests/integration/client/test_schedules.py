@@ -4,6 +4,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+import redis
 
 from beatd import crontab
 from beatd.client import Change, Pause, Schedules
@@ -92,18 +93,20 @@ def test_watching_ends_when_nothing_happens(schedules):
     assert list(schedules.watch(timeout=0.1)) == []
 
 
-def test_watching_goes_on_after_the_store_was_away(start_server, wait_until):
+def test_watching_goes_on_after_the_store_was_away(start_server, wait_until, caplog):
     server = start_server("--appendonly", "yes")
-    with Schedules(server.url) as schedules:
+    with Schedules(server.url) as schedules, redis.Redis.from_url(server.url) as admin:
         seen, changes = schedules.watch(timeout=20), []
         thread = threading.Thread(target=lambda: changes.append(next(seen)))
         thread.start()
+        wait_until(admin.pubsub_channels, what="a subscription")
         server.restart()
         with Schedules(server.url) as other:
             other.put("a", task="t", schedule=1)
         thread.join(20)
         assert [change.name for change in changes] == ["a"]
         seen.close()
+    assert "watch_interrupted" in {getattr(record, "event", None) for record in caplog.records}
 
 
 def test_a_daemon_that_leads_before_its_first_heartbeat_is_asked_for_runs(redis_url):

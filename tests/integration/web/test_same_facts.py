@@ -119,12 +119,14 @@ def test_the_api_filters_by_tag(real):
     assert real.ask("GET", "/api/v1/entries?tag=other").json()["matching"] == 0
 
 
-def test_an_entry_that_is_put_by_the_api_is_checked_against_tasks(real):
+def test_an_entry_that_is_put_by_the_api_is_checked_against_tasks(real, caplog):
+    caplog.set_level("INFO")
     table = {"task": "beatd.http", "schedule": "1h", "kwargs": {"ulr": "https://example.com"}}
     answer = real.ask("PUT", "/api/v1/entries/x", json={"table": table}).json()
     assert answer["change"] == "added"
     assert answer["done"].startswith("x is added; but ")
     assert any("url" in warning for warning in answer["warnings"])
+    assert [record.of for record in caplog.records if getattr(record, "event", "") == "web_action"] == ["x"]
     assert real.ask(
         "PUT", "/api/v1/entries/x", json={"table": {**table, "kwargs": {"url": "https://e.com"}}}
     ).json() == {

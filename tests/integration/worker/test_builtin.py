@@ -301,6 +301,7 @@ def test_output_is_logged_line_by_line(caplog):
     assert lines[1].endswith(": two")
     assert lines[-1].endswith("… 200 lines more")
     assert len(lines) == 2 + 1000 + 1
+    assert {record.event for record in caplog.records} == {"command_output"}
 
 
 # -- requests that are tried again, and looked at more closely ------------------------------------------------------

@@ -67,6 +67,17 @@ def test_a_result_is_kept_for_a_day_and_published(results, redis_url):
         assert 86_000 < server.ttl("celery-task-meta-1") <= 86_400
 
 
+def test_a_result_is_waited_for_over_a_lost_connection(results, redis_url, caplog):
+    with redis_py.Redis.from_url(redis_url) as admin:
+
+        def interrupt():
+            if admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub"):
+                results.store([success("1", 5)])
+
+        assert results.wait("1", timeout=20, interval=0.05, on_interval=interrupt)["result"] == 5
+    assert [record.event for record in caplog.records] == ["result_wait_retrying"]
+
+
 def test_a_success_is_never_overwritten(results):
     results.store([success("1", 5)])
     results.store([Stored("1", document("1", FAILURE, exception_payload(ValueError())))])

@@ -99,6 +99,7 @@ def test_stamps_are_headers_of_the_message_and_are_not_overridden():
     call.apply_async(customer="other")
     call.clone().delay()
 
+    assert len(publisher.messages) == 2
     for headers in (message.headers for message in publisher.messages):
         assert sorted(headers["stamped_headers"]) == ["customer", "region"]
         assert headers["stamps"] == {"customer": "c1", "region": ["eu"]}

@@ -6,7 +6,6 @@ import json
 import os
 import pwd
 import re
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -173,7 +172,7 @@ def test_systemd_never_gives_up(name, user):
     assert (found["Restart"], found["StartLimitIntervalSec"]) == ("on-failure", "0")
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_finds_little_exposed(name, tmp_path):
     path = tmp_path / name
@@ -185,7 +184,7 @@ def test_systemd_finds_little_exposed(name, tmp_path):
     assert float(found[1]) < EXPOSURE_MAX
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize("user", ["beatd", None])
 @pytest.mark.parametrize("config", ["/etc/beatd/beat.toml", "/home/a b 100%/beat.toml"])

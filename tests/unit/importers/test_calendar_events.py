@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
 import subprocess
 from datetime import UTC, datetime
 
@@ -13,7 +12,6 @@ import pytest
 
 from beatd import config
 from beatd.importers.calendar_events import schedule_of
-from tests.conftest import missing
 
 TEXTS = [
     "minutely", "hourly", "daily", "weekly", "monthly", "quarterly", "semiannually", "yearly", "Mon", "Sat,Sun 08:00",
@@ -50,10 +48,9 @@ def theirs(text: str, count: int, since: datetime) -> list[str]:
     return re.findall(r"(?:Next elapse|Iteration #\d+|Iter\. #\d+): \w+ (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", done.stdout)
 
 
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("text", TEXTS)
 def test_it_means_the_same(text):
-    if shutil.which("systemd-analyze") is None:
-        missing("systemd-analyze")
     since = datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC)
     expected = theirs(text, 12, since)
     assert len(expected) == 12
@@ -66,9 +63,8 @@ def number(dice: random.Random, low: int, high: int) -> str:
     return dice.choice(forms)
 
 
+@pytest.mark.needs("systemd-analyze")
 def test_generated_events_mean_the_same():
-    if shutil.which("systemd-analyze") is None:
-        missing("systemd-analyze")
     dice, since, compared = random.Random("calendar"), datetime(2027, 1, 1, tzinfo=UTC), 0
     for _ in range(60):
         days = dice.choice(["", "", "Mon ", "Tue..Thu ", "Sat,Sun "])

@@ -96,7 +96,9 @@ def test_the_policy_names_the_style_and_the_script_of_the_page(site):
 
 
 def test_nothing_is_loaded_from_elsewhere_and_no_inline_style_or_handler_is_needed(site):
-    for _, attributes in page(site).elements:
+    elements = page(site).elements
+    assert "main" in {name for name, _ in elements}
+    for _, attributes in elements:
         assert "style" not in attributes
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "action"):

@@ -96,8 +96,19 @@ OURS = ("children", "args", "headers", "get", "update", "origin", "lang", "redel
 @given(st.dictionaries(st.sampled_from([*ODD, *OURS]), JSON, max_size=4), JSON)
 def test_no_header_and_no_body_end_the_worker(headers, body):
     whole = {"headers": {**headers, "task": "proj.mark", "id": "1"}, "body": json.dumps(body)}
-    for request in judge(json.dumps({**whole, "content-type": "application/json"}).encode()).run:
-        Executor(app(), "me@here").prepare(Job(1, request.delivery.raw, "celery"))
+    raw = json.dumps({**whole, "content-type": "application/json"}).encode()
+    verdicts = judge(raw)
+    ends = [*verdicts.run, *verdicts.bury, *verdicts.park, *verdicts.drop]
+    assert len(ends) == 1, "it runs, waits, or is put away: never nothing, and never twice"
+    for request in verdicts.run:
+        prepared = Executor(app(), "me@here").prepare(Job(1, request.delivery.raw, "celery"))
+        if getattr(prepared, "state", "") == MALFORMED:
+            assert prepared.text
+        else:
+            assert prepared.context.task == "proj.mark"
+    for parts in verdicts.bury:
+        assert parts[0].original == raw
+        assert parts[1]
 
 
 def test_times_of_protocol_1_are_in_utc_when_it_says_so():

@@ -213,13 +213,14 @@ def test_nothing_that_is_sent_hurts(body: Any, node: Node, bus: Bus) -> None:
     assert bus.answers == [({"ok": "pong"}, "t")]
 
 
-def test_what_fails_is_answered_as_celerys_workers_do(node: Node, bus: Bus) -> None:
+def test_what_fails_is_answered_as_celerys_workers_do(node: Node, bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     for letter in (order("nonsense"), order("ping", [1]), order("report", {"more": 1})):
         node.take(letter, bus)
     answers = [answer["error"] for answer, _ in bus.answers]
     assert answers[0] == "KeyError('nonsense')"
     assert answers[1].startswith("TypeError(")
     assert answers[2] == "TypeError(\"report() got an unexpected keyword argument 'more'\")"
+    assert [getattr(record, "event", "") for record in caplog.records] == ["control_command_failed"] * 3
 
 
 def test_an_answer_that_json_cannot_carry_is_an_error(node: Node, bus: Bus, monkeypatch: Any) -> None:
@@ -229,6 +230,14 @@ def test_an_answer_that_json_cannot_carry_is_an_error(node: Node, bus: Bus, monk
         node.take(order("ping"), bus)
     ((answer, _),) = bus.answers
     assert "JSON cannot carry" in answer["error"]
+
+
+def test_a_command_whose_answer_has_no_address_is_not_answered(
+    node: Node, bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.take(BusMessage({"method": "ping", "reply_to": "nowhere"}, {}), bus)
+    assert bus.answers == []
+    assert [getattr(record, "event", "") for record in caplog.records] == ["control_unanswered"]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +335,10 @@ def test_names_of_stamps_that_are_none_bear_no_stamp(app: App, names: Any) -> No
     assert not revoked.covers(request(app, stamped_headers=names, stamps={"tenant": "a"}))
 
 
-def test_a_run_is_ended_by_the_signal_that_is_asked_for(view: WorkerView, node: Node, bus: Bus, app: App) -> None:
+def test_a_run_is_ended_by_the_signal_that_is_asked_for(
+    view: WorkerView, node: Node, bus: Bus, app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     running, waiting = request(app, "running"), request(app, "waiting")
     waiting.delivery = waiting.delivery._replace(tag=2)
     killed: list[tuple[int, int]] = []
@@ -337,6 +349,8 @@ def test_a_run_is_ended_by_the_signal_that_is_asked_for(view: WorkerView, node: 
     assert bus.answers == [({"ok": "terminate: running, waiting"}, "t")]
     assert killed == [(1, signal.SIGUSR1)]
     assert waiting.terminated == signal.SIGUSR1  # ended when it begins
+    said = [record for record in caplog.records if getattr(record, "event", "") == "task_terminating"]
+    assert [record.running for record in said] == [True, False]  # type: ignore[attr-defined]
 
 
 # -- events and the connection ----------------------------------------------------------------------------------------

@@ -83,8 +83,10 @@ def test_a_naive_eta_is_in_the_apps_time_zone(app):
     assert [due for _, due in verdicts.park] == [NOW_MS + 5_000]
 
 
-def test_an_expired_message_is_revoked(app):
-    verdicts = judge(app, raw(expires=at(seconds=-1)))
+def test_an_expired_message_is_revoked(app, caplog):
+    with caplog.at_level(logging.INFO, "celery.worker"):
+        verdicts = judge(app, raw(expires=at(seconds=-1)))
+    assert "task_expired" in {getattr(record, "event", None) for record in caplog.records}
     assert verdicts.run == []
     assert len(verdicts.drop) == 1
     stored = json.loads(verdicts.results[0].document)

@@ -113,7 +113,8 @@ def test_what_waits_while_a_process_is_free_or_the_worker_leaves_is_kept(bench):
     assert list(bench.remote.tools.requests) == [1, 2, 3, 4]
 
 
-def test_a_request_revoked_just_before_its_start_is_killed_at_its_start(bench):
+def test_a_request_revoked_just_before_its_start_is_killed_at_its_start(bench, caplog):
+    caplog.set_level("INFO")
     bench.send(1)
     bench.turn()
     (request,) = bench.remote.tools.requests.values()
@@ -126,6 +127,7 @@ def test_a_request_revoked_just_before_its_start_is_killed_at_its_start(bench):
     bench.turn()
     assert bench.journal.of("store") == [("id-1", "REVOKED")]
     assert bench.remote.effects[-1].report.state == REVOKED
+    assert "task_terminated" in {getattr(record, "event", None) for record in caplog.records}
 
 
 def test_a_request_that_remote_control_drops_is_revoked_and_forgotten(bench):
