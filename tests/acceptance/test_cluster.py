@@ -9,6 +9,7 @@ import uuid
 from collections import defaultdict
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 
 import kombu
 import pytest
@@ -243,6 +244,30 @@ def test_a_worker_goes_on_while_a_node_is_away(cluster, beatd, start_beatd, lead
     away.start()
     worker.expect("The ends of all runs are noted again", timeout=30)
     wait_until(lambda: newest_success(1), 30, "outcomes of the shard")
+
+
+@pytest.mark.slow
+def test_late_runs_of_the_other_nodes_are_noticed_while_a_node_is_away(
+    cluster, start_beatd, lead, with_app, write, wait_until
+):
+    few = {f"e{number}" for number in range(14)}
+    file = with_app(write(cluster.url, entries=len(few)))
+    path = Path(file)
+    path.write_text(path.read_text().replace("[defaults]", '[defaults]\noverdue_after = "3s"\nexpect_within = "never"'))
+    daemon = lead(file)
+
+    def said(event):
+        return {found[1] for found in daemon.find(rf"Entry (\w+) is {event}")}
+
+    wait_until(lambda: said("overdue since") == few, 60, "all entries to be overdue, as there is no worker")
+    away = cluster.owner(slots()[1])
+    away.kill()
+    start_beatd("worker", "--config", file, "-P", "solo").expect("eady")
+    others = few - entries_of(1)
+    wait_until(lambda: said("in time again") >= others, 60, "the others to be in time")
+    assert said("in time again") == others
+    away.start()
+    wait_until(lambda: said("in time again") == few, 60, "all entries to be in time")
 
 
 @pytest.mark.slow
