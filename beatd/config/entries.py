@@ -30,7 +30,7 @@ from beatd.config.fields import (
 )
 from beatd.config.schema_types import accepts, definition
 from beatd.config.shared_blackouts import SHARED, Shared, with_shared
-from beatd.config.toml import SCHEDULE, degrees, plain
+from beatd.config.toml import SCHEDULE, degrees, plain, truth
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, choice, shown, size_text
 from beatd.exceptions import ConfigError, Fault
@@ -56,16 +56,20 @@ DEFAULTS: Fields = {**_CLOCK, **OPTIONS, **POLICIES}
 
 @accepts(definition("schedule"))
 def _parsed(value: Any, timezone: str, name: str = "", dst: Dst = "cron") -> Schedule:
-    return parse(plain(_with_degrees(value)), timezone=timezone, name=name, dst=dst)
+    return parse(plain(_typed(value)), timezone=timezone, name=name, dst=dst)
 
 
-def _with_degrees(value: Any) -> Any:
-    """``value`` with numbers for the degrees of solar schedules that come from variables."""
+_NO_TEXT = {"lat": degrees, "lon": degrees, "relative": truth}
+"""Keys of schedules whose values are no text, and what makes them of a text from a variable."""
+
+
+def _typed(value: Any) -> Any:
+    """A schedule as it would be without variables: with numbers and truth values where these belong."""
     match value:
         case list():
-            return [_with_degrees(part) for part in value]
-        case dict() if "solar" in value:
-            return {key: degrees(each) if key in ("lat", "lon") else each for key, each in value.items()}
+            return [_typed(part) for part in value]
+        case dict():
+            return {key: _NO_TEXT[key](each) if key in _NO_TEXT else each for key, each in value.items()}
     return value
 
 

@@ -13,7 +13,7 @@ from beatd.config import connection_values as connection
 from beatd.config import notifications, values
 from beatd.config import schema_types as said
 from beatd.config.errors import ErrorReport, near
-from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable, table
+from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable
 from beatd.config.toml import plain, substituted
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, shown, whole
@@ -44,7 +44,7 @@ def _blackout(value: Any, timezone: str) -> Blackout:
     return parse_blackout(plain(value), timezone=timezone)
 
 
-@accepts(either({"enum": ["business-days"]}, table(("business-days",), **{"business-days": definition("text")})))
+@accepts(said.ONLY_ON)
 def _only_on(value: Any, timezone: str) -> Blackout:
     """The days on which it does not run, from those on which it does."""
     return parse_blackout({"only_on": plain(value)}, timezone=timezone)

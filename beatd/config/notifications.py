@@ -73,7 +73,7 @@ def headers(value: Any, _zone: str = "") -> dict[str, str]:
     return {name: connection.secret(text) for name, text in value.items()}
 
 
-@accepts(list_of({"enum": list(ALERT_KINDS)}, 1))
+@accepts(list_of(or_variable({"enum": list(ALERT_KINDS)}), 1))
 def alert_kinds(value: Any, _zone: str = "") -> tuple[str, ...]:
     """Kinds of alerts."""
     kinds = _list(value, f"expected a list of {or_list([quoted(kind) for kind in ALERT_KINDS])}")
@@ -92,7 +92,7 @@ def patterns(value: Any, _zone: str = "") -> tuple[str, ...]:
     return tuple(values.text(pattern) for pattern in many)
 
 
-@accepts(list_of(matching(NAME_PATTERN)))
+@accepts(list_of(or_variable(matching(NAME_PATTERN))))
 def target_names(value: Any, _zone: str = "") -> tuple[str, ...]:
     """Names of notification targets."""
     if not isinstance(value, list | tuple) or len(value) > _MANY:
@@ -100,7 +100,7 @@ def target_names(value: Any, _zone: str = "") -> tuple[str, ...]:
     return tuple(dict.fromkeys(values.text(name) for name in value))
 
 
-@accepts(list_of(matching(TAG_PATTERN)))
+@accepts(list_of(or_variable(matching(TAG_PATTERN))))
 def tags(value: Any, _zone: str = "") -> tuple[str, ...]:
     """Tags of entries."""
     if not isinstance(value, list | tuple) or len(value) > _MANY:

@@ -258,7 +258,7 @@ _SCHEDULE = either(
     definition("duration"),
     definition("variable"),
     list_of(definition("schedule"), 1),
-    table(("every",), every=INTERVAL, anchor=MOMENT, relative={"type": "boolean"}),
+    table(("every",), every=INTERVAL, anchor=MOMENT, relative=or_variable({"type": "boolean"})),
     table(("cron",), cron=or_variable(matching(CRON_PATTERN))),
     table(("at",), at=MOMENT),
     table(
@@ -274,16 +274,16 @@ _WINDOW = table(
     cron=or_variable(matching(CRON_PATTERN)),
     duration=either(number(0.001), definition("duration"), definition("variable")),
 )
+ONLY_ON = or_variable(
+    either({"enum": ["business-days"]}, table(("business-days",), **{"business-days": definition("text")}))
+)
 _BLACKOUT = either(
     matching(BLACKOUT_PATTERN),
     matching(BLACKOUT_NAME) | {"description": "The name of a shared blackout."},
     _WINDOW,
     table(("holidays",), holidays=definition("text")),
     table(("ics",), ics=definition("text")),
-    table(
-        ("only_on",),
-        only_on=either({"enum": ["business-days"]}, table(("business-days",), **{"business-days": definition("text")})),
-    ),
+    table(("only_on",), only_on=ONLY_ON),
     definition("variable"),
 )
 

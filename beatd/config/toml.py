@@ -287,6 +287,12 @@ def degrees(value: Any) -> Any:
     return float(value) if is_number else value
 
 
+def truth(value: Any) -> Any:
+    """The truth value of a text from a variable; anything else as it is."""
+    is_truth = isinstance(value, Substituted) and value.lower() in {"true", "false"}
+    return value.lower() == "true" if is_truth else value
+
+
 def plain(value: Any) -> Any:
     """``value`` with ordinary strings for substituted ones: what leaves this package."""
     match value:

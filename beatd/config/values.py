@@ -22,7 +22,7 @@ from uuid import UUID
 from beatd.config import schema_types as said
 from beatd.config.errors import near
 from beatd.config.schema_types import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of, matching, or_variable
-from beatd.config.toml import Substituted, plain
+from beatd.config.toml import Substituted, plain, truth
 from beatd.config.toml_lines import KeyPath
 from beatd.message.protocol import HEADER_NAMES
 from beatd.schedules import duration_ms, zone
@@ -81,11 +81,10 @@ def text(value: Any, _zone: str = "") -> str:
 @accepts(or_variable({"type": "boolean"}))
 def flag(value: Any, _zone: str = "") -> bool:
     """true or false; from a variable also as text."""
-    if isinstance(value, Substituted) and value.lower() in {"true", "false"}:
-        return value.lower() == "true"
-    if not isinstance(value, bool):
+    flag = truth(value)
+    if not isinstance(flag, bool):
         raise InvalidValue(f"expected true or false, got {shown(value)}")
-    return value
+    return flag
 
 
 def whole(least: int, most: int = MOST) -> Reader:

@@ -145,7 +145,7 @@ url = "{url}"
 command = ["true"]
 [beat_schedule]
 often = {{ task = "tasks.add", args = [1], schedule = "100ms", overlap = "skip" }}
-missed = {{ task = "tasks.add", args = [1], schedule = "1m" }}
+missed = {{ task = "tasks.add", args = [1], schedule = "1m", max_runs = 1000 }}
 fails = {{ task = "tasks.boom", schedule = "1s" }}
 """
 

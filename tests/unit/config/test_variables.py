@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
+from jsonschema import Draft7Validator
 
 from beatd import config
 from beatd.config.entries import DEFAULTS, ENTRY
-from beatd.config.fields import SECTIONS
+from beatd.config.fields import SECTIONS, Fields
+from beatd.config.schema import schema
 from beatd.config.settings import TOP
 from beatd.config.targets import TARGET
 from beatd.exceptions import ConfigError
@@ -158,3 +162,104 @@ def test_keys_that_are_no_text_are_faults(fields: dict[Any, Any]) -> None:
     for table in ({"task": "t", "schedule": 30, **fields}, fields):
         with pytest.raises(ConfigError):
             config.entry("a", table)
+
+
+# -- each value may come from a variable ------------------------------------------------------------------------------
+
+SCHEDULES = [
+    *(30, 0.5, "1h", "30 7 * * mon", {"every": 30}, {"every": "1h", "anchor": "2026-01-01T00:00:00"}),
+    *({"every": "30s", "relative": True}, {"every": "1h", "relative": False}, {"cron": "0 5 * * *"}),
+    *({"at": "2027-01-01T00:00:00"}, {"solar": "sunset", "lat": 40.4, "lon": -49}),
+    {"minute": 0, "hour": "7", "day_of_week": [1, "fri"], "day_of_month": 1, "month_of_year": [1, 2]},
+    ["@hourly", {"minute": 30}, {"every": 60, "relative": True}, {"solar": "dawn_civil", "lat": 1, "lon": 2.5}],
+]
+ONLY_ON = ["business-days", {"business-days": "DE-BY"}]
+BLACKOUTS = [
+    *("22:00-06:00", ["2026-12-24", {"cron": "0 17 * * fri", "duration": 60}], {"ics": "maintenance.ics"}),
+    *({"holidays": "DE-BY"}, *({"only_on": days} for days in ONLY_ON)),
+]
+MORE = {"schedule": SCHEDULES, "blackout": BLACKOUTS, "only_on": ONLY_ON, "match": [["a", "b"]]}
+"""More values of settings, beside their examples: all tables that they may be."""
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "routing_key": {"exchange": "events"},
+    "exchange": {"routing_key": "report"},
+    **{key: {"url": "redis:///0"} for key in ("host", "port", "username", "password")},
+    "user_header": {"trusted_proxies": ["10.0.0.5"]},
+    "trusted_proxies": {"user_header": "X-Remote-User"},
+    "tls_cert": {"tls_key": "web.key"},
+    "tls_key": {"tls_cert": "web.crt"},
+}
+"""What some settings need beside them."""
+
+ENTRY_BASE = {"task": "t", "schedule": 60}
+ALONE = {"beat_schedule": {"a": ENTRY_BASE}}
+TARGET_BASE = {"notify": {"ops": {"command": ["x"]}}}
+TEXT_ALWAYS = {"args", "kwargs", "headers", "link", "link_error"}
+"""What a message carries: text from a variable stays text there."""
+
+
+def _settings(fields: Fields, name: str, base: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The path, the table and the key of each setting of a table, with a value, and what it needs, in the table."""
+    for key, field in fields.items():
+        for value in [field.example, *MORE.get(key, ())]:
+            yield f"{name}.{key}", {**base, **BESIDE.get(key, {}), key: value}, key
+
+
+def _tables() -> Iterator[tuple[str, dict[str, Any], str, Any]]:
+    """The path of each setting, a table with it, its key there, and what makes a file of that table."""
+    for path, table, key in _settings(ENTRY, "entry", ENTRY_BASE):
+        yield path, table, key, lambda made: {**TARGET_BASE, "beat_schedule": {"a": made}}
+    for path, table, key in _settings(DEFAULTS, "defaults", {}):
+        yield path, table, key, lambda made: {**TARGET_BASE, "defaults": made, **ALONE}
+    for section, fields in SECTIONS.items():
+        for path, table, key in _settings(fields, section, {}):
+            yield path, table, key, lambda made, section=section: {section: made, **ALONE}
+    for path, table, key in _settings(TARGET, "notify", {}):
+        ways = {} if key in ("url", "urls", "command") else {"webhook": "https://example.com/hook"}
+        yield path, {**ways, **table}, key, lambda made: {"notify": {"ops": made}, **ALONE}
+    for path, table, key in _settings(TOP, "top", {}):
+        yield path, table, key, lambda made: {**made, **ALONE}
+    for value in BLACKOUTS:
+        file = {"beat_schedule": {"a": {**ENTRY_BASE, "blackout": "night"}}}
+        yield "blackout.night", {"night": value}, "night", lambda made, file=file: {"blackout": made, **file}
+
+
+def _with_variable(value: Any) -> Iterator[tuple[Any, str]]:
+    """``value`` with a variable for one of the values in it, for each of them, and what the variable stands for."""
+    match value:
+        case dict():
+            for key, each in value.items():
+                yield from (({**value, key: made}, text) for made, text in _with_variable(each))
+        case list():
+            for place, each in enumerate(value):
+                made_parts = _with_variable(each)
+                yield from (([*value[:place], made, *value[place + 1 :]], text) for made, text in made_parts)
+        case str() if "${" in value:
+            return
+        case bool():
+            yield "${V}", str(value).lower()
+        case _:
+            yield "${V}", str(value)
+
+
+PLACES = [*_tables()]
+VALIDATOR = Draft7Validator(schema())
+
+
+@pytest.mark.parametrize("place", PLACES, ids=[f"{path} {table[key]}"[:60] for path, table, key, _ in PLACES])
+def test_each_value_may_come_from_a_variable(place: Any, tmp_path: Path) -> None:
+    _, table, key, file_of = place
+    path = tmp_path / "beat.toml"
+
+    def loaded(made: Any, **env: str) -> Any:
+        path.write_text(tomli_w.dumps(file_of(made)))
+        found = config.load(path, env={"REDIS_PASSWORD": "secret", **env})
+        return found.settings, found.entries
+
+    literal = loaded(table)
+    for value, text in _with_variable(table[key]):
+        made = {**table, key: value}
+        assert [error.message for error in VALIDATOR.iter_errors(json.loads(json.dumps(file_of(made))))] == [], value
+        found = loaded(made, V=text)
+        assert found == literal or key in TEXT_ALWAYS, value
