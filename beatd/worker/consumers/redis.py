@@ -69,6 +69,8 @@ class RedisConsumer:
         self._doorbell = QueueWatcher(self._client)
         self._came_short = False
         """True if the last takes have emptied the queues: their lists are to be watched."""
+        self._is_waiting = False
+        """True if the last take has asked no queue: a doorbell that rings after it is for the next one."""
         self._listen_to_queues()
         self.place = place_of(self._client)
         self._take, self._return, self._park, self._wake = (
@@ -117,6 +119,7 @@ class RedisConsumer:
         if self._uncertain:
             return self._recover()
         if not self._sources or self._doorbell.is_silent():
+            self._is_waiting = True
             return []
         keys = [self._unacked, self._shared.workers, self._shared.tag, *self._lists()]
         self._uncertain = True  # until there is an answer: the server may have moved messages anyway
@@ -131,7 +134,7 @@ class RedisConsumer:
     def _recover(self) -> list[Delivery]:
         """Take messages that a call with a lost answer has moved to this worker."""
         found = self._forgotten()
-        self._uncertain = False
+        self._uncertain, self._came_short = False, True
         self._hold(found)
         return found
 
@@ -146,7 +149,9 @@ class RedisConsumer:
         self._last_tag = max([self._last_tag, *(one.tag for one in deliveries)])
 
     def files(self) -> list[int]:
-        self._doorbell.answer()  # here, and not before a take: the messages are on their way to the pool now
+        if not self._is_waiting:  # here, and not before a take: the messages are on their way to the pool now
+            self._doorbell.answer()
+        self._is_waiting = False
         if self._came_short:
             self._came_short = False
             self._doorbell.listen()

@@ -282,6 +282,27 @@ def test_a_queue_of_which_the_doorbell_is_silent_is_not_asked(make_consumer, pub
     assert asked() > before, "a connection whose call is not answered in time may be dead"
 
 
+def test_a_doorbell_that_rings_after_a_take_is_heard(make_consumer, publish):
+    consumer = make_consumer()
+    assert consumer.take(5) == []
+    assert len(consumer.files()) == 4
+    assert consumer.take(5) == [], "silent: the server is not asked"
+    publish("1")
+    assert select.select(consumer._doorbell.files(), [], [], 5)[0]
+    assert select.select(consumer.files(), [], [], 0)[0], "the loop must not wait"
+    assert ids(consumer.take(5)) == ["1"]
+
+
+def test_a_doorbell_rings_once_for_a_worker_without_room(make_consumer, publish):
+    consumer = make_consumer()
+    assert consumer.take(5) == []
+    files = consumer.files()
+    publish("1")
+    assert select.select(files, [], [], 5)[0]
+    assert select.select(consumer.files(), [], [], 0)[0] == []
+    assert ids(consumer.take(5)) == ["1"], "when there is room again"
+
+
 def test_the_doorbell_does_not_read_a_large_message(make_consumer, publish):
     consumer = make_consumer()
     for number in (1, 2):
