@@ -20,7 +20,7 @@ from beatd.clock import Clock
 from beatd.exceptions import BrokerRefused, MessageError, StoreRefused
 from beatd.metrics.counters import DaemonCounters
 from beatd.model import Entry, Run
-from beatd.planning.policies import HOLD, Decision, Facts, Skip, decide, expires_at_ms, runtime_ms
+from beatd.planning.policies import HOLD, Decision, Facts, Skip, decide, decide_ahead, expires_at_ms, runtime_ms
 from beatd.store import history
 from beatd.store.claims import DROPPED, Claim, Claimed, Claims, Gap, Refusal
 from beatd.store.entry_state import Running
@@ -33,6 +33,9 @@ BATCH = 500
 FIRST_BATCH = 50
 """Runs in the first batch of a herd; each batch after it has twice as many, up to :data:`BATCH`. So the first messages
 leave at once, and the store does not wait for work."""
+
+AHEAD_BYTES = 32 << 20
+"""Messages that are kept rendered ahead of their runs."""
 
 BATCH_BYTES = 8 << 20
 """Bytes of messages in one call: some megabytes still take less time than the timeout of a connection."""
@@ -53,6 +56,16 @@ class PreparedRun(NamedTuple):
     run: Run
     decision: Decision
     claim: Claim | None = None
+
+
+class Rendered(NamedTuple):
+    """The message of a coming run, rendered ahead of time."""
+
+    run: Run
+    expires_ms: int | None
+    message: bytes
+    decision: Decision | None
+    """What is decided for it, if that asks for no facts; see :func:`~beatd.planning.policies.decide_ahead`."""
 
 
 class Dispatcher:
@@ -78,6 +91,11 @@ class Dispatcher:
         self._running = running
         self._clock = clock
         self._cells = history.Cells()
+        self._list_keys: dict[int, str] = {}
+        """Keys of lists by the identity of options, as looked up since a dispatch began."""
+        self._ahead: dict[str, Rendered] = {}
+        """Messages of runs of one coming instant, by entry."""
+        self._ahead_for = self._ahead_bytes = 0
         self._passed_over: dict[str, int] = {}
         self._counters = counters or DaemonCounters()
         self.report = DispatchLog(self._counters, traces)
@@ -89,14 +107,29 @@ class Dispatcher:
         return self.report.totals
 
     def prepare(self, run: Run) -> None:
-        """Render the message of a coming run ahead of time."""
+        """Render the message of a coming run, and decide what can be decided ahead of time: a herd waits for less.
+
+        Messages of one instant are kept at a time, of :data:`AHEAD_BYTES` at most; of further runs the values of the
+        entry are made ready.
+        """
+        if run.fire_ms != self._ahead_for:
+            self._ahead.clear()
+            self._ahead_for, self._ahead_bytes = run.fire_ms, 0
         with contextlib.suppress(Exception):  # logged when it is due
-            self._messages.render_ahead(run, expires_at_ms(run))
+            if self._ahead_bytes >= AHEAD_BYTES or self._messages.begins_traces:
+                self._messages.make_ready(run.entry)
+                return
+            expires_ms = expires_at_ms(run)
+            message = self._messages.render(run, expires_ms)
+            decision = None if self._messages.address_of(run.entry).exchange else decide_ahead(run)
+            self._ahead[run.entry.name] = Rendered(run, expires_ms, message, decision)
+            self._ahead_bytes += len(message)
 
     def forget(self, names: Collection[str]) -> None:
         """Forget what is kept of entries that have left the schedule."""
         self._messages.forget(names)
         for name in names:
+            self._ahead.pop(name, None)
             self._passed_over.pop(name, None)
 
     def pass_over(self, gaps: Sequence[Gap], term: Term) -> None:
@@ -143,6 +176,7 @@ class Dispatcher:
         """Prepare the runs in batches that keep the store busy for moments only."""
         batch: list[PreparedRun] = []
         now_ms, size, most = self._clock.now_ms(), 0, FIRST_BATCH
+        self._list_keys.clear()
         for run in runs:
             prepared = self._prepare_run(run, facts, now_ms)
             batch.append(prepared)
@@ -160,12 +194,18 @@ class Dispatcher:
     def _prepare_run(self, run: Run, facts: Facts, now_ms: int) -> PreparedRun:
         """Decide about a run and make its claim; if that fails, its entry is held back."""
         try:
-            return self._decide(run, facts, now_ms)
+            ahead = self._ahead.pop(run.entry.name, None)
+            if ahead is None or not _is_same_run(ahead.run, run):
+                return self._decide(run, facts, now_ms)
+            decision, expires_ms = ahead.decision, ahead.expires_ms
+            if decision is None or facts.depths or (expires_ms is not None and expires_ms <= facts.now_ms):
+                return self._decide(run, facts, now_ms, ahead)
+            return self._prepared(run, decision, ahead.message, now_ms)
         except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
             self.held.hold(run.entry.name, error, now_ms, by_run=True)
             return PreparedRun(run, HOLD)
 
-    def _decide(self, run: Run, facts: Facts, now_ms: int) -> PreparedRun:
+    def _decide(self, run: Run, facts: Facts, now_ms: int, ahead: Rendered | None = None) -> PreparedRun:
         if facts.failed and (error := facts.failed.get(run.entry.name)):
             raise error
         queue = self._messages.queue_of(run.entry)
@@ -174,20 +214,29 @@ class Dispatcher:
             return PreparedRun(run, decision)
         if decision.skip is not None:
             return PreparedRun(run, decision, _skip_claim(run, decision.skip, now_ms))
-        return self._prepare_message(run, queue, decision, facts, now_ms)
-
-    def _prepare_message(self, run: Run, queue: str, decision: Decision, facts: Facts, now_ms: int) -> PreparedRun:
-        """Render the message of a run that is sent, and make the claim that pushes it."""
-        entry = run.entry
+        minds_overlap = run.entry.policies.overlap != "allow"
+        running = f"{run.id} {facts.now_ms + runtime_ms(run.entry)}" if minds_overlap else ""
         try:
-            message = self._messages.render(run, decision.expires_ms)
-            key = self._delivery.list_key(self._messages.address_of(entry), entry.options.priority)
+            if ahead is not None and ahead.expires_ms == decision.expires_ms:
+                message = ahead.message
+            else:
+                message = self._messages.render(run, decision.expires_ms)
+            prepared = self._prepared(run, decision, message, now_ms, running)
         except MessageError as error:
             self.report.unsendable(run, error)
             return PreparedRun(run, UNSENDABLE, _skip_claim(run, Skip.UNSENDABLE, now_ms))
         if queue in facts.depths:
             facts.depths[queue] += 1
-        running = "" if entry.policies.overlap == "allow" else f"{run.id} {facts.now_ms + runtime_ms(entry)}"
+        return prepared
+
+    def _prepared(self, run: Run, decision: Decision, message: bytes, now_ms: int, running: str = "") -> PreparedRun:
+        """A run that is sent, with the claim that pushes its message."""
+        entry = run.entry
+        options = entry.options
+        key = self._list_keys.get(id(options))
+        if key is None:
+            key = self._delivery.list_key(self._messages.address_of(entry), options.priority)
+            self._list_keys[id(options)] = key
         cell = self._cells.sent(run.due_ms, run.fire_ms, now_ms)
         return PreparedRun(run, decision, Claim(entry.name, run.due_ms, key, message, running, cell))
 
@@ -290,6 +339,11 @@ class Dispatcher:
         queue = self._messages.queue_of(entry)
         if queue not in depths:
             depths[queue] = self._delivery.depth(queue)
+
+
+def _is_same_run(one: Run, other: Run) -> bool:
+    """True for the same run of the very same entry: an equal one may have true where that has 1."""
+    return one.entry is other.entry and one == other
 
 
 def _claims_of(batch: Sequence[PreparedRun]) -> list[Claim]:

@@ -34,6 +34,10 @@ log = logging.getLogger("beatd.beat")
 TURN, TURNS = 5_000, 20
 """Runs dispatched before the heap moves on and the term is looked at again; and how often, before a step ends."""
 
+FIRST_TURN = 350
+"""Runs of the first turn of a step, three batches: before a turn begins, all of its runs are looked at, and the first
+messages of a herd would wait for that."""
+
 STEP_S = 5.0
 """Seconds after which a step ends although more runs are due: other shards wait, and a slow store never catches up."""
 
@@ -211,9 +215,9 @@ class ShardLoop:
         self.schedule.follow(term, self._clock.now_ms())
         held = self._dispatcher.held
         until = self._clock.monotonic() + STEP_S
-        for _ in takewhile(lambda _: self._clock.monotonic() < until, range(TURNS)):
+        for number in takewhile(lambda _: self._clock.monotonic() < until, range(TURNS)):
             now_ms = self._clock.now_ms()
-            runs = self._heap.due(now_ms, at_most=TURN)
+            runs = self._heap.due(now_ms, at_most=TURN if number else FIRST_TURN)
             if not self._dispatcher.flush(term, more_comes=bool(runs)):
                 return 0.0
             if not runs:

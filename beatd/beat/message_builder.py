@@ -22,9 +22,6 @@ CACHED_ENTRIES = 50_000
 CACHED_TEMPLATES = 2_000
 """Templates that are kept, one for each set of options: one is about 1.2 kB."""
 
-AHEAD_BYTES = 32 << 20
-"""Messages that are kept rendered ahead of their runs."""
-
 
 class MessageBuilder:
     """Renders runs as elements of a Redis list. Entries with the same options share a template."""
@@ -47,10 +44,6 @@ class MessageBuilder:
         """Values for the holes of a template, as JSON: those of the run that is rendered."""
         self._by_options: dict[int, tuple[Options, MessageTemplate, Address]] = {}
         self._by_entry: dict[str, tuple[Entry, dict[bytes, bytes]]] = {}
-        self._ahead: dict[str, tuple[Run, int | None, bytes]] = {}
-        self._ahead_for = 0
-        self.ahead_bytes = 0
-        """Size of the messages that were rendered ahead for the coming instant."""
 
     def queue_of(self, entry: Entry) -> str:
         """The name of the queue that the entry's messages go to."""
@@ -73,23 +66,15 @@ class MessageBuilder:
         """Forget the values of entries that have left the schedule."""
         for name in names:
             self._by_entry.pop(name, None)
-            self._ahead.pop(name, None)
 
-    def render_ahead(self, run: Run, expires_ms: int | None) -> None:
-        """Render the message of a coming run, for :meth:`render` to hand out when it is due: a herd waits for less.
+    @property
+    def begins_traces(self) -> bool:
+        """True if a message carries the context of a trace, which begins when its run leaves."""
+        return self._trace is not None
 
-        Messages of one instant are kept at a time, of :data:`AHEAD_BYTES` at most; of further runs the values of the
-        entry are made ready. Raises as :meth:`render` does.
-        """
-        if run.fire_ms != self._ahead_for:
-            self._ahead.clear()
-            self.ahead_bytes, self._ahead_for = 0, run.fire_ms
-        if self.ahead_bytes < AHEAD_BYTES and self._trace is None:  # a trace begins when its run leaves
-            rendered = self._rendered(run, expires_ms)
-            self._ahead[run.entry.name] = (run, expires_ms, rendered)
-            self.ahead_bytes += len(rendered)
-        else:
-            self._entry_values(run.entry)
+    def make_ready(self, entry: Entry) -> None:
+        """Make the values of an entry ready for the messages of its runs; raises as :meth:`render` does."""
+        self._entry_values(entry)
 
     def render(self, run: Run, expires_ms: int | None) -> bytes:
         """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
@@ -97,12 +82,6 @@ class MessageBuilder:
         Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments, or if they make the
         message larger than it may be.
         """
-        ahead = self._ahead.pop(run.entry.name, None)
-        if ahead is not None and _is_same_run(ahead[0], run) and ahead[1] == expires_ms:
-            return ahead[2]
-        return self._rendered(run, expires_ms)
-
-    def _rendered(self, run: Run, expires_ms: int | None) -> bytes:
         entry = run.entry
         times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms, run.after_ms)
         if times != self._times:  # the runs of a herd have them in common
@@ -143,16 +122,6 @@ class MessageBuilder:
             self._by_entry.clear()
         self._by_entry[entry.name] = (entry, values)
         return values
-
-
-def _is_same_run(one: Run, other: Run) -> bool:
-    return (
-        one.entry is other.entry
-        and one.due_ms == other.due_ms
-        and one.fire_ms == other.fire_ms
-        and one.own_id == other.own_id
-        and one.after_ms == other.after_ms
-    )
 
 
 def example(options: Options, origin: str) -> protocol.TaskMessage:

@@ -105,6 +105,18 @@ def decide(run: Run, queue: str, facts: Facts) -> Decision:
     return SEND if expires_ms is None else Decision(expires_ms)
 
 
+def decide_ahead(run: Run) -> Decision | None:
+    """The decision for a coming run that asks for no facts: it is sent, if it leaves before its message expires.
+
+    ``None`` if it is to be decided when it is due.
+    """
+    policies = run.entry.policies
+    if policies.overlap != "allow" or policies.max_queue_depth is not None:
+        return None
+    decision = decide(run, "", Facts(run.fire_ms, (), {}))
+    return decision if decision.skip is None else None
+
+
 def _queue_one(run: Run, expires_ms: int | None, now_ms: int) -> Decision:
     """``queue_one``: send the run that waited, and drop the runs that came due while it waited."""
     return Decision(expires_ms, passed_ms=latest_ms(run.timeline, after_ms=run.due_ms, until_ms=now_ms))
