@@ -139,7 +139,8 @@ class JsonFormatter(logging.Formatter):
             fields["trace"] = "\n".join(trace)
         if fields["event"] is None:
             del fields["event"]
-        return json.dumps(fields, default=str, ensure_ascii=False)
+        text = json.dumps(fields, default=str, ensure_ascii=False)
+        return text if text.isprintable() else json.dumps(fields, default=str)
 
 
 def extras(record: logging.LogRecord) -> Mapping[str, Any]:

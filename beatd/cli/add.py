@@ -92,7 +92,7 @@ def add(
             print_json({"entries": done, "paused": paused, "warnings": warnings})
         else:
             for each, what in done.items():
-                click.echo(f"{_WORDS[what]} {each}" + (", which is paused" if each in paused else ""))
+                print_line(f"{_WORDS[what]} {each}" + (", which is paused" if each in paused else ""))
         place.warn_if_nobody_is_there()
 
 
@@ -128,12 +128,12 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
         if removed and as_json:
             print_json(document)
         elif removed:
-            click.echo(f"Removed {name}")
+            print_line(f"Removed {name}")
             if elsewhere:
-                click.echo(f"An entry of that name is in {elsewhere.source}, and stays in force.")
+                print_line(f"An entry of that name is in {elsewhere.source}, and stays in force.")
             elif (pause := runtime.get(name)[1]) is not None:
                 by = read_pause(pause).by
-                click.echo(f"Its pause{f' (by {by})' if by else ''} stays until it is resumed.")
+                print_line(f"Its pause{f' (by {by})' if by else ''} stays until it is resumed.")
         if removed:
             place.warn_if_nobody_is_there()
             return

@@ -9,7 +9,7 @@ import click
 
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import installation, is_glob
-from beatd.cli.output import print_json, print_table, read_moment
+from beatd.cli.output import print_json, print_line, print_table, read_moment
 from beatd.client.audit import audit_facts, change_text
 from beatd.client.moments import local_text, moment_text
 from beatd.clock import SystemClock
@@ -42,7 +42,7 @@ def audit(*, subject: str, count: int, action: str, since: str | None, config_fi
     elif records:
         print_table(["what", "when", "by", "via", "change"], [list(_cells(record, zone)) for record in records])
     else:
-        click.echo("No changes." if is_glob(subject) else f"No changes of {subject}.")
+        print_line("No changes." if is_glob(subject) else f"No changes of {subject}.")
 
 
 def _cells(record: AuditRecord, zone: str) -> Iterator[Any]:

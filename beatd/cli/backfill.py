@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, print_json, read_moment
+from beatd.cli.output import plural, print_json, print_line, read_moment
 from beatd.cli.trigger import in_words
 from beatd.client import Backfilled
 from beatd.client.moments import moment_text
@@ -147,13 +147,13 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], object]]:
 
 def _print(done: Backfilled, timezone: str, *, dry_run: bool) -> None:
     verb = "would be sent" if dry_run else "sent"
-    click.echo(f"{done.entry}: {plural(done.total, 'run')} in the window, {done.sent:,} {verb}")
+    print_line(f"{done.entry}: {plural(done.total, 'run')} in the window, {done.sent:,} {verb}")
     for reason, count in done.left_out.items():
-        click.echo(f"  {count:,} {_REASONS.get(reason, reason)}")
+        print_line(f"  {count:,} {_REASONS.get(reason, reason)}")
     for due_ms in done.dues_ms:
-        click.echo(f"{moment_text(due_ms, timezone)}")
+        print_line(f"{moment_text(due_ms, timezone)}")
     if dry_run and done.sent > len(done.dues_ms):
-        click.echo(f"and {plural(done.sent - len(done.dues_ms), 'run')} more")
+        print_line(f"and {plural(done.sent - len(done.dues_ms), 'run')} more")
     if done.repeated:
         click.echo("This request was carried out before; nothing was sent now.", err=True)
 

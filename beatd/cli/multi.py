@@ -14,7 +14,7 @@ import click
 from beatd import config
 from beatd.cli.multi_nodes import Node, Words, as_arguments, nodes, read_words
 from beatd.cli.multi_processes import NodeRecords, Started, start, tell, wait_until
-from beatd.cli.output import Duration
+from beatd.cli.output import Duration, print_line
 from beatd.cli.worker import worker
 from beatd.exceptions import ConfigError
 
@@ -165,7 +165,8 @@ def _begin(one: Started, memory: NodeRecords) -> bool:
         memory.remember(one)  # first: should this process be killed now, the node can still be stopped
         click.echo(f"{one.node}: started, pid {start(one)}")
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        for line in str(error).split("\n"):  # with the last lines of its log
+            print_line(line, err=True)
         if one.pid is None:
             memory.forget(one.node) if before is None else memory.remember(before)
         return False

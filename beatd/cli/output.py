@@ -76,10 +76,10 @@ def print_json(value: Any) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False)
     if context := click.get_current_context(silent=True):
         context.meta[ANSWERED] = True
-    click.echo(text if text.replace("\n", "").isprintable() else "\n".join(map(_escaped, text.split("\n"))))
+    click.echo(text if text.replace("\n", "").isprintable() else "\n".join(map(escaped_json, text.split("\n"))))
 
 
-def _escaped(line: str) -> str:
+def escaped_json(line: str) -> str:
     """Return a line of JSON in which control characters, such as U+009B, are escaped: they are in strings."""
     if line.isprintable():
         return line

@@ -9,7 +9,7 @@ import click
 from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
-from beatd.cli.output import Duration, confirm, plural, print_json, read_moment
+from beatd.cli.output import Duration, confirm, plural, print_json, print_line, read_moment
 from beatd.client.history import pause_facts
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError
@@ -169,14 +169,14 @@ def _say(
         print_json({key: list(done), **({"changed": list(changed)} if changed else {}), "unchanged": others})
         return
     for name in changed:
-        click.echo(f"Changed the pause of {name}")
+        print_line(f"Changed the pause of {name}")
     if len(done) > _SHOWN:
-        click.echo(f"{verb} {plural(len(done), 'entry')}")
+        print_line(f"{verb} {plural(len(done), 'entry')}")
     for name in done if len(done) <= _SHOWN else ():
-        click.echo(f"{verb} {name}")
+        print_line(f"{verb} {name}")
     if len(others) > _SHOWN:
-        click.echo(f"{plural(len(others), 'entry')} {'is' if len(others) == 1 else 'are'} {else_}")
+        print_line(f"{plural(len(others), 'entry')} {'is' if len(others) == 1 else 'are'} {else_}")
     for name in others if len(others) <= _SHOWN else ():
-        click.echo(f"{name} is {else_}")
+        print_line(f"{name} is {else_}")
     if not asked:
-        click.echo(f"No entry is {'paused' if key == 'resumed' else else_}")
+        print_line(f"No entry is {'paused' if key == 'resumed' else else_}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from beatd.cli.installation import installation
-from beatd.cli.output import Duration, plural, print_json
+from beatd.cli.output import Duration, plural, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.store.daemon_commands import CommandReply, DaemonCommand, DaemonCommands
 
@@ -55,16 +55,16 @@ def _answers(orders: DaemonCommands, order_id: str, alive: list[str], timeout: f
 
 def _print(daemon: str, answer: CommandReply | None, timeout: float) -> None:
     if answer is None:
-        click.echo(f"{daemon}: no answer within {timeout:g} s")
+        print_line(f"{daemon}: no answer within {timeout:g} s")
     elif answer.ok:
-        click.echo(f"{daemon}: {plural(answer.entries, 'entry')}, schedule {answer.digest[:8]}")
+        print_line(f"{daemon}: {plural(answer.entries, 'entry')}, schedule {answer.digest[:8]}")
     else:
         count = len(answer.faults) + answer.more_faults
-        click.echo(f"{daemon}: {plural(count, 'error')}; it keeps the last valid schedule ({answer.digest[:8]})")
+        print_line(f"{daemon}: {plural(count, 'error')}; it keeps the last valid schedule ({answer.digest[:8]})")
         for fault in answer.faults:
-            click.echo(f"  {fault}")
+            print_line(f"  {fault}")
         if answer.more_faults:
-            click.echo(f"  and {answer.more_faults:,} more")
+            print_line(f"  and {answer.more_faults:,} more")
 
 
 def _facts(answer: CommandReply | None) -> dict[str, Any] | None:

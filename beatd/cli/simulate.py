@@ -21,7 +21,7 @@ from rich.progress import Progress
 from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.next import facts, named
-from beatd.cli.output import plural, print_json, print_table, read_moment, write_output
+from beatd.cli.output import escaped_json, plural, print_json, print_line, print_table, read_moment, write_output
 from beatd.client.moments import local_time, moment_text
 from beatd.clock import SystemClock
 from beatd.model import Entry
@@ -178,7 +178,7 @@ def simulate_runs(
         return
     _print(simulation, bars, timezone, None if show_all else ROWS)
     for line in caveats(entries, "the start of the window"):
-        click.echo(line)
+        print_line(line)
 
 
 def _list(entries: Sequence[Entry], start_ms: int, end_ms: int, limit: int, as_json: bool) -> None:
@@ -188,10 +188,10 @@ def _list(entries: Sequence[Entry], start_ms: int, end_ms: int, limit: int, as_j
         if number == limit:
             raise TooManyRuns(f"stopped after {limit:,} runs; raise --limit to see more")
         if as_json:
-            click.echo(json.dumps(facts(run), ensure_ascii=False))
+            click.echo(escaped_json(json.dumps(facts(run), ensure_ascii=False)))
         else:
             late = f"+{duration_text(run.fire_ms - run.due_ms)}" if run.fire_ms > run.due_ms else ""
-            click.echo("  ".join(filter(None, (f"{run.local:%Y-%m-%d %H:%M:%S %Z}", run.entry.name, late, run.note))))
+            print_line("  ".join(filter(None, (f"{run.local:%Y-%m-%d %H:%M:%S %Z}", run.entry.name, late, run.note))))
 
 
 @contextmanager
@@ -207,17 +207,17 @@ def _print(simulation: Simulation, bars: Bars, timezone: str, rows: int | None) 
     skipped = sum(sum(total.skipped.values()) for total in simulation.totals)
     unsent = f", {skipped:,} more not sent" if skipped else ""
     runs, entries = plural(simulation.sent, "run"), plural(len(simulation.totals), "entry")
-    click.echo(f"{_window(simulation, timezone)}: {runs} of {entries}{unsent}")
+    print_line(f"{_window(simulation, timezone)}: {runs} of {entries}{unsent}")
     click.echo()
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     for line in text_chart(bars.joined(ROWS, [timedelta(seconds=step) for step in STEPS_S]), plain=plain):
-        click.echo(line)
+        print_line(line)
     click.echo()
     _print_totals(simulation.totals, rows)
     if simulation.busiest:
         click.echo("\nbusiest seconds")
     for busy in simulation.busiest:
-        click.echo(f"  {moment_text(busy.second * 1000, timezone)}  {busy.runs:>9,}  {_names(busy)}")
+        print_line(f"  {moment_text(busy.second * 1000, timezone)}  {busy.runs:>9,}  {_names(busy)}")
     _print_overlaps([total for total in simulation.totals if total.overlaps], timezone)
 
 
@@ -234,7 +234,7 @@ def _print_totals(totals: Sequence[Totals], rows: int | None) -> None:
     if filled:
         print_table(list(filled), zip(*filled.values(), strict=True))
     if len(totals) > len(shown):
-        click.echo(f"and {plural(len(totals) - len(shown), 'entry')} with fewer runs; --all shows them")
+        print_line(f"and {plural(len(totals) - len(shown), 'entry')} with fewer runs; --all shows them")
     if any(total.moved for total in shown):
         click.echo("moved: made right after an hour that the clock skips")
 
@@ -246,7 +246,7 @@ def _print_overlaps(totals: Sequence[Totals], timezone: str) -> None:
         policies = total.entry.policies
         first = f"first at {moment_text(total.first_overlap_ms or 0, timezone)}"
         runtime = f"max_runtime {duration_text(policies.max_runtime_ms or 0)}"
-        click.echo(f'  {total.entry.name}: {total.overlaps:,}, {first}; {runtime}, overlap = "{policies.overlap}"')
+        print_line(f'  {total.entry.name}: {total.overlaps:,}, {first}; {runtime}, overlap = "{policies.overlap}"')
 
 
 def _skips(total: Totals) -> str:

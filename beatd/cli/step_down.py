@@ -8,7 +8,7 @@ import click
 
 from beatd.beat.shard_assignment import eligible_daemons
 from beatd.cli.installation import Installation, hint, installation
-from beatd.cli.output import Duration, print_json
+from beatd.cli.output import Duration, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.schedules import duration_text
 from beatd.store.daemon_commands import DaemonCommand, DaemonCommands
@@ -50,10 +50,10 @@ def step_down(
     if as_json:
         print_json({"daemon": leader, "leaders": {str(number): heirs[number] for number in sorted(heirs)}})
         return
-    click.echo(f"{leader} stepped down; it leads nothing for {span_text(rest_ms)}")
+    print_line(f"{leader} stepped down; it leads nothing for {span_text(rest_ms)}")
     for number in sorted(heirs):
         whole = len(heirs) == 1 and number == 0
-        click.echo(f"{heirs[number]} leads{'' if whole else f' shard {number}'} now, after {span_text(took_ms)}")
+        print_line(f"{heirs[number]} leads{'' if whole else f' shard {number}'} now, after {span_text(took_ms)}")
 
 
 def _leader(fleet: FleetView, daemon: str | None, shard: int | None) -> str:

@@ -6,7 +6,7 @@ import click
 
 from beatd.cli.app_commands import client_app
 from beatd.cli.installation import installation
-from beatd.cli.output import Duration, plural, print_json
+from beatd.cli.output import Duration, plural, print_json, print_line
 from beatd.cli.run_info import find_run
 from beatd.client.outcomes import RunDetail
 
@@ -40,7 +40,7 @@ def stop_run(*, run_id: str, signal: str, timeout: float, config_file: str | Non
     if as_json:
         print_json({"run_id": run.record.run_id, "entry": run.record.entry, "was": run.word, "workers": workers})
     else:
-        click.echo(_told(run, workers))
+        print_line(_told(run, workers))
     if not workers:
         raise click.exceptions.Exit(1)
 

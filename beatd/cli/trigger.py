@@ -11,7 +11,7 @@ from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names, queue_names
 from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation
-from beatd.cli.output import print_json, read_json
+from beatd.cli.output import print_json, print_line, read_json
 from beatd.client.runs import RunClient
 from beatd.exceptions import MessageError, RequestRefused, ScheduleError
 from beatd.schedules import duration_ms
@@ -67,7 +67,7 @@ def trigger(
         except (RequestRefused, MessageError) as error:
             raise in_words(error, entry, place) from None
         if not as_json:
-            click.echo(sent.run_id)
+            print_line(sent.run_id)
             if sent.repeated:
                 click.echo("This request was carried out before; nothing was sent now.", err=True)
             if sent.in_outbox:
@@ -81,7 +81,7 @@ def trigger(
     if as_json:
         print_json(document)
     elif seconds is not None:
-        click.echo(_told(ending, seconds))
+        print_line(_told(ending, seconds))
     if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
         raise click.exceptions.Exit(1)
 

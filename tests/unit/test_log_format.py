@@ -56,6 +56,16 @@ def test_a_line_of_text_says_nothing_twice(configured: Configure) -> None:
     assert stream.getvalue().endswith("beatd  Dispatched report  count=1  seconds=0.123457\n")
 
 
+def test_json_lines_cannot_control_a_terminal(configured: Configure) -> None:
+    stream = configured(style="json")
+    for text in ("\x1b[2J", "\x7f", "\x9b31m", "\u2028", "\u202e", "caf\xe9 → ☃"):
+        logging.getLogger("x").info("Named %s", text, extra={"event": "e", "entry": text})
+        line = stream.getvalue().splitlines()[-1]
+        assert line.isprintable()
+        assert json.loads(line)["entry"] == text
+    assert "café → ☃" in line
+
+
 def test_json_has_the_same_as_one_object(configured: Configure) -> None:
     stream = configured(style="json")
     logging.getLogger("beatd.beat").warning("Dispatched %d", 3, extra={"event": "dispatched", "path": Path("/x")})

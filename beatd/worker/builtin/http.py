@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from beatd.clock import sleep
 from beatd.exceptions import TaskError
 from beatd.http_deadline import BoundedHandler, Deadline
-from beatd.redaction import is_secret, redacted, redacted_text
+from beatd.redaction import is_secret, printable, redacted, redacted_text
 
 FOLLOWED_MAX = 10
 
@@ -27,7 +27,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         """Return the redirected request: 307 and 308 repeat it with its body, other codes make it a GET."""
         req, _, code, _, _, newurl = given
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise urllib.error.URLError(f"redirected to {newurl}, which is not on the web")
+            raise urllib.error.URLError(f"redirected to {printable(newurl)}, which is not on the web")
         keeps = code in (307, 308)
         same = urlsplit(newurl)[:2] == urlsplit(req.full_url)[:2]
         sent = {
@@ -187,7 +187,9 @@ def _attempt(redirects: bool | int, request: urllib.request.Request, timeout: fl
                     truncated=len(data) > BODY_MAX,
                 )
         except (urllib.error.URLError, OSError) as error:
-            found = _Failure(f"{_name(request)} failed: {getattr(error, 'reason', None) or error}", passing=True)
+            found = _Failure(
+                f"{_name(request)} failed: {printable(str(getattr(error, 'reason', None) or error))}", passing=True
+            )
         except Exception as error:  # noqa: BLE001 - http.client has many errors for what servers and users write
             found = _Failure(f"{_name(request)} failed: {_without_header(error)}", passing=False)
     if deadline.expired:
@@ -198,7 +200,9 @@ def _attempt(redirects: bool | int, request: urllib.request.Request, timeout: fl
 def _without_header(error: Exception) -> str:
     """Return the text of an error; http.client's about a header has its value, which may be a token with a line end."""
     text = str(error)
-    return "a header has a character that none can have, such as a line end" if "header value" in text else text
+    return (
+        "a header has a character that none can have, such as a line end" if "header value" in text else printable(text)
+    )
 
 
 def _body(answer: Any) -> bytes:
@@ -214,16 +218,16 @@ def _unexpected(answer: Answer, request: urllib.request.Request, expect: Any, ex
     wanted = (expect,) if isinstance(expect, int) else expect
     if not (200 <= answer.status < 300 if wanted is None else answer.status in wanted):
         expected = "200 to 299" if expect is None else expect
-        text = f"{_name(request)} answered {answer.status}, expected {expected}: {answer.body[:TAIL]}"
+        text = f"{_name(request)} answered {answer.status}, expected {expected}: {_beginning(answer)}"
         return _Failure(text, answer.status in _PASSING, _retry_after(answer))
     if expect_json is None:
         return None
     try:
         found = json_format.loads(answer.body)
     except ValueError:
-        return _Failure(f"{_name(request)} answered no JSON: {answer.body[:TAIL]}", passing=False)
+        return _Failure(f"{_name(request)} answered no JSON: {_beginning(answer)}", passing=False)
     if (path := _difference(expect_json, found, "$")) is not None:
-        return _Failure(f"{_name(request)} answered other JSON at {path}: {answer.body[:TAIL]}", passing=False)
+        return _Failure(f"{_name(request)} answered other JSON at {path}: {_beginning(answer)}", passing=False)
     return None
 
 
@@ -245,4 +249,9 @@ def _retry_after(answer: Answer) -> float | None:
 
 
 def _name(request: urllib.request.Request) -> str:
-    return f"{request.get_method()} {redacted_text(request.full_url, at_most=_URL_SHOWN)}"
+    return printable(f"{request.get_method()} {redacted_text(request.full_url, at_most=_URL_SHOWN)}")
+
+
+def _beginning(answer: Answer) -> str:
+    """Return the beginning of the body, which cannot control the terminal in which the error is read."""
+    return "\n".join(map(printable, answer.body[:TAIL].splitlines()))

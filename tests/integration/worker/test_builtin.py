@@ -431,6 +431,25 @@ def test_redirects_that_are_not_followed(scripted, redirects, location, words):
         http(url, redirects=redirects)
 
 
+@pytest.mark.parametrize("char", ["\x1b[2J", "\x9b31m", "\n", "\r", "\x07", "\x7f", "\u2028", "\u202e"])
+@pytest.mark.parametrize("place", ["path", "query", "host", "scheme", "location", "body"])
+def test_errors_cannot_control_a_terminal(scripted, place, char, caplog):
+    away = {"Location": f"ftp://h/a{char.strip() if char.isascii() else ''}b"}
+    answers = [(302, away, b"") if place == "location" else (503, {}, f"<{char}>".encode())] * 2
+    url = scripted(*answers)[0] if place in ("location", "body") else "http://127.0.0.1:1"
+    written = {
+        "path": f"{url}/a{char}b",
+        "query": f"{url}/?a={char}b",
+        "host": f"http://h{char}/",
+        "scheme": f"x{char}://",
+    }
+    with pytest.raises(HttpFailed) as caught:
+        http(written.get(place, url), retries=0 if place == "location" else 1, backoff=0.0)
+    told = [str(caught.value), *(record.getMessage() for record in caplog.records)]
+    assert [text for text in told if not text.replace("\n", "").isprintable()] == []
+    assert place == "body" or not any("\n" in text for text in told)
+
+
 def test_secrets_are_not_shown(scripted):
     url, asked = scripted((200, {"Set-Cookie": "session=sesame", "X-Rate": "1"}, b""), (500, {}, b""))
     answer = http(url)
