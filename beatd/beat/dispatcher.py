@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import tee
 from typing import NamedTuple
@@ -81,12 +80,7 @@ class Dispatcher:
         self._passed_over: dict[str, int] = {}
         self._counters = counters or DaemonCounters()
         self.report = DispatchLog(self._counters, traces)
-        """Log and counters of runs, manual ones included."""
-
-    @property
-    def totals(self) -> Counter[str]:
-        """Runs so far by what became of them: ``dispatched``, ``claimed_before``, or the reason of a skip."""
-        return self.report.totals
+        """Log of runs, manual ones included; it counts them, too."""
 
     def prepare(self, run: Run) -> None:
         """Render the message of a coming run ahead of time."""
