@@ -258,7 +258,7 @@ class Dispatcher:
     def _facts(self, runs: DueRuns) -> Facts:
         """Fetch the facts that policies ask about, once for all of the runs; none for most schedules."""
         now_ms = self._clock.now_ms()
-        minding: dict[str, Run] = {}
+        asking: dict[str, Run] = {}  # the runs whose policies ask for unfinished ones
         runtimes: dict[str, int] = {}
         depths: dict[str, int] = {}
         failed: dict[str, Exception] = {}
@@ -267,7 +267,7 @@ class Dispatcher:
             try:
                 policies = entry.policies
                 if policies.overlap != "allow":
-                    runtimes[entry.name], minding[entry.name] = runtime_ms(entry), runs[number]
+                    runtimes[entry.name], asking[entry.name] = runtime_ms(entry), runs[number]
                 if policies.max_queue_depth is not None:
                     self._ask_depth(entry, depths)
             except (BrokerRefused, AttributeError, TypeError, ValueError) as error:  # or an entry that is none
@@ -275,7 +275,7 @@ class Dispatcher:
         try:
             found = self._running.unfinished(runtimes, now_ms=now_ms) if runtimes else {}
             # a run that was claimed, and the answer lost, does not wait for itself
-            unfinished = {name for name, one in found.items() if one.run_id != minding[name].id}
+            unfinished = {name for name, one in found.items() if one.run_id != asking[name].id}
         except StoreRefused as error:
             failed.update(dict.fromkeys(runtimes, error))
         return Facts(now_ms, unfinished, depths, failed)
