@@ -44,8 +44,8 @@ class Chords:
         self._owner = str(uuid.uuid4())
         self._attempts: dict[str, int] = {}
         self._claimed: dict[str, tuple[Part, float]] = {}
-        """By chord whose body another worker has to send: an end, and when (monotonic) to count it again. If that worker
-        is gone by then, this one sends the body."""
+        """By chord whose body another worker has to send: an end, and when (monotonic) to count it again. If that
+        worker is gone by then, this one sends the body."""
 
     @property
     def waits(self) -> bool:
