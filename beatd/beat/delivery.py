@@ -72,7 +72,7 @@ class DirectDelivery:
         self._publisher = publisher
         self._keys = keys or RedisKeys()
         self._leftovers = leftovers
-        self._flushed_in = 0  # the token of the term in which flush was last called
+        self._flushed_token = 0  # the token of the term in which flush was last called
         self._bound: dict[Address, str] = {}
         """The queues behind exchanges, as looked up since the last flush."""
 
@@ -84,8 +84,8 @@ class DirectDelivery:
 
     def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
         self._bound.clear()
-        if self._leftovers is None or self._flushed_in != term.token:
-            self._flushed_in = term.token  # the first runs of a term do not wait for leftovers of a former broker
+        if self._leftovers is None or self._flushed_token != term.token:
+            self._flushed_token = term.token  # the first runs of a term do not wait for leftovers of a former broker
             return True
         try:
             return self._leftovers.flush(term, report, more_comes=more_comes)
@@ -144,17 +144,17 @@ class OutboxDelivery:
         self._outbox = outbox
         self._publisher = publisher
         self._clock = clock
-        self._empty_in = 0  # the token of the term in which the outbox was last seen empty
+        self._empty_token = 0  # the token of the term in which the outbox was last seen empty
         self._empty_at = 0.0  # and when that was
-        self._inherited_in = 0  # the token of the term in which the outboxes of former shards were taken over
-        self._inheriting_in, self._inherit_at = 0, 0.0  # that in which it was tried, and when it is tried again
+        self._inherited_token = 0  # the token of the term in which the outboxes of former shards were taken over
+        self._tried_token, self._try_again_at = 0, 0.0  # that in which it was tried, and when it is tried again
         self._claimed: dict[str, Run] = {}
         """Runs of our own that are in the outbox, by id."""
         self._handed_over: tuple[list[bytes], list[Undeliverable]] = [], []
         """What the broker has got of the outbox, and what it will never get, that is not struck off yet."""
 
     def list_key(self, address: Address, priority: int | None) -> str:  # noqa: ARG002 - the envelope knows them
-        self._empty_in = 0
+        self._empty_token = 0
         return self._outbox.key
 
     def claimed(self, runs: Sequence[Run], report: DispatchLog, now_ms: int) -> None:  # noqa: ARG002 - said by flush
@@ -177,19 +177,19 @@ class OutboxDelivery:
 
     def _inherit(self, term: Term) -> None:
         """Take over the outboxes of former shards, unless that is done, or some were left as they are a moment ago."""
-        if self._inherited_in == term.token:
+        if self._inherited_token == term.token:
             return
         now = self._clock.monotonic()
-        if self._inheriting_in != term.token or now >= self._inherit_at:
-            self._inheriting_in, self._inherit_at = term.token, now + LOOK_AGAIN
-            self._inherited_in = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
+        if self._tried_token != term.token or now >= self._try_again_at:
+            self._tried_token, self._try_again_at = term.token, now + LOOK_AGAIN
+            self._inherited_token = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
 
     def leave_alone(self, term: Term) -> None:
         """Do not read the outbox again before a while has passed."""
-        self._empty_in, self._empty_at = term.token, self._clock.monotonic()
+        self._empty_token, self._empty_at = term.token, self._clock.monotonic()
 
     def _is_empty(self, term: Term) -> bool:
-        return self._empty_in == term.token and self._clock.monotonic() - self._empty_at < LOOK_AGAIN
+        return self._empty_token == term.token and self._clock.monotonic() - self._empty_at < LOOK_AGAIN
 
     def _hand_over(self, envelopes: list[bytes], term: Term, report: DispatchLog) -> int:
         """Publish and strike off; returns how many are left. What was published and could not be struck off, because

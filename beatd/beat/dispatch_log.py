@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from beatd.beat.run_traces import RunTraces
@@ -28,7 +27,6 @@ class DispatchLog:
 
     def __init__(self, counters: DaemonCounters | None = None, traces: RunTraces | None = None) -> None:
         self._traces = traces
-        self.totals: Counter[str] = Counter()
         self._counters = counters or DaemonCounters()
         self._ran: list[str] = []
         self._noting = threading.Lock()
@@ -54,7 +52,6 @@ class DispatchLog:
         """Log runs whose messages have just left."""
         if self._traces is not None:
             self._traces.published(runs, now_ms)
-        self.totals["dispatched"] += len(runs)
         self._counters.sent([run.entry.name for run in runs], [now_ms - run.fire_ms for run in runs])
         if not log.isEnabledFor(logging.INFO):
             return
@@ -69,21 +66,18 @@ class DispatchLog:
 
     def left_over(self, count: int) -> None:
         """Log messages that have just left and were claimed in an earlier term, by another leader or this one."""
-        self.totals["dispatched"] += count
         self._counters.totals[SENT] += count
         extra = {"event": "leftovers_dispatched", "count": count}
         log.info("Dispatched %d runs that were claimed before and had not reached the broker", count, extra=extra)
 
     def expired_in_outbox(self, message: TaskMessage) -> None:
         """Log a claimed run whose message expired before the broker could be reached."""
-        self.totals[Skip.EXPIRED.value] += 1
         extra = _about_message(message) | {"event": "run_skipped", "reason": Skip.EXPIRED.value}
         self._counters.count(Outcome("skipped", Skip.EXPIRED.value), [str(extra["entry"])])
         log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
 
     def refused(self, messages: Sequence[OutgoingMessage], reason: str) -> None:
         """Log messages that the broker refuses for the same reason; they are dead letters now."""
-        self.totals["refused"] += len(messages)
         about = [_about_message(one.message) for one in messages]
         self._counters.count(REFUSED, [str(one["entry"]) for one in about])
         if len(messages) > ONE_BY_ONE:
@@ -97,7 +91,6 @@ class DispatchLog:
 
     def corrupt(self, error: MessageError) -> None:
         """Log an element of the outbox that is no message; it is a dead letter now."""
-        self.totals["corrupt"] += 1
         log.error("Found in the outbox, now a dead letter: %s", error, extra={"event": "outbox_corrupt"})
 
     def outbox_unreadable(self, error: StoreRefused) -> None:
@@ -107,14 +100,12 @@ class DispatchLog:
 
     def skipped(self, run: Run, reason: Skip) -> None:
         """Log a run that is not sent, with the reason."""
-        self.totals[reason.value] += 1
         self._counters.count(Outcome("skipped", reason.value), [run.entry.name])
         extra = _about(run) | {"event": "run_skipped", "reason": reason.value}
         log.info("Skipped %s: %s", run.entry.name, reason.value, extra=extra)
 
     def passed_over(self, gaps: Sequence[Gap]) -> None:
         """Log entries with missed runs that are not caught up. The runs are not counted: there may be many."""
-        self.totals["missed"] += len(gaps)
         self._counters.count(MISSED, [gap.name for gap in gaps])
         if len(gaps) > ONE_BY_ONE:
             extra = {"event": "entries_missed_runs", "count": len(gaps), "reason": "missed"}
@@ -132,7 +123,6 @@ class DispatchLog:
 
     def claimed_before(self, runs: Sequence[Run]) -> None:
         """Log runs that had been claimed before: by another leader, or here in an attempt that seemed to fail."""
-        self.totals["claimed_before"] += len(runs)
         for run in runs:
             log.debug("%s was claimed before", run.entry.name, extra=_about(run) | {"event": "run_claimed_before"})
 

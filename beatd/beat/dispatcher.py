@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import tee
 from typing import NamedTuple
@@ -99,12 +98,7 @@ class Dispatcher:
         self._passed_over: dict[str, int] = {}
         self._counters = counters or DaemonCounters()
         self.report = DispatchLog(self._counters, traces)
-        """Log and counters of runs, manual ones included."""
-
-    @property
-    def totals(self) -> Counter[str]:
-        """Runs so far by what became of them: ``dispatched``, ``claimed_before``, or the reason of a skip."""
-        return self.report.totals
+        """Log of runs, manual ones included; it counts them, too."""
 
     def prepare(self, run: Run) -> None:
         """Render the message of a coming run, and decide what can be decided ahead of time: a herd waits for less.
@@ -313,7 +307,7 @@ class Dispatcher:
     def _facts(self, runs: DueRuns) -> Facts:
         """Fetch the facts that policies ask about, once for all of the runs; none for most schedules."""
         now_ms = self._clock.now_ms()
-        minding: dict[str, Run] = {}
+        asking: dict[str, Run] = {}  # the runs whose policies ask for unfinished ones
         runtimes: dict[str, int] = {}
         depths: dict[str, int] = {}
         failed: dict[str, Exception] = {}
@@ -322,7 +316,7 @@ class Dispatcher:
             try:
                 policies = entry.policies
                 if policies.overlap != "allow":
-                    runtimes[entry.name], minding[entry.name] = runtime_ms(entry), runs[number]
+                    runtimes[entry.name], asking[entry.name] = runtime_ms(entry), runs[number]
                 if policies.max_queue_depth is not None:
                     self._ask_depth(entry, depths)
             except (BrokerRefused, AttributeError, TypeError, ValueError) as error:  # or an entry that is none
@@ -330,7 +324,7 @@ class Dispatcher:
         try:
             found = self._running.unfinished(runtimes, now_ms=now_ms) if runtimes else {}
             # a run that was claimed, and the answer lost, does not wait for itself
-            unfinished = {name for name, one in found.items() if one.run_id != minding[name].id}
+            unfinished = {name for name, one in found.items() if one.run_id != asking[name].id}
         except StoreRefused as error:
             failed.update(dict.fromkeys(runtimes, error))
         return Facts(now_ms, unfinished, depths, failed)

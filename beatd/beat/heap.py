@@ -129,7 +129,7 @@ class DueHeap:
         self.remove(entry.name)
         if due_ms is not None and (remaining_runs is None or remaining_runs > 0):
             slot = Slot(entry, timeline, remaining_runs, after_ms)
-            self._file(slot, due_ms)
+            self._set_next_run(slot, due_ms)
             self._slots[entry.name] = slot
 
     def remove(self, name: str) -> None:
@@ -196,7 +196,7 @@ class DueHeap:
         due_ms = nexts[key]
         if due_ms is None or slot.remaining_runs == 0:
             return False
-        self._file(slot, due_ms, not_before=self._now_ms)
+        self._set_next_run(slot, due_ms, not_before=self._now_ms)
         return True
 
     def next_fire_ms(self) -> int | None:
@@ -213,12 +213,14 @@ class DueHeap:
         """The runs that fire at an instant, as of now."""
         return (_run_of(slot) for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)
 
-    def _file(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
+    def _set_next_run(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
+        """Give a slot its next run, and a place in the bucket of the instant (ms) at which that fires."""
         slot.due_ms = due_ms
         slot.fire_ms = fire_ms(slot.entry, slot.timeline, due_ms)
         self._place(slot, max(slot.fire_ms, not_before))
 
     def _place(self, slot: Slot, instant: int) -> None:
+        """Put a slot into the bucket of an instant (ms)."""
         bucket = self._buckets.get(instant)
         if bucket is None:
             self._buckets[instant] = [slot]

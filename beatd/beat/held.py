@@ -64,10 +64,14 @@ class Held:
         self._held: dict[str, _Held] = {}
         self._by_cause: dict[str, set[str]] = {}
         self._again_ms: int | None = None
+        """When the first of them is to be tried again."""
         self._changed: dict[str, None] = {}
+        """Entries whose notes in the store are not what they should be, in the order of the changes."""
         self._to_clear = True
+        """True until the notes of the term before are out of the store."""
         self._rewrite_at_ms = self._write_at_ms = 0
         self._said = 0
+        """Failures in this turn."""
 
     def __len__(self) -> int:
         return len(self._held)

@@ -107,8 +107,11 @@ class ShardLoop:
         self._to_prepare: Iterator[Run] = iter(())
         self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
         self._not_before = 0.0
-        self._term: Term | None = None  # that of the step under way, or of the last one
-        self._owed_ms: int | None = None
+        """No step begins before this (monotonic seconds), unless a new term does."""
+        self._term: Term | None = None
+        """The term of the step under way, or of the last one."""
+        self._late_since_ms: int | None = None
+        """When the earliest run should have left that a failed turn has delayed."""
 
     def look_for_run_requests(self) -> None:
         """Look for requests for runs at the next turn. May be called from any thread."""
@@ -121,14 +124,14 @@ class ShardLoop:
         After an error nothing is tried before its pause is over, however often other shards turn meanwhile. A new term
         is tried at once.
         """
-        if (rest := self._not_before - self._clock.monotonic()) > 0 and not self._is_new(self._leadership.term()):
-            return rest
+        if (left := self._not_before - self._clock.monotonic()) > 0 and not self._is_new(self._leadership.term()):
+            return left
         try:
             seconds = self.step()
         except TermLost as error:
             return self._lose_term(error)
         except StoreRolledBack as error:
-            self._owe()
+            self._note_lateness()
             log.error("%s; reading it again", error, extra={"event": "store_went_back"})  # noqa: TRY400 - no traceback
             self.schedule.rebuild()
             return 0.0
@@ -137,10 +140,10 @@ class ShardLoop:
             return self._back_off(error)
         except Exception as error:
             self._note_problem(f"unexpected error: {type(error).__name__}; see the log of the daemon")
-            self._owe()
+            self._note_lateness()
             self.schedule.rebuild()  # nobody knows how far it got
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
-            return self._rest(RETRY_MAX)
+            return self._pause(RETRY_MAX)
         finally:
             self._on_turn()
         if self.problem is not None and self._leadership.term() is not None:  # without a term nothing was tried
@@ -149,15 +152,16 @@ class ShardLoop:
             log.info("Runs are dispatched again, after %s", span_text(int(away_s * 1000)), extra=extra)
         self._backoff.succeeded()
         self.problem = None
-        self._owed_ms = None
+        self._late_since_ms = None
         self._not_before = 0.0
         return seconds
 
     def _is_new(self, term: Term | None) -> bool:
-        """True if a term is another one than that of the last step."""
+        """True if a term is another one than that of the last step, or if there is none now."""
         return term is None or self._term is None or term.token != self._term.token
 
-    def _rest(self, seconds: float) -> float:
+    def _pause(self, seconds: float) -> float:
+        """Let no step begin for some seconds; returns them."""
         self._not_before = self._clock.monotonic() + seconds
         return seconds
 
@@ -191,13 +195,13 @@ class ShardLoop:
         if term is None:
             return None
         waits_ms = self._heap.next_fire_ms() if self.schedule.is_in_force(term) else None
-        return min((ms for ms in (waits_ms, self._owed_ms) if ms is not None), default=None)
+        return min((ms for ms in (waits_ms, self._late_since_ms) if ms is not None), default=None)
 
-    def _owe(self) -> None:
+    def _note_lateness(self) -> None:
         """Note since when runs are late, as a turn failed: the heap, which would tell, may be built anew meanwhile."""
-        if self._owed_ms is None:
+        if self._late_since_ms is None:
             now_ms, next_ms = self._clock.now_ms(), self._heap.next_fire_ms()
-            self._owed_ms = now_ms if next_ms is None else min(next_ms, now_ms)
+            self._late_since_ms = now_ms if next_ms is None else min(next_ms, now_ms)
 
     def _note_problem(self, text: str) -> None:
         since = self._clock.monotonic() if self.problem is None else self.problem.since
@@ -242,9 +246,9 @@ class ShardLoop:
     def _after_runs(self, term: Term) -> float:
         """Send manual runs and sweep the store; returns the seconds until the next manual run."""
         self._dispatcher.held.note(term, self._clock.now_ms())
-        rest = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
+        manual_in = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
         self.schedule.sweep(term, self._clock.now_ms())
-        return rest if self._dispatcher.flush(term) else 0.0  # the loop may end here
+        return manual_in if self._dispatcher.flush(term) else 0.0  # the loop may end here
 
     def _until_next_due(self) -> float:
         instant = self._heap.next_fire_ms()
@@ -271,7 +275,7 @@ class ShardLoop:
         return 0.0
 
     def _back_off(self, error: StoreError | BrokerError) -> float:
-        self._owe()
+        self._note_lateness()
         pause = self._backoff.failed()
         event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
         if isinstance(error, StoreRefused):
@@ -280,7 +284,7 @@ class ShardLoop:
         extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
         text = "%s%s; trying again in %.2f s"
         log.log(self._backoff.level, text, error, self._backoff.since_text, pause, extra=extra)
-        return self._rest(pause)
+        return self._pause(pause)
 
 
 def _uncounted(entries: Iterator[Entry], decisions: Sequence[Decision]) -> list[str]:

@@ -31,8 +31,9 @@ log = logging.getLogger("beatd.worker.chords")
 _ATTEMPTS = 20
 """Attempts to publish a body before the chord fails, unless the broker is away."""
 _ASK_AGAIN_S = 5.0
-"""Pause before the question if another worker has sent the body of a chord."""
+"""Seconds until the store is asked again whether another worker has sent the body of a chord."""
 _CLAIMED_MAX = 10_000
+"""Chords whose body another worker has to send; of more, the oldest are not asked about again."""
 
 
 class Chords:
@@ -43,15 +44,16 @@ class Chords:
         self._owner = str(uuid.uuid4())
         self._attempts: dict[str, int] = {}
         self._claimed: dict[str, tuple[Part, float]] = {}
-        """By chord: an end, and when (monotonic) to ask again if the worker that had its body to send has sent it."""
+        """By chord whose body another worker has to send: an end, and when (monotonic) to count it again. If that
+        worker is gone by then, this one sends the body."""
 
     @property
     def waits(self) -> bool:
-        """True while other workers have bodies to send of which this one has noted the last end."""
+        """True while other workers have bodies to send of chords whose last end this one has counted."""
         return bool(self._claimed)
 
     def due(self) -> list[Part]:
-        """Return the ends to be noted again, as the worker that had the body to send may be gone."""
+        """Return the ends to be counted again, as the worker that had the body to send may be gone."""
         if not self._claimed:
             return []
         now = self._app.clock.monotonic()

@@ -222,9 +222,11 @@ MALFORMED = "MALFORMED"
 MEANWHILE = "MEANWHILE"
 """A report of a job that goes on: ``results`` and ``follow_ups`` that leave before its end."""
 NO_JOB = 0
-"""The tag in a report of messages that code has sent which a job left running when it ended."""
+"""The tag in a report that belongs to no job: messages that threads or coroutines of an ended job have sent."""
 LOST = "LOST"
+"""The process of the job is gone, and the worker has not ended it."""
 KILLED = "KILLED"
+"""The worker has ended the process of the job: at a time limit, or by a command."""
 SKIPPED = "SKIPPED"
 """A job that was recalled from a process before it began; another process runs it."""
 

@@ -1,7 +1,7 @@
 """Outcomes of the scheduler's runs, collected for the store: which are running, and how each attempt ended.
 
-Most ends come with a record that the task's process has made. Here are made the records of the runs that had no
-process, or whose process did not live to report: refused, revoked, expired, killed, lost.
+Most ends come with a record that the task's process has made. This module makes the records of runs that had no
+process, or whose process ended before it could report: refused, revoked, expired, killed, lost.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ class Settlement:
         self._results: list[Stored] = []
         self._follow_ups: list[Pending] = []
         self._parts: list[Part] = []
+        """Ends of members of chords, to be counted."""
         self._outcomes = RunOutcomes(app.clock, hostname)
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
@@ -72,6 +73,7 @@ class Settlement:
         self._publisher = CallbacksPublisher(app, self.fail, self._results.append)
         self._chords = Chords(app)
         store = store_of(app)
+        # What is sent, and how, in this order.
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
             (self._results, store),
             (self._follow_ups, self._publisher.publish),

@@ -120,7 +120,7 @@ class Worker:
             if is_connected:
                 self._say_ready()
             while not self.shutdown.is_over(busy=bool(self._requests), unsettled=self._settlement.pending):
-                self._survive()
+                self._turn_or_back_off()
         finally:
             self._shut_down()
 
@@ -155,8 +155,8 @@ class Worker:
         others_in = min(self.shutdown.due_in(), self._consumer.idle_for())
         return max(0.0, min(_LONGEST_WAIT_S, limit_in, due_in, look_in, others_in))
 
-    def _survive(self) -> None:
-        """Run a turn and wait; after an error of the broker or store, back off."""
+    def _turn_or_back_off(self) -> None:
+        """Answer commands, run a turn, and wait for the next; after an error of the broker or store, back off."""
         remote_in = self._remote.turn()
         self._metrics.turn()
         try:

@@ -12,6 +12,7 @@ from beatd.broker import Refused
 from beatd.broker.redis import RedisPublisher
 from beatd.exceptions import BrokerError, StoreUnavailable, TermLost
 from beatd.message.protocol import envelope, open_envelope
+from beatd.metrics.counters import REFUSED, SENT, DaemonCounters, Outcome
 from beatd.model import Entry, Options, Policies, Run, manual_run_id
 from beatd.schedules import parse
 from beatd.store import history
@@ -66,7 +67,8 @@ class FragileOutbox(Outbox):
 class Rig:
     def __init__(self, url):
         self.client = connect(url)
-        self.clock, self.broker, self.report = FakeClock(waits=False), Broker(), DispatchLog()
+        self.clock, self.broker, self.counters = FakeClock(waits=False), Broker(), DaemonCounters()
+        self.report = DispatchLog(self.counters)
         self.outbox = FragileOutbox(self.client, KEYS)
         self.win(1)
 
@@ -157,7 +159,7 @@ def test_what_was_published_and_not_struck_off_is_not_published_again(rig):
     rig.flush()
     assert rig.broker.ids == ["a", "bad", "b"]
     assert rig.left == 0
-    assert len(rig.dead) == rig.report.totals["refused"] == 1
+    assert len(rig.dead) == rig.counters.totals[REFUSED] == 1
 
 
 def test_a_strike_that_comes_late_takes_out_nothing_that_was_not_published(rig):
@@ -216,7 +218,7 @@ def test_what_expired_in_the_outbox_is_not_sent_and_what_is_left_is_told_to_the_
     rig.flush()
     assert rig.broker.ids == ["left", "for ever"]
     assert rig.broker.batches[0][0].message.properties["expiration"] == "8000"
-    assert rig.report.totals["expired"] == 1
+    assert rig.counters.totals[Outcome("skipped", "expired")] == 1
     assert rig.left == 0
 
 
@@ -285,11 +287,11 @@ def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
     rig.broker.away = True
     with pytest.raises(BrokerError):
         rig.flush()
-    assert rig.report.totals["dispatched"] == 0
+    assert rig.counters.totals[SENT] == 0
     rig.broker.away = False
     rig.clock.advance(2.5)
     rig.flush()
-    assert rig.report.totals["dispatched"] == 1
+    assert rig.counters.totals[SENT] == 1
     [record] = [record for record in caplog.records if record.event == "run_dispatched"]
     assert (record.entry, record.lateness_ms) == ("tick", 2_500)
 

@@ -1,5 +1,7 @@
 """A beat in memory: its loop over a fake clock, claims, and queues."""
 
+import logging
+
 import pytest
 
 from beatd.beat.delivery import DirectDelivery
@@ -8,6 +10,7 @@ from beatd.beat.heap import DueHeap
 from beatd.beat.loop import ShardLoop
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Term
+from beatd.metrics.counters import DaemonCounters, Outcome
 from beatd.model import Entry, Policies
 from beatd.schedules import parse
 from tests.fakes import NOW, FakeClock, MemoryClaims
@@ -57,7 +60,8 @@ class Rig:
         """A fresh process over the same store."""
         delivery = DirectDelivery(self.queues)
         messages = MessageBuilder("celery", origin="test")
-        self.dispatcher = Dispatcher(self.claims, messages, delivery, self.claims, self.clock)
+        self.counters = DaemonCounters()
+        self.dispatcher = Dispatcher(self.claims, messages, delivery, self.claims, self.clock, counters=self.counters)
         self.heap = DueHeap()
         self.beat = ShardLoop(
             clock=self.clock,
@@ -89,6 +93,10 @@ class Rig:
     def turn(self):
         return self.beat.turn()
 
+    def skipped(self, reason):
+        """How many runs were not sent for a reason, since the process has started."""
+        return self.counters.totals[Outcome("skipped", reason)]
+
     @property
     def sent(self):
         return [(name, (due - NOW) / 1000) for name, due in self.claims.pushed]
@@ -99,6 +107,13 @@ def rig():
     rig = Rig()
     yield rig
     assert rig.claims.overlaps == [], "the end of one run would pass for the end of another"
+
+
+@pytest.fixture
+def claimed_before(caplog):
+    """How many runs the store had taken from this leader, or another one, before."""
+    caplog.set_level(logging.DEBUG, "beatd.beat.dispatcher")
+    return lambda: sum(getattr(record, "event", "") == "run_claimed_before" for record in caplog.records)
 
 
 @pytest.fixture

@@ -98,7 +98,9 @@ def test_a_failed_claim_changes_nothing_and_is_repeated(rig, entry):
     assert names_at(rig) == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_a_store_that_fails_half_way_has_what_it_confirmed_and_gets_the_rest_later(rig, entry, monkeypatch):
+def test_a_store_that_fails_half_way_has_what_it_confirmed_and_gets_the_rest_later(
+    rig, entry, monkeypatch, claimed_before
+):
     rig.beat.schedule.replace([entry(f"e{number}") for number in range(3 * FIRST_BATCH)])
     rig.turn()
     rig.clock.advance(1)
@@ -114,7 +116,7 @@ def test_a_store_that_fails_half_way_has_what_it_confirmed_and_gets_the_rest_lat
     assert len(rig.sent) == FIRST_BATCH
     rig.run_for(0.9)
     assert sorted(rig.sent) == sorted((f"e{number}", 1.0) for number in range(3 * FIRST_BATCH))
-    assert rig.dispatcher.totals["claimed_before"] == 0, "what was confirmed is not claimed again"
+    assert claimed_before() == 0, "what was confirmed is not claimed again"
 
 
 def test_a_store_that_fails_during_a_resume_leaves_no_silence(rig, entry):
@@ -141,7 +143,7 @@ def test_a_long_failure_is_down_time_and_catch_up_decides(rig, entry):
     assert len([when for name, when in sent if name == "none"]) <= 5
 
 
-def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry):
+def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry, claimed_before):
     rig.beat.schedule.replace([entry(schedule=1.0)])
     real, lost = rig.claims.claim, []
 
@@ -158,7 +160,7 @@ def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry):
     rig.run_for(1.5)
     assert lost
     assert names_at(rig) == [1.0, 2.0]
-    assert rig.dispatcher.totals["claimed_before"] == 1
+    assert claimed_before() == 1
 
 
 def stretches(rig, name="a"):
@@ -190,7 +192,7 @@ def test_a_skipped_run_belongs_to_the_stretch_of_the_next_and_a_missed_one_to_no
     assert stretches(rig)[2:] == [(89.999, 90), (90, 100)], "40 to 80 may be sent by hand, or when a clock is set right"
 
 
-def test_a_run_that_was_sent_after_all_is_in_no_stretch_but_its_own(rig, entry):
+def test_a_run_that_was_sent_after_all_is_in_no_stretch_but_its_own(rig, entry, claimed_before):
     """The answer to its claim is lost; when it is decided again, it is skipped."""
     rig.beat.schedule.replace([entry(schedule=10.0, max_queue_depth=5)])
     rig.run_for(1)
@@ -206,7 +208,7 @@ def test_a_run_that_was_sent_after_all_is_in_no_stretch_but_its_own(rig, entry):
     rig.run_for(13)
     rig.queues.depths["celery"] = 0
     rig.run_for(10)
-    assert rig.dispatcher.totals["claimed_before"] == 1
+    assert claimed_before() == 1
     assert stretches(rig) == [(0, 10), (10, 20)]
 
 
@@ -270,7 +272,7 @@ def test_an_expired_run_is_skipped_and_claimed(rig, entry):
     rig.beat.schedule.replace([short])
     rig.run_for(1)
     assert rig.sent == []
-    assert rig.dispatcher.totals["expired"] == 1
+    assert rig.skipped("expired") == 1
     assert rig.claims.states["short"][0].last_due_ms == rig.begin_ms + 60_000
 
 
@@ -343,7 +345,7 @@ def test_a_blackout_skips_and_says_so(rig, entry):
     rig.beat.schedule.replace([entry(schedule=10.0, blackout=parse_blackout(window))])
     rig.run_for(41)
     assert names_at(rig) == [10.0, 40.0]
-    assert rig.dispatcher.totals["blackout"] == 2
+    assert rig.skipped("blackout") == 2
 
 
 def test_overlap_skip_waits_for_the_worker_or_the_longest_run_time(rig, entry):
@@ -353,7 +355,7 @@ def test_overlap_skip_waits_for_the_worker_or_the_longest_run_time(rig, entry):
     rig.claims.running.clear()  # what a worker's word that it is over does
     rig.run_for(10)
     assert names_at(rig) == [10.0, 40.0, 70.0]
-    assert rig.dispatcher.totals["overlap"] == 4
+    assert rig.skipped("overlap") == 4
 
 
 def test_overlap_queue_one_keeps_exactly_one_waiting(rig, entry):
@@ -374,7 +376,7 @@ def test_a_full_queue_is_not_filled_further(rig, entry):
     rig.beat.schedule.replace([entry("careful", 10.0, max_queue_depth=5), entry("careless", 10.0)])
     rig.run_for(11)
     assert rig.sent == [("careless", 10.0)]
-    assert rig.dispatcher.totals["queue_full"] == 1
+    assert rig.skipped("queue_full") == 1
 
 
 def test_a_herd_fills_a_queue_up_to_its_limit(rig, entry):
@@ -382,7 +384,7 @@ def test_a_herd_fills_a_queue_up_to_its_limit(rig, entry):
     rig.beat.schedule.replace([entry(f"e{n}", 10.0, max_queue_depth=5) for n in range(9)])
     rig.run_for(11)
     assert len(rig.sent) == 2
-    assert rig.dispatcher.totals["queue_full"] == 7
+    assert rig.skipped("queue_full") == 7
 
 
 def test_a_one_off_runs_once_over_restarts(rig, entry):
@@ -503,7 +505,7 @@ def lose_the_answer(rig):
     return lost
 
 
-def test_queue_one_drops_no_run_for_one_whose_answer_was_lost(rig, entry):
+def test_queue_one_drops_no_run_for_one_whose_answer_was_lost(rig, entry, claimed_before):
     """The run of 10 was sent. It is not the one that waits: that is the run of 20."""
     rig.beat.schedule.replace([entry(schedule=10.0, overlap="queue_one", max_runtime_ms=100_000)])
     rig.run_for(9)
@@ -514,7 +516,7 @@ def test_queue_one_drops_no_run_for_one_whose_answer_was_lost(rig, entry):
     rig.claims.running.clear()
     rig.run_for(1)
     assert names_at(rig) == [10.0, 20.0], "30 is dropped"
-    assert rig.dispatcher.totals["claimed_before"] == 1
+    assert claimed_before() == 1
 
 
 def test_queue_one_drops_no_run_for_one_whose_answer_was_lost_and_that_has_ended(rig, entry):
@@ -583,7 +585,7 @@ def test_values_of_entries_that_left_are_not_kept(rig, entry):
     assert rig.dispatcher._passed_over.keys() <= {"e4", "kept"}
 
 
-def test_a_herd_behind_a_slow_store_is_no_hang_and_other_shards_have_their_turn(rig, entry):
+def test_a_herd_behind_a_slow_store_is_no_hang_and_other_shards_have_their_turn(rig, entry, claimed_before):
     """The answers to all of its batches together may take longer than the watchdog waits."""
     rig.beat.schedule.replace([entry(f"e{number}", 1_000.0) for number in range(3_000)])
     rig.turn()
@@ -604,7 +606,7 @@ def test_a_herd_behind_a_slow_store_is_no_hang_and_other_shards_have_their_turn(
     assert max(later - earlier for earlier, later in itertools.pairwise(turned)) <= 2 * answer_s
     assert max(later - earlier for earlier, later in itertools.pairwise(steps)) <= STEP_S + 2 * answer_s
     assert sorted(rig.sent) == sorted((f"e{number}", 1_000.0) for number in range(3_000))
-    assert rig.dispatcher.totals["claimed_before"] == 0
+    assert claimed_before() == 0
 
 
 def test_a_term_that_is_not_trusted_for_a_moment_has_not_ended(rig, entry):

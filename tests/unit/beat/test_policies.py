@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beatd import config
+from beatd.metrics.counters import MISSED
 from beatd.model import Entry, EntryState, Policies, Run
 from beatd.planning.catchup import LATE_MS, WINDOW_MAX_MS, WINDOW_MIN_MS, ResumePoints
 from beatd.planning.policies import Facts, Skip, decide
@@ -263,7 +264,7 @@ def test_each_skip_is_an_event_with_its_reason_and_is_counted(rig, caplog, reaso
     rig.run_for(31)
     sent = {Skip.OVERLAP: 1}.get(reason, 0)
     assert len(rig.sent) == sent
-    assert rig.dispatcher.totals[reason.value] == 3 - sent
+    assert rig.skipped(reason.value) == 3 - sent
     said = [record for record in caplog.records if getattr(record, "event", "") == "run_skipped"]
     assert [record.reason for record in said] == [reason.value] * (3 - sent)
     assert {record.entry for record in said} == {"a"}
@@ -281,7 +282,7 @@ def test_what_is_missed_and_not_caught_up_is_said_and_counted(rig, caplog, entri
     rig.start()
     rig.beat.schedule.replace(schedule)
     rig.run_for(1)
-    assert rig.dispatcher.totals["missed"] == entries
+    assert rig.counters.totals[MISSED] == entries
     said = [record for record in caplog.records if getattr(record, "reason", "") == "missed"]
     if entries > 10:
         assert [(record.event, record.count) for record in said] == [("entries_missed_runs", entries)]

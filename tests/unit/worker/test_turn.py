@@ -287,10 +287,10 @@ def test_the_heartbeat_goes_on_while_another_server_keeps_the_worker_waiting(ben
     bench.results.away = True
     monkeypatch.setattr(bench.consumer, "idle_for", lambda: 0.0)
     bench.remote.then, bench.remote.turn_in = (lambda: bench.clock.advance(1)), 0.0
-    bench.worker._survive()
+    bench.worker._turn_or_back_off()
     assert bench.consumer.beats == 1
     bench.consumer.away = {"tend"}
-    bench.worker._survive()
+    bench.worker._turn_or_back_off()
     assert bench.consumer.beats == 1, "a broker that is away is not asked twice"
 
 
