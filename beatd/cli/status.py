@@ -163,15 +163,20 @@ def status(
         raise click.exceptions.Exit(1)
 
 
-def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.foreign_by_entry) -> Overview:
-    """Query the state store; raises a :class:`~beatd.exceptions.StoreError`. ``by_entry`` checks entries' keys."""
+def look(settings: Settings) -> Overview:
+    """Query the state store; raises a :class:`~beatd.exceptions.StoreError`."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
-        keys = server_check.readable_keys(client, settings.redis.prefix)
-        shards = settings.leader.shards
-        seen = _overview(client, keys, settings, shards, by_entry)
-        running = max([each.shards for each in seen.fleet.alive.values()], default=shards)
-        # the daemons may have another file
-        return seen if running == shards else _overview(client, keys, settings, running, by_entry)
+        return look_with(client, settings, server_check.foreign_by_entry)
+
+
+def look_with(client: redis.Redis, settings: Settings, by_entry: server_check.KeyCheck) -> Overview:
+    """Query the state store by a client that is kept, as :func:`look` does. ``by_entry`` checks entries' keys."""
+    keys = server_check.readable_keys(client, settings.redis.prefix)
+    shards = settings.leader.shards
+    seen = _overview(client, keys, settings, shards, by_entry)
+    running = max([each.shards for each in seen.fleet.alive.values()], default=shards)
+    # the daemons may have another file
+    return seen if running == shards else _overview(client, keys, settings, running, by_entry)
 
 
 def _overview(

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beatd import sources
 from beatd.cli.output import plural
-from beatd.cli.status import look
+from beatd.cli.status import look_with
 from beatd.cli.status_document import facts
 from beatd.cli.top_view import PAGE, Away, Change, Row, Snapshot, Style, Table, Wanted
 from beatd.client.history import pause_facts
@@ -40,6 +40,9 @@ from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.selection import Selector, View
 from beatd.web.store_view import StoreView
+
+if TYPE_CHECKING:
+    import redis
 
 EVERY_S = 1.0
 PATIENCE_MS = 2_000
@@ -109,8 +112,8 @@ class Collector:
         last = self.snapshot or Snapshot(now_ms, "", (), 0, 0, self.wanted.tab, Table(()), timezone=zone)
         self.snapshot = last._replace(now_ms=now_ms, away=last.away or Away(now_ms, reason))
 
-    def _overview(self) -> dict[str, Any]:
-        return facts(look(self.settings, self._rare))
+    def _overview(self, client: redis.Redis) -> dict[str, Any]:
+        return facts(look_with(client, self.settings, self._rare))
 
     def _look(self, wanted: Wanted, now_ms: int) -> Snapshot:
         overview, timezone = self._store.status(), self.settings.timezone

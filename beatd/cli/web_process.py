@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 
 from beatd import config, sources
 from beatd.cli.metrics import MetricsOptions
 from beatd.cli.run import configure_logging
-from beatd.cli.status import look
+from beatd.cli.status import look_with
 from beatd.cli.status_document import facts
 from beatd.clock import SystemClock
 from beatd.memory import keep_no_large_blocks
@@ -54,8 +55,9 @@ def run(
     ignore_unused(log)
     logging.getLogger("beatd.sources").setLevel(logging.CRITICAL)  # the page says it, and the daemons' logs do
     rare = RareCheck()
-    store = StoreView(lambda: facts(look(settings, rare)), lambda: running_store(settings), settings.redis, clock)
-    broker = BrokerView(str(path), lambda: plan.settings, lambda: running_store(settings), clock)
+    url_of_store = partial(running_store, settings)
+    store = StoreView(lambda client: facts(look_with(client, settings, rare)), url_of_store, settings.redis, clock)
+    broker = BrokerView(str(path), lambda: plan.settings, url_of_store, clock)
     guards = _guards(settings, listener, names)
     tls = certificate_of(settings.web)
     plan.start()

@@ -48,7 +48,11 @@ class StoreView:
     """
 
     def __init__(
-        self, overview: Callable[[], Document], url: Callable[[], str], settings: RedisSettings, clock: Clock
+        self,
+        overview: Callable[[redis.Redis], Document],
+        url: Callable[[], str],
+        settings: RedisSettings,
+        clock: Clock,
     ) -> None:
         self._overview = overview
         self._url = url
@@ -58,7 +62,7 @@ class StoreView:
         """Since when the store has been away, as far as this process knows."""
         self._opening, self._looking, self._mirroring = threading.Lock(), threading.Lock(), threading.Lock()
         self._shared: redis.Redis | None = None
-        """The client of all looks but the overview, and where and when it was used last."""
+        """The client of all looks, and where and when it was used last."""
         self._shared_url, self._shared_at = "", 0.0
         self._answer: Document | StoreError | None = None
         self._answer_until = 0.0
@@ -80,8 +84,8 @@ class StoreView:
             began = self._clock.monotonic()
             if self._answer is None or began > self._answer_until:
                 try:
-                    with self._watched():
-                        self._answer = self._overview()
+                    with self._client() as client:
+                        self._answer = self._overview(client)
                 except StoreError as error:
                     self._answer = error
                 self._answer_until = self._holds_until(began)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from beatd import sources
-from beatd.cli.status import look
+from beatd.cli.status import look_with
 from beatd.cli.status_document import facts
 from beatd.clock import SystemClock
 from beatd.contrib.django.conf import app_name, schedule_file, timeout_ms
@@ -47,7 +47,7 @@ def installation() -> Installation:
             settings = with_patience(plan.first().settings, patience_ms)
             url = partial(running_store, settings)
             rare = RareCheck()
-            store = StoreView(lambda: facts(look(settings, rare)), url, settings.redis, clock)
+            store = StoreView(lambda client: facts(look_with(client, settings, rare)), url, settings.redis, clock)
             broker = BrokerView(str(path), lambda: plan.settings, url, clock)
             plan.start()
             Calendars.of(settings).start(lambda _faults: None)  # those of runtime entries, too

@@ -44,7 +44,7 @@ class Real:
         file.write_text(CONFIG.format(url=url))
         self.plan = EntryListing(file, lambda: config.load(file, env={}), clock)
         settings = self.plan.first().settings
-        self.store = StoreView(document, lambda: url, settings.redis, clock)
+        self.store = StoreView(lambda _client: document(), lambda: url, settings.redis, clock)
         broker = BrokerView(str(file), lambda: self.plan.settings, lambda: url, clock)
         tokens = Tokens(write_tokens(folder / "tokens"))
         self.app = create(Installation(self.plan, self.store, broker, clock), Guards(LOCAL_NAMES, tokens))

@@ -6,10 +6,12 @@ import pytest
 import redis
 
 from beatd.beat.active_schedule import known_as
+from beatd.cli.status import look_with
+from beatd.cli.status_document import facts
 from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.exceptions import StoreRefused, StoreUnavailable
-from beatd.model import Entry, EntryState, Policies, RedisSettings
+from beatd.model import Entry, EntryState, Policies, RedisSettings, Settings
 from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.claims import LOAD_BATCH, Claim, Claims
@@ -17,8 +19,9 @@ from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates, Fingerprints
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
+from beatd.store.server_check import RareCheck
 from beatd.web import store_view
-from beatd.web.store_view import IDLE_S, StoreView
+from beatd.web.store_view import IDLE_S, SHARED_S, StoreView
 from tests.fakes import FakeClock
 
 KEYS = Keys("beatd")
@@ -31,7 +34,7 @@ def entries(*names, schedule="30s", **policies):
 
 
 def view(url, timeout_ms=10_000):
-    return StoreView(dict, lambda: url, RedisSettings(timeout_ms=timeout_ms), SystemClock())
+    return StoreView(lambda _client: {}, lambda: url, RedisSettings(timeout_ms=timeout_ms), SystemClock())
 
 
 def test_it_reads_what_claims_wrote(client, redis_url):
@@ -145,7 +148,7 @@ def test_runtime_entries_are_read_by_a_new_connection_after_a_pause_too(redis_ur
         raise redis.TimeoutError("Timeout reading from socket")
 
     monkeypatch.setattr(store_view, "connect", opened)
-    seen = StoreView(dict, lambda: redis_url, RedisSettings(), clock)
+    seen = StoreView(lambda _client: {}, lambda: redis_url, RedisSettings(), clock)
     assert seen.mirror().tables == {}
     made[0].execute_command = forgotten
     clock.advance(IDLE_S + 1)
@@ -154,5 +157,24 @@ def test_runtime_entries_are_read_by_a_new_connection_after_a_pause_too(redis_ur
             schedules.put("later", task="t", schedule="1h")
         assert list(seen.mirror().tables) == ["later"]
         assert len(made) == 2
+    finally:
+        seen.close()
+
+
+def test_looks_share_a_connection(client, redis_url):
+    settings, clock = Settings(redis=RedisSettings(url=redis_url)), FakeClock()
+    seen = StoreView(
+        lambda shared: facts(look_with(shared, settings, RareCheck())), lambda: redis_url, settings.redis, clock
+    )
+
+    def look():
+        clock.advance(SHARED_S + 0.1)
+        assert seen.status()["state_store"]["prefix"] == "beatd"
+        seen.mirror()
+        return client.info("stats")["total_connections_received"]
+
+    try:
+        first = look()
+        assert {look() for _ in range(20)} == {first}
     finally:
         seen.close()

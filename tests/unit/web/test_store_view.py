@@ -18,7 +18,7 @@ class Looks:
         self.count = 0
         self.error = None
 
-    def __call__(self):
+    def __call__(self, client):
         self.count += 1
         if self.error is not None:
             raise self.error
@@ -37,7 +37,7 @@ def looks():
 
 @pytest.fixture
 def view(looks, clock):
-    return StoreView(looks, lambda: "", RedisSettings(), clock)
+    return StoreView(looks, lambda: "redis://h", RedisSettings(), clock)
 
 
 def test_an_answer_holds_for_a_moment(view, looks, clock):
