@@ -401,6 +401,10 @@ def test_a_pool_grows_and_shrinks(scene: Scene) -> None:
     assert scene.ask(OURS, "pool_grow", n="many") == {
         "error": "ValueError(\"a number from 1 to 1000 is needed, not 'many'\")"
     }
+    assert scene.ask(OURS, "pool_grow", n=1000) == {
+        "error": "ValueError('the pool has 1 processes or threads; with 1000 more it would have over 1000')"
+    }
+    assert scene.ask(OURS, "stats")["pool"]["max-concurrency"] == 1
 
 
 def test_queues_come_and_go(scene: Scene) -> None:

@@ -93,7 +93,10 @@ def pool_grow(view: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
     """Add processes or threads."""
     if view.tools.autoscaler is not None:
         return {"error": "pool_grow is not supported with autoscale. Adjust autoscale range instead."}
-    view.tools.pool.grow(_count(n))
+    pool, by = view.tools.pool, _count(n)
+    if pool.size + by > _MOST:
+        raise ValueError(f"the pool has {pool.size} processes or threads; with {by} more it would have over {_MOST}")
+    pool.grow(by)
     return {"ok": "pool will grow"}
 
 
@@ -107,6 +110,7 @@ def pool_shrink(view: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
 
 
 _MOST = 1_000
+"""Processes or threads to which orders let a pool grow."""
 
 
 def _count(value: Any) -> int:
