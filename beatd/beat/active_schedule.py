@@ -243,8 +243,8 @@ class ActiveSchedule:
         gaps, points = [], ResumePoints(now_ms)
         if self._without_state:
             self._without_state.difference_update(named)
-        pairs = self._known_as(named, now_ms)
-        limits = {name: text for name, entry in named.items() if (text := limits_text(entry.policies)) is not None}
+        limits: dict[str, str] = {}
+        pairs = self._known_as(named, limits, now_ms)
         states = self._claims.load_entries(pairs, lease_value=term.lease_value, now_ms=now_ms, limits=limits)
         for number, (name, state) in enumerate(states):
             if isinstance(state, Unreadable):
@@ -264,16 +264,18 @@ class ActiveSchedule:
         self._dispatcher.pass_over(gaps, term)
         self._dispatcher.report.ran(named)
 
-    def _known_as(self, named: Mapping[str, Entry], now_ms: int) -> Iterator[tuple[str, str]]:
-        """Yield name and fingerprint of each entry; hold back those that raise."""
+    def _known_as(self, named: Mapping[str, Entry], limits: dict[str, str], now_ms: int) -> Iterator[tuple[str, str]]:
+        """Yield name and fingerprint of each entry, and add its limits to ``limits``; hold back those that raise."""
         fingerprints = Fingerprints()
         for name, entry in named.items():
             try:
-                pair = known_as(entry, fingerprints)
+                pair, limited = known_as(entry, fingerprints), limits_text(entry.policies)
             except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
                 self._without_state.add(name)
                 self._hold(name, error, now_ms)
             else:
+                if limited is not None:
+                    limits[name] = limited
                 yield pair
 
     def _hold(self, name: str, error: Exception, now_ms: int) -> None:

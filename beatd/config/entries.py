@@ -16,7 +16,6 @@ from msgspec import UNSET
 from beatd.config import values
 from beatd.config.errors import ErrorReport, nearest
 from beatd.config.fields import (
-    HOW_OFF,
     OPTIONS,
     POLICIES,
     Field,
@@ -138,11 +137,7 @@ class EntrySpecReader:
         read_policies = read_fields(merged, POLICIES, timezone, report, where, defaults=self._defaults)
         if (only_on := read_policies.pop("only_on", None)) is not None:
             read_policies["blackout"] = joined_blackout(read_policies.get("blackout"), only_on)
-        inherited = self._defaults.keys() - rest.keys() - options.keys()
-        found = ErrorReport()
-        _cross_check(schedule, read_options, read_policies, raw=merged, report=found, where=where)
-        for path, message in found:
-            report.add(path, message + (HOW_OFF if path[-1] in inherited else ""))
+        _cross_check(schedule, read_options, read_policies, raw=merged, report=report, where=where)
         if report or schedule is None:
             return None
         return EntrySpec(schedule, timezone, self._shared(Options, read_options), self._shared(Policies, read_policies))

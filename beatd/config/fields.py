@@ -351,14 +351,14 @@ def read_fields(
     read: dict[str, Any] = {}
     for name, value in raw.items():
         if field := fields.get(name):
-            hint = HOW_OFF if name in defaults and name in CAN_BE_OFF else ""
+            hint = _HOW_OFF if name in defaults and name in CAN_BE_OFF else ""
             result = read_value(field.read, value, timezone, report, where(name), hint=hint)
             if result is not UNSET:
                 read[field.into] = result
     return read
 
 
-HOW_OFF = "; false turns off that of [defaults]"
+_HOW_OFF = "; false turns off that of [defaults]"
 
 
 def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, path: KeyPath, *, hint: str = "") -> Any:

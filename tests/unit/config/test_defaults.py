@@ -119,27 +119,6 @@ def test_an_error_says_how_to_turn_off_a_default(folder: Path, name: str) -> Non
     assert said == [f"{said[1]}; false turns off that of [defaults]", said[1]]
 
 
-@pytest.mark.parametrize(
-    ("defaults", "own", "place"),
-    [
-        ({"jitter": "5m"}, {"schedule": 30}, "jitter"),
-        ({"soft_time_limit": "5m"}, {"time_limit": 60}, "soft_time_limit"),
-        ({"end": "2026-01-01"}, {"start": "2027-01-01"}, "end"),
-    ],
-)
-def test_an_error_says_that_a_default_does_not_suit_the_entry(
-    defaults: dict[str, Any], own: dict[str, Any], place: str
-) -> None:
-    for is_own in (False, True):
-        fields = {**OWN, **own, **(defaults if is_own else {})}
-        with pytest.raises(ConfigError, match="expected a") as caught:
-            config.entry("a", fields, defaults=defaults)
-        (fault,) = caught.value.faults
-        assert fault.path == f"beat_schedule.a.{place}"
-        assert fault.message.endswith("; false turns off that of [defaults]") != is_own
-    assert config.entry("a", {**OWN, **own, place: False}, defaults=defaults)
-
-
 @pytest.mark.parametrize("name", sorted(ENTRY))
 def test_editors_know_what_can_be_off(name: str) -> None:
     for value in (False, True):
