@@ -128,8 +128,8 @@ class Claims:
         now_ms: int,
         limits: Mapping[str, str] = MappingProxyType({}),
     ) -> Iterator[tuple[str, EntryState | Unreadable]]:
-        """Read the state of ``(name, fingerprint)`` pairs; ``limits`` has the limits of those that have any, and may get
-        them as the pairs are taken.
+        """Read the state of ``(name, fingerprint)`` pairs; ``limits`` has the limits of those that have any. It may
+        be filled while the pairs are taken.
 
         Entries that are new, changed or resumed go on from ``now_ms``, and so do those that other limits had let run no
         more. The fingerprint of one that is not enabled begins with ``"off "``. Of one whose state cannot be read
