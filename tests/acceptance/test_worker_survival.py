@@ -248,6 +248,8 @@ def test_a_worker_that_inherits_that_ends_of_processes_are_ignored(app, start_wo
 def test_a_system_that_forks_no_process_is_waited_for(app, start_worker, wait_until):
     """The worker may open one more file at most, and the link to a process needs two."""
     worker = start_worker("-c", "2")
+    warm = [send(app, "add", number, 1) for number in range(20)]
+    assert [result.get(timeout=20) for result in warm] == list(range(1, 21)), "all of its connections are open now"
     opened = {int(path.name) for path in Path(f"/proc/{worker.pid}/fd").iterdir()}
     first_free = next(number for number in range(len(opened) + 1) if number not in opened)
     before = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
