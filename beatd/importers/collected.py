@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from beatd.exceptions import ScheduleError
 from beatd.importers.report import Found, Note
+from beatd.schedules import Schedule, parse
+from beatd.schedules.cron import Cron
+from beatd.schedules.schedule import Union
 from beatd.timestamps import in_range, to_ms
 
 _NO_NAME = re.compile(r"[^\w.:@/ -]+")
@@ -67,9 +71,46 @@ class Collected:
             if in_range(ms):
                 self.last_runs[name] = ms
 
+    def note_gaps(self, scheduler: str, timezone: str | None) -> None:
+        """Note, once, the entries with a time that a clock change skips, if the ``scheduler`` makes no such run."""
+        names = [name for name, fields in self.entries.items() if _falls_into_gap(fields, timezone or "UTC")]
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            why = f"{', '.join(names[:5])}{more}: a time that a clock change skips runs right after it; {scheduler} "
+            self.note(self.shown, "dst", why + 'leaves it out, and so does beatd with dst = "skip"')
+
     def found(self, timezone: str | None) -> Found:
         """The result; without a ``timezone`` entries that have none of their own are in UTC."""
         return Found(self.entries, tuple(self.notes), timezone or "UTC", self.last_runs, self._places)
+
+
+_CYCLE_BEGIN_S, _CYCLE_END_S = 1_767_225_600, 1_767_225_600 + 28 * 1_461 * 86_400 // 4
+"""28 years from 2026 on (s): after them dates fall on the same weekdays again."""
+
+
+def _falls_into_gap(fields: Mapping[str, Any], timezone: str) -> bool:
+    """True if a clock change ever skips a time of an entry, which then runs after it."""
+    try:
+        schedule = parse(fields.get("schedule"), timezone=str(fields.get("timezone", timezone)))
+    except ScheduleError:
+        return False  # reported where the entry is read
+    return fields.get("dst") != "skip" and any(_is_skipped(part) for part in _parts(schedule))
+
+
+def _parts(schedule: Schedule) -> tuple[Schedule, ...]:
+    return schedule.parts if isinstance(schedule, Union) else (schedule,)
+
+
+def _is_skipped(schedule: Schedule) -> bool:
+    if not isinstance(schedule, Cron) or not schedule.fixed or schedule.zone.is_utc:
+        return False
+    span = schedule.zone.span(_CYCLE_BEGIN_S)
+    while span.end < _CYCLE_END_S:
+        before, span = span, schedule.zone.span(span.end)
+        wall = schedule.wall_after(span.start + before.offset - 1)
+        if wall is not None and wall < span.start + span.offset:
+            return True
+    return False
 
 
 _ZONES = ("TZ=", "CRON_TZ=")

@@ -38,6 +38,7 @@ def read_kubernetes(data: bytes, *, shown: str, timezone: str | None = None) -> 
                 _take(collected, item, timezone)
     if not collected.entries and not collected.notes:
         collected.note(shown, "", "has no CronJob")
+    collected.note_gaps("Kubernetes", timezone)
     return collected.found(timezone)
 
 

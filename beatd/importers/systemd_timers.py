@@ -72,6 +72,7 @@ def read_systemd(place: Path, *, timezone: str | None = None) -> Found:
         with collected.one(str(path)):
             timer = _read(path)
             _take(collected, path, path.name.removesuffix(".timer"), timer, timezone)
+    collected.note_gaps("systemd", timezone)
     return collected.found(timezone)
 
 

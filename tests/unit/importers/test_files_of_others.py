@@ -489,3 +489,51 @@ def test_a_pipe_of_github_fails_where_bash_is_named(shell, code):
     document = {"on": {"schedule": [{"cron": "@daily"}]}, "name": "W", "jobs": {"a": {"steps": [step]}}}
     tables, _ = carried(read_github_actions(json.dumps(document).encode(), shown="w.yaml"))
     assert subprocess.run(tables["W"]["args"], check=False, timeout=30).returncode == code
+
+
+def gap_notes(found):
+    return [note for note in carried(found)[1] if ": dst: " in note]
+
+
+GAPS = [
+    ("30 2 * * *", "Europe/Berlin", True),
+    ("0,30 1-3 * * *", "Europe/Berlin", True),
+    ("30 2 * * sun", "America/New_York", True),
+    ("30 2 29 3 *", "Europe/Berlin", True),  # a Sunday in some years only
+    ("15 0 * * *", "America/Asuncion", False),
+    ("15 0 * * *", "Africa/Cairo", True),  # the clock goes forward at midnight
+    ("30 2 * * mon", "Europe/Berlin", False),
+    ("30 2 1 6 *", "Europe/Berlin", False),
+    ("30 4 * * *", "Europe/Berlin", False),
+    ("30 * * * *", "Europe/Berlin", False),
+    ("30 2 * * *", "UTC", False),
+    ("30 2 * * *", "Asia/Tokyo", False),
+    ("30 2 * * *", "Mars/X", False),  # said where the zone is read
+]
+
+
+@pytest.mark.parametrize(("schedule", "zone", "noted"), GAPS)
+@pytest.mark.parametrize("own", [True, False])
+def test_times_that_a_clock_change_skips_are_noted_of_kubernetes(schedule, zone, noted, own):
+    job = CRON_JOB.replace("SCHEDULE", schedule)
+    if own:
+        job = job.replace("spec:", f"spec:\n  timeZone: {zone}", 1)
+    found = read_kubernetes(job.encode(), shown="f", timezone=None if own else zone)
+    notes = gap_notes(found)
+    assert bool(notes) == noted
+    if noted:
+        [name] = found.entries
+        why = "a time that a clock change skips runs right after it; Kubernetes leaves it out"
+        assert notes == [f'f: dst: {name}: {why}, and so does beatd with dst = "skip"']
+        assert carry_over(found).lost == 0
+
+
+def test_times_that_a_clock_change_skips_are_noted_of_systemd_once(tmp_path):
+    for name, calendars in {"night": ["02:30"], "noon": ["12:00"], "both": ["12:00", "Sun 02:15"]}.items():
+        lines = "\n".join(f"OnCalendar={calendar} Europe/Berlin" for calendar in calendars)
+        (tmp_path / f"{name}.timer").write_text(f"[Timer]\n{lines}\n")
+        (tmp_path / f"{name}.service").write_text("[Service]\nExecStart=/bin/true\n")
+    [note] = gap_notes(read_systemd(tmp_path))
+    assert note.startswith(
+        f"{tmp_path}: dst: both, night: a time that a clock change skips runs right after it; systemd"
+    )
