@@ -94,13 +94,18 @@ def test_a_tag_whose_request_is_gone_is_not_killed_for_it(bench):
     assert bench.pool.killed == []
 
 
-def test_what_was_terminated_before_it_began_is_ended_when_it_runs_also_if_nobody_reports_its_start(bench):
+def revoked_in_process(bench, terminated):
+    """Have a process get request 1, which is then revoked: with a signal in ``terminated``, or without."""
     bench.send(1)
     bench.turn()
     (request,) = bench.remote.tools.requests.values()
-    request.terminated = 15
+    request.terminated = terminated
     bench.pool.held.add(1)
     bench.remote.tools.condemn(1, None)
+
+
+def test_what_was_terminated_before_it_began_is_ended_when_it_runs_also_if_nobody_reports_its_start(bench):
+    revoked_in_process(bench, terminated=15)
     assert bench.turn() <= 0.1, "it may begin at any moment"
     assert bench.pool.killed == []
     bench.pool.running[1] = bench.clock.monotonic()
@@ -114,12 +119,7 @@ def test_what_was_terminated_before_it_began_is_ended_when_it_runs_also_if_nobod
 
 @pytest.mark.parametrize("terminated", [None, 15])
 def test_what_was_revoked_while_a_process_had_it_is_dropped_when_that_gives_it_back(bench, terminated):
-    bench.send(1)
-    bench.turn()
-    (request,) = bench.remote.tools.requests.values()
-    request.terminated = terminated
-    bench.pool.held.add(1)
-    bench.remote.tools.condemn(1, None)
+    revoked_in_process(bench, terminated)
     bench.turn()
     assert bench.journal == []
     bench.pool.held.clear()
@@ -131,12 +131,7 @@ def test_what_was_revoked_while_a_process_had_it_is_dropped_when_that_gives_it_b
 
 def test_a_run_that_was_given_back_as_it_got_its_signal_gets_another_one_when_it_runs(bench):
     """A process looks if its next job was recalled when the job counts as running already."""
-    bench.send(1)
-    bench.turn()
-    (request,) = bench.remote.tools.requests.values()
-    request.terminated = 15
-    bench.pool.held.add(1)
-    bench.remote.tools.condemn(1, None)
+    revoked_in_process(bench, terminated=15)
     bench.pool.running[1] = bench.clock.monotonic()
     bench.turn()
     del bench.pool.running[1]
