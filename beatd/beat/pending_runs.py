@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from struct import Struct
 from typing import NamedTuple
-from uuid import UUID
 
-from beatd.store.history import Record
+from beatd.model import run_id
+from beatd.store.history import OpenRun
 
 _CELL = Struct(">16sqqqIB")
 """Run id, due time, when it was sent, when it is tried again (all ms), the pause before that, flags."""
@@ -48,25 +48,22 @@ class PendingRuns:
         """Forget all of them."""
         self._cells, self._number = {}, 0
 
-    def add(self, records: Iterable[Record], *, try_at_ms: int, pause_ms: int) -> None:
-        """Add runs of one entry, unless they are known."""
-        entry, new = "", dict[bytes, bytes]()
-        known: bytes | None = None
-        dues: set[int] = set()
-        for record in records:
-            if known is None:
-                entry, known = record.entry, self._cells.get(record.entry, b"")
-                dues = {due_ms for _, due_ms, *_, flags in _CELL.iter_unpack(known) if not flags & _OWN_ID}
-            if record.own_id is None and record.due_ms in dues:
+    def add(self, entry: str, runs: Iterable[OpenRun], *, try_at_ms: int, pause_ms: int) -> int:
+        """Add runs of an entry, unless they are known; returns how many were not."""
+        known, new = self._cells.get(entry, b""), dict[bytes, bytes]()
+        dues = {due_ms for _, due_ms, *_, flags in _CELL.iter_unpack(known) if not flags & _OWN_ID}
+        for run in runs:
+            if run.own_id is None and run.due_ms in dues:
                 continue
-            id_ = UUID(str(record.run_id)).bytes
-            if id_ in new or (record.own_id is not None and _place(known, id_) >= 0):
+            id_ = _packed(run.own_id or run_id(entry, run.due_ms))
+            if id_ in new or (run.own_id is not None and _place(known, id_) >= 0):
                 continue
-            flags = (_SCHEDULED if record.kind == "scheduled" else 0) | (0 if record.own_id is None else _OWN_ID)
-            new[id_] = _CELL.pack(id_, record.due_ms, record.at_ms, try_at_ms, pause_ms, flags)
+            flags = (_SCHEDULED if run.is_scheduled else 0) | (0 if run.own_id is None else _OWN_ID)
+            new[id_] = _CELL.pack(id_, run.due_ms, run.at_ms, try_at_ms, pause_ms, flags)
         if new:
-            self._put(entry, (known or b"") + b"".join(new.values()))
+            self._put(entry, known + b"".join(new.values()))
             self._trim()
+        return len(new)
 
     def due(self, now_ms: int, at_most: int) -> list[PendingRun]:
         """The runs that are to be tried now, at most so many: entries take turns."""
@@ -81,11 +78,11 @@ class PendingRuns:
     def _due_of(self, entry: str, now_ms: int) -> Iterator[PendingRun]:
         for id_, due_ms, at_ms, try_at_ms, pause_ms, flags in _CELL.iter_unpack(self._cells[entry]):
             if try_at_ms <= now_ms:
-                yield PendingRun(entry, str(UUID(bytes=id_)), due_ms, at_ms, bool(flags & _SCHEDULED), pause_ms)
+                yield PendingRun(entry, _unpacked(id_), due_ms, at_ms, bool(flags & _SCHEDULED), pause_ms)
 
     def put_off(self, run: PendingRun, try_at_ms: int, pause_ms: int) -> None:
         """Try a run again at that instant."""
-        cells, id_ = self._cells.get(run.entry, b""), UUID(run.run_id).bytes
+        cells, id_ = self._cells.get(run.entry, b""), _packed(run.run_id)
         if (place := _place(cells, id_)) >= 0:
             _, due_ms, at_ms, _, _, flags = _CELL.unpack_from(cells, place)
             cell = _CELL.pack(id_, due_ms, at_ms, try_at_ms, pause_ms, flags)
@@ -94,7 +91,7 @@ class PendingRuns:
     def remove(self, run: PendingRun) -> None:
         """Forget a run: its end is known."""
         cells = self._cells.get(run.entry, b"")
-        if (place := _place(cells, UUID(run.run_id).bytes)) >= 0:
+        if (place := _place(cells, _packed(run.run_id))) >= 0:
             self._put(run.entry, cells[:place] + cells[place + _SIZE :])
 
     def try_all(self, now_ms: int) -> None:
@@ -115,6 +112,15 @@ class PendingRuns:
             entry = next(iter(self._cells))
             surplus = self._number - self._most
             self._put(entry, self._cells[entry][surplus * _SIZE :])
+
+
+def _packed(run_id: str) -> bytes:
+    return bytes.fromhex(run_id.replace("-", ""))
+
+
+def _unpacked(id_: bytes) -> str:
+    digits = id_.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _place(cells: bytes, id_: bytes) -> int:

@@ -45,6 +45,7 @@ _END = struct.Struct(">BI")
 _MOMENT = struct.Struct(">HI")
 _OUTCOME_AT = _RUN.size - _END.size
 _SUCCESSES = bytes(map(OUTCOMES.index, (SUCCESS, IGNORED)))
+_OPEN = frozenset({"", RETRY})
 _FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED, LOST})
 _MOST = 0xFFFF_FFFF
 UNKNOWN_MS = _MOST
@@ -87,7 +88,19 @@ class Record(NamedTuple):
     @property
     def is_open(self) -> bool:
         """True if it was sent, and its end is not in the history."""
-        return (self.outcome is None or self.outcome == RETRY) and self.sent
+        return (self.outcome or "") in _OPEN and self.sent
+
+
+class OpenRun(NamedTuple):
+    """A run that was sent, and whose end is not in the history. Instants in ms."""
+
+    due_ms: int
+    at_ms: int
+    """When it was dispatched."""
+    is_scheduled: bool
+    """False if it was asked for by hand."""
+    own_id: str | None = None
+    """Its id, if that is not the id of its due time."""
 
 
 class RecordFilter(NamedTuple):
@@ -210,6 +223,31 @@ def read(entry: str, raw: bytes) -> Iterator[Record]:
             return
         own_id = None
         yield record
+
+
+def open_runs(raw: bytes, count: int) -> Iterator[OpenRun]:
+    """The open runs among the newest ``count`` records of a history, as :func:`read` finds them, in a fraction of its
+    time."""
+    places = range(len(raw) - CELL, -1, -CELL)
+    own_id: str | None = None
+    for start, cell in zip(places, reversed(list(_RUN.iter_unpack(raw[len(raw) % CELL :]))), strict=True):
+        kind, high, low, jitter, late, outcome, _ = cell
+        if kind == RUN_ID:
+            own_id = str(uuid.UUID(bytes=raw[start + 1 : start + 17]))
+            continue
+        if kind & ~OWN_ID in _KINDS:
+            if outcome >= len(OUTCOMES) or (kind & OWN_ID and own_id is None):
+                return
+            if OUTCOMES[outcome] in _OPEN:
+                due_ms = high << 32 | low
+                by_hand_id = own_id if kind & OWN_ID else None
+                yield OpenRun(due_ms, due_ms + jitter + late, kind & ~OWN_ID == SENT, by_hand_id)
+        elif kind != MISSED and not 0 <= kind - _FIRST_SKIP < len(REASONS):
+            return
+        own_id = None
+        count -= 1
+        if not count:
+            return
 
 
 def departures(raw: bytes) -> Iterator[tuple[int, str]]:

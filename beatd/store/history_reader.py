@@ -95,9 +95,13 @@ class Histories:
 
     def recent(self, names: Sequence[str], count: int) -> dict[str, list[Record]]:
         """The newest records of each entry, the newest first."""
-        found: dict[str, list[Record]] = {}
+        return {name: list(islice(read(name, raw), count)) for name, raw in self.tails(names, count).items()}
+
+    def tails(self, names: Sequence[str], count: int) -> dict[str, bytes]:
+        """The end of the history of each entry: its cells, so many that they hold the newest records."""
+        found: dict[str, bytes] = {}
         for batch, raws in self._read(names, -TAIL * count):
-            found |= {name: list(islice(read(name, raw), count)) for name, raw in zip(batch, raws, strict=True)}
+            found |= zip(batch, raws, strict=True)
         return found
 
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:

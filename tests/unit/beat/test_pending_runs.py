@@ -7,12 +7,12 @@ import pytest
 
 from beatd.beat.pending_runs import PendingRuns
 from beatd.model import manual_run_id, run_id
-from beatd.store.history import Record
+from beatd.store.history import OpenRun
 from tests.fakes import NOW
 
 
-def record(entry="a", due_ms=NOW, kind="scheduled", own_id=None):
-    return Record(entry, kind, due_ms, due_ms + 5, 0, own_id)
+def a_run(due_ms=NOW, *, is_scheduled=True, own_id=None):
+    return OpenRun(due_ms, due_ms + 5, is_scheduled, own_id)
 
 
 @pytest.fixture
@@ -20,17 +20,17 @@ def pending():
     return PendingRuns(100)
 
 
-def add(pending, *records, try_at_ms=NOW, pause_ms=5_000):
-    pending.add(records, try_at_ms=try_at_ms, pause_ms=pause_ms)
+def add(pending, *runs, entry="a", try_at_ms=NOW, pause_ms=5_000):
+    pending.add(entry, runs, try_at_ms=try_at_ms, pause_ms=pause_ms)
 
 
 def test_a_run_is_what_it_was(pending):
     manual = manual_run_id("a", "request")
     add(
         pending,
-        record(),
-        record(due_ms=NOW + 1, kind="backfilled"),
-        record(due_ms=NOW, kind="triggered", own_id=manual),
+        a_run(),
+        a_run(due_ms=NOW + 1, is_scheduled=False),
+        a_run(due_ms=NOW, is_scheduled=False, own_id=manual),
     )
     scheduled, backfilled, triggered = pending.due(NOW, 10)
     assert scheduled == ("a", run_id("a", NOW), NOW, NOW + 5, True, 5_000)
@@ -39,11 +39,11 @@ def test_a_run_is_what_it_was(pending):
 
 
 def test_a_run_that_is_known_keeps_its_time(pending):
-    manual = record(kind="triggered", own_id=manual_run_id("a", "request"))
-    add(pending, record(), manual, record())
+    manual = a_run(is_scheduled=False, own_id=manual_run_id("a", "request"))
+    add(pending, a_run(), manual, a_run())
     for run in pending.due(NOW, 10):
         pending.put_off(run, NOW + 60_000, 10_000)
-    add(pending, record(), manual)
+    add(pending, a_run(), manual)
     assert len(pending) == 2
     assert pending.due(NOW + 59_999, 10) == []
     assert [run.pause_ms for run in pending.due(NOW + 60_000, 10)] == [10_000, 10_000]
@@ -53,7 +53,7 @@ def test_a_run_that_is_known_keeps_its_time(pending):
 
 def test_entries_take_turns(pending):
     for name in "abc":
-        add(pending, *(record(name, NOW + number) for number in range(3)))
+        add(pending, *(a_run(NOW + number) for number in range(3)), entry=name)
     turns = []
     for _ in range(3):
         tried = pending.due(NOW, 4)
@@ -65,10 +65,10 @@ def test_entries_take_turns(pending):
 
 def test_beyond_the_bound_the_oldest_go(pending):
     for number in range(30):
-        add(pending, *(record(f"e{number}", NOW + due) for due in range(5)))
+        add(pending, *(a_run(NOW + due) for due in range(5)), entry=f"e{number}")
     assert len(pending) == len(pending.due(NOW, 1_000)) == 100
     assert {run.entry for run in pending.due(NOW, 1_000)} == {f"e{number}" for number in range(10, 30)}
-    add(pending, *(record("many", NOW + due) for due in range(500)))
+    add(pending, *(a_run(NOW + due) for due in range(500)), entry="many")
     assert len(pending) == 100
     pending.clear()
     assert (len(pending), pending.due(NOW, 10)) == (0, [])
@@ -81,10 +81,10 @@ def test_it_agrees_with_a_dictionary(seed):
         now_ms = NOW + step
         name, dues = rng.choice("abc"), [NOW + rng.randrange(8) for _ in range(rng.randrange(5))]
         own = [manual_run_id(name, str(due_ms)) if rng.random() < 0.2 else None for due_ms in dues]
-        records = [record(name, due_ms, own_id=id_) for due_ms, id_ in zip(dues, own, strict=True)]
-        add(pending, *records, try_at_ms=now_ms)
-        for one in records:
-            model.setdefault(one.run_id, now_ms)
+        runs = [a_run(due_ms, own_id=id_) for due_ms, id_ in zip(dues, own, strict=True)]
+        add(pending, *runs, entry=name, try_at_ms=now_ms)
+        for run in runs:
+            model.setdefault(run.own_id or run_id(name, run.due_ms), now_ms)
         due = pending.due(now_ms, 1_000)
         assert sorted(run.run_id for run in due) == sorted(id_ for id_, at_ms in model.items() if at_ms <= now_ms)
         for run in due:
@@ -100,10 +100,10 @@ def test_it_agrees_with_a_dictionary(seed):
 def test_a_backlog_takes_little_memory():
     """A daemon that was behind for moments must not be a third larger from then on."""
     pending, runs = PendingRuns(50_000), 50_000
-    records = [[record(f"e{entry}", NOW + 1_000 * number) for number in range(20)] for entry in range(runs // 20)]
+    several = [a_run(NOW + 1_000 * number) for number in range(20)]
     tracemalloc.start()
-    for several in records:
-        pending.add(several, try_at_ms=NOW, pause_ms=5_000)
+    for entry in range(runs // 20):
+        pending.add(f"e{entry}", several, try_at_ms=NOW, pause_ms=5_000)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(pending) == runs

@@ -1,6 +1,7 @@
 """The cells of the history: what is written is read, and what nobody wrote is no record."""
 
 import uuid
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -76,6 +77,15 @@ def test_reading_stops_at_what_nobody_can_read(noise, tail):
     good = history.run_cell(history.SENT, DUE, DUE, DUE) * tail
     found = list(history.read("a", noise + good))
     assert found[:tail] == list(history.read("a", good))
+    assert_open_runs_agree(noise + good)
+
+
+def assert_open_runs_agree(raw):
+    """The open runs are those that the newest records tell of."""
+    for count in (1, 3, 20):
+        records = [one for one in islice(history.read("a", raw), count) if one.is_open]
+        told = [(one.due_ms, one.at_ms, one.kind == "scheduled", one.own_id) for one in records]
+        assert list(history.open_runs(raw, count)) == told
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(OUTCOMES)), max_size=6), st.binary(max_size=3))
@@ -99,6 +109,7 @@ def test_short_looks_at_a_history_find_what_its_records_say(runs, before):
         if one.kind != "missed"
     ]
     assert list(history.departures(raw)) == told
+    assert_open_runs_agree(raw)
     assert len(found) == sum(
         outcome in ("FAILURE", "REJECTED", "REVOKED", "REFUSED", "LOST") and kind in (0, 3) for kind, outcome in runs
     )
