@@ -7,6 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from beatd import broker
 from beatd.beat.audit import ScheduleAudit
@@ -256,7 +257,7 @@ def _outcome_watch(
     ]
     return OutcomeWatch(
         lambda: [shard.led() for shard in shards],
-        lambda: [name for shard in shards for name in shard.ran_since()],
+        lambda: chain.from_iterable([shard.ran_since() for shard in shards]),
         Outcomes(client, keys),
         Histories(client, keys, results=results),
         EntryStates(client, keys),

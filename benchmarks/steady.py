@@ -68,19 +68,22 @@ CONTENDERS = {"beatd": start_beatd, "apscheduler": start_apscheduler}
 
 
 def lateness(url: str, seconds: float) -> list[float]:
-    """Lateness (ms) of the messages that come within so many seconds."""
+    """Lateness (ms) of the messages that come within so many seconds.
+
+    Those that were due before have waited for the reader, which had the messages of its last period to look at.
+    """
     client, late = redis.Redis.from_url(url), list[float]()
     taken: list[tuple[float, list[bytes]]] = []
-    until = time.time() + seconds
-    while time.time() < until:
+    began = time.time()
+    while time.time() < began + seconds:
         if first := client.brpop("celery", 1):
             taken.append((time.time(), [first[1]]))
             taken.append((time.time(), client.rpop("celery", 2_000) or []))
     for at, raws in taken:
         for raw in raws:
             found = DUE_AT.search(raw)
-            if found:
-                late.append((at - datetime.fromisoformat(found[1].decode()).timestamp()) * 1000)
+            if found and (due := datetime.fromisoformat(found[1].decode()).timestamp()) >= began:
+                late.append((at - due) * 1000)
     return late
 
 

@@ -52,10 +52,10 @@ _ENTRIES_A_LOOK, _RUNS_A_LOOK = 5_000, 10_000
 """Most entries whose histories are read in a look, and most runs that are looked for. Once so many runs are new no more
 histories are read, as no more runs are looked for later. The others have their turn in the next looks. It bounds the
 time that is taken from a daemon which sends thousands of runs a second."""
-_BATCH = 100
+_DUE_AT_ONCE, _BATCH = 1_000, 100
 _PAUSE_S = 0.015
-"""Seconds between two batches, in which the loop of the daemon runs. A batch takes 1 to 2 ms of the interpreter: runs wait
-for it no longer than that, and the loop has most of the time."""
+"""Seconds between two batches, in which the loop of the daemon runs. A batch takes 1 to 2 ms of the interpreter: runs
+wait for it no longer than that, and the loop has most of the time."""
 _RECENT = 20
 _PLAIN_MODULES = ("", "builtins", "__main__", "celery.exceptions", "billiard.exceptions")
 
@@ -149,7 +149,10 @@ class OutcomeWatch:
                 del self._changed[name]
             if added >= _RUNS_A_LOOK:
                 break
-        self._try(self._pending.due(now_ms, _RUNS_A_LOOK), now_ms)
+        left = _RUNS_A_LOOK
+        while due := self._pending.due(now_ms, min(left, _DUE_AT_ONCE)):
+            self._try(due, now_ms)
+            left -= len(due)
         self._overdue.look(self._by_name, now_ms, self._is_led)
         self._on_look()
 
@@ -189,7 +192,9 @@ class OutcomeWatch:
                     self._pending.put_off(run, now_ms + min(run.pause_ms, pause_ms), pause_ms)
             left = {end.run_id for end in self._outcomes.note(ended)}
             for run in over:  # not before their ends are noted
-                if run.run_id not in left:
+                if run.run_id in left:
+                    self._pending.put_off(run, now_ms + _FIRST_TRY_MS, run.pause_ms)
+                else:
                     self._pending.remove(run)
 
     def _end_or_none(

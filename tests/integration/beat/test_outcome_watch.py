@@ -107,6 +107,22 @@ def test_a_look_is_bounded_and_all_entries_have_their_turn(client, clock, monkey
     assert [entry.name for entry in entries if not outcomes.records(entry.name)] == []
 
 
+def test_no_more_histories_are_read_than_there_is_time_to_look_for_their_runs(client, clock, monkeypatch):
+    """A daemon whose runs nobody takes reads a part of the histories in each look, and all of them after some."""
+    monkeypatch.setattr("beatd.beat.outcomes._RUNS_A_LOOK", 300)
+    names = [f"e{number}" for number in range(400)]
+    led = {name: Entry(name=name, task="t", schedule=parse("1h")) for name in names}
+    watch = watch_of(client, clock, lambda: [led], list(names))
+    for name in names:
+        client.append(KEYS.history(name), run_cell(SENT, NOW, NOW, NOW) + run_cell(SENT, NOW + 1, NOW + 1, NOW + 1))
+    pending = []
+    for _ in range(3):
+        watch.look()
+        pending.append(len(watch._pending))
+        clock.advance(5)
+    assert pending == [400, 800, 800], "two runs of each entry: 300 are new within the second batch of 100 entries"
+
+
 def test_the_histories_of_entries_that_have_had_runs_are_read_and_no_others(client, clock):
     led = [Entry(name=name, task="t", schedule=parse("1h")) for name in ("a", "b")]
     outcomes, ran = Outcomes(client, KEYS), ["a", "b", "of another leader"]
