@@ -24,8 +24,8 @@ _SPARE_MS = 60_000
 class PastRun(NamedTuple):
     """A run that was sent.
 
-    ``fire_ms``: when it should have left, its jitter included; with ``overlap = "queue_one"`` when it left, as it may have
-    waited.
+    ``fire_ms``: when it should have left, its jitter included. With ``overlap = "queue_one"`` it may have waited:
+    when it left counts.
     """
 
     due_ms: int
