@@ -165,8 +165,11 @@ class MemoryClaims:
 
     def pass_over(self, gaps, *, lease_value):
         self._check(lease_value)
-        for name, after_ms, before_ms in gaps:
+        for name, after_ms, before_ms, decided_ms in gaps:
             self._add_gap(self.gaps.setdefault(name, []), after_ms, before_ms)
+            state, fingerprint = self.states.get(name, (None, None))
+            if decided_ms is not None and state is not None and state.last_due_ms == after_ms:
+                self.states[name] = state._replace(last_due_ms=decided_ms), fingerprint
 
     def claim(self, batches, *, lease_value):
         for batch in batches:

@@ -81,7 +81,7 @@ end
 local function write_gaps(name, gaps)
   if gaps_usable then
     store_gaps(KEYS[5], name, gaps)
-    redis.call('PEXPIRE', KEYS[5], keep)
+    live_at_least(KEYS[5], tonumber(keep))
   end
 end
 
@@ -139,6 +139,7 @@ local function resume_point_behind(name, gaps, last_due, first_seen, began)
     after = now
     write_gaps(name, gaps)
   end
+  live_at_least(KEYS[5], tonumber(keep) + tonumber(last_due) - tonumber(now)) -- without it nothing is sent until then
   return after
 end
 
