@@ -128,6 +128,7 @@ class MemoryClaims:
         if state is not None and last_due_ms > now_ms:
             goes_on_ms = self._behind(gaps, last_due_ms, first_seen_ms if known is not None else now_ms, now_ms, began)
         elif began:
+            gaps[:] = [[after_ms, min(before_ms, now_ms + 1)] for after_ms, before_ms in gaps]
             if state is not None and last_due_ms != begins_ms:
                 self._add_gap(gaps, last_due_ms, begins_ms + 1)
             goes_on_ms = last_due_ms = begins_ms
