@@ -128,6 +128,7 @@ class MemoryClaims:
         if state is not None and last_due_ms > now_ms:
             goes_on_ms = self._behind(gaps, last_due_ms, first_seen_ms if known is not None else now_ms, now_ms, began)
         elif began:
+            gaps[:] = [[after_ms, min(before_ms, now_ms + 1)] for after_ms, before_ms in gaps]
             if state is not None and last_due_ms != begins_ms:
                 self._add_gap(gaps, last_due_ms, begins_ms + 1)
             goes_on_ms = last_due_ms = begins_ms
@@ -165,8 +166,11 @@ class MemoryClaims:
 
     def pass_over(self, gaps, *, lease_value):
         self._check(lease_value)
-        for name, after_ms, before_ms in gaps:
+        for name, after_ms, before_ms, decided_ms in gaps:
             self._add_gap(self.gaps.setdefault(name, []), after_ms, before_ms)
+            state, fingerprint = self.states.get(name, (None, None))
+            if decided_ms is not None and state is not None and state.last_due_ms == after_ms:
+                self.states[name] = state._replace(last_due_ms=decided_ms), fingerprint
 
     def claim(self, batches, *, lease_value):
         for batch in batches:

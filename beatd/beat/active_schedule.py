@@ -366,6 +366,7 @@ def _gap(name: str, last_due_ms: int, point: ResumePoint, now_ms: int) -> Gap | 
     if not point.passes_over:
         return None
     before_ms = point.due_ms
+    decided_ms = now_ms if before_ms is None or before_ms > now_ms else None
     if before_ms is None and (last_ms := latest_ms(point.timeline, after_ms=last_due_ms, until_ms=now_ms)) is not None:
         before_ms = last_ms + 1
-    return None if before_ms is None else Gap(name, last_due_ms, before_ms)
+    return None if before_ms is None else Gap(name, last_due_ms, before_ms, decided_ms)

@@ -111,7 +111,7 @@ class DispatchLog:
             extra = {"event": "entries_missed_runs", "count": len(gaps), "reason": "missed"}
             log.info("%d entries missed runs that are not caught up", len(gaps), extra=extra)
             return
-        for name, after_ms, before_ms in gaps:
+        for name, after_ms, before_ms, _ in gaps:
             span = {"after": iso_ms(after_ms), "before": iso_ms(before_ms)}
             extra = {"event": "runs_missed", "entry": name, "reason": "missed", **span}
             log.info("Runs of %s after %s and before %s are not caught up", name, *span.values(), extra=extra)

@@ -66,6 +66,8 @@ class Gap(NamedTuple):
     name: str
     after_ms: int
     before_ms: int
+    decided_ms: int | None = None
+    """Until when all runs are decided about, if none is caught up: from there the entry goes on, whoever leads next."""
 
 
 DROPPED = "dropped"
@@ -183,10 +185,10 @@ class Claims:
         comes. A clock that is a day ahead passes over a day of runs; when it is set right they are still to come, and
         those that were made ahead of their time are not made again.
         """
-        keys = [self._keys.lease, self._keys.gaps, self._histories, self._keys.missed]
+        keys = [self._keys.lease, self._keys.gaps, self._histories, self._keys.missed, self._keys.last_due]
         for start in range(0, len(gaps), LOAD_BATCH):
             batch = gaps[start : start + LOAD_BATCH]
-            flat = (part for gap in batch for part in (*gap, history.missed(gap.after_ms, gap.before_ms)))
+            flat = (part for gap in batch for part in _gap_arguments(gap))
             self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, MISSED_KEPT_MS, *flat])
 
     def sweep(
@@ -294,6 +296,11 @@ def _packed(
         else:
             runs.append(_RUN % (len(name), name, len(message), message))
     return [common, BulkStrings(size * len(group), b"".join(runs))]
+
+
+def _gap_arguments(gap: Gap) -> tuple[str | int | bytes, ...]:
+    cell, decided_ms = history.missed(gap.after_ms, gap.before_ms), gap.decided_ms
+    return gap.name, gap.after_ms, gap.before_ms, cell, "" if decided_ms is None else decided_ms
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:

@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ import redis
 
 from beatd.exceptions import MessageError
 from beatd.model import Entry, EntryState, Policies, run_id
+from beatd.schedules import bind
 from beatd.states import READY_STATES
 from beatd.store import history as records
 from beatd.store.claims import LOAD_BATCH
@@ -39,22 +41,25 @@ _OFF = "off "
 
 
 class Fingerprints:
-    """The fingerprints of entries: the store sees by them that a schedule is another one, or was resumed."""
+    """The fingerprints of entries: the store sees by them that a schedule is another one, or was resumed.
+
+    The start from which an interval counts is a part of its schedule: another start moves all of its runs.
+    """
 
     def __init__(self) -> None:
-        self._by_schedule: dict[int, str] = {}
+        self._by_schedule: dict[tuple[int, datetime | None], str] = {}
 
     def of(self, entry: Entry) -> str:
         """Return that of an entry; computed once for those that share a schedule, which must outlive this.
 
         Raises UnicodeEncodeError for one that the store cannot take.
         """
-        schedule = entry.schedule
-        fingerprint = self._by_schedule.get(id(schedule))
+        schedule, start = entry.schedule, entry.policies.start
+        fingerprint = self._by_schedule.get((id(schedule), start))
         if fingerprint is None:
-            fingerprint = schedule.fingerprint
+            fingerprint = (schedule if start is None else bind(schedule, start)).fingerprint
             fingerprint.encode()
-            self._by_schedule[id(schedule)] = fingerprint
+            self._by_schedule[id(schedule), start] = fingerprint
         return fingerprint if entry.policies.enabled else f"{_OFF}{fingerprint}"
 
 

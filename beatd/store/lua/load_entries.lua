@@ -81,7 +81,7 @@ end
 local function write_gaps(name, gaps)
   if gaps_usable then
     store_gaps(KEYS[5], name, gaps)
-    redis.call('PEXPIRE', KEYS[5], keep)
+    live_at_least(KEYS[5], tonumber(keep))
   end
 end
 
@@ -98,6 +98,20 @@ local function drop_gaps_after(name, gaps, last_due)
     write_gaps(name, kept)
   end
   return kept
+end
+
+-- Let no gap reach beyond now: one that ends with the next run of a schedule would cover runs of another one, which are
+-- claimed then.
+local function end_gaps(name, gaps)
+  local changed = false
+  for i = 2, #gaps, 2 do
+    if tonumber(gaps[i]) > tonumber(now) + 1 then
+      gaps[i], changed = including(now), true
+    end
+  end
+  if changed then
+    write_gaps(name, gaps)
+  end
 end
 
 -- Index of the gap that is not over at `now` and ends first; nil when there is none.
@@ -139,6 +153,7 @@ local function resume_point_behind(name, gaps, last_due, first_seen, began)
     after = now
     write_gaps(name, gaps)
   end
+  live_at_least(KEYS[5], tonumber(keep) + tonumber(last_due) - tonumber(now)) -- without it nothing is sent until then
   return after
 end
 
@@ -174,6 +189,7 @@ local function load_entry(name, fingerprint)
   if last_due and tonumber(last_due) > tonumber(now) then
     resume_point = resume_point_behind(name, gaps, last_due, first_seen or now, began)
   elseif began then
+    end_gaps(name, gaps)
     if last_due and last_due ~= begins then
       add_gap(gaps, last_due, including(begins))
       write_gaps(name, gaps)

@@ -8,11 +8,15 @@
 -- KEYS[3]  history   string  an entry's cells are in the key of this name and its own, see claim.lua
 -- KEYS[4]  missed    hash    entry name -> "<after> <before>" (ms): the newest gap of this script, for people who are
 --                            told of it; KEYS[2] has also those of load_entries.lua
+-- KEYS[5]  last due  hash    entry name -> ms
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  how long gaps are kept after the last one was added (ms)
 -- ARGV[3]  bytes of history to keep for each entry (0: none is written)
 -- ARGV[4]  how long KEYS[4] is kept after the last one was added (ms)
--- ARGV[5…] name, after (ms), before (ms), cell; name, …
+-- ARGV[5…] name, after (ms), before (ms), cell, decided (ms; empty: some of the missed runs are sent after all); name, …
+--
+-- Where nothing is caught up, last due moves on to "decided": the next leader would decide about these runs again, and
+-- about those together with them that it finds late, and a change of the entry would bring them back.
 --
 -- Error FENCED when the term is over. Gaps are read only when the clock shows an earlier time than last due: should it
 -- turn out that the clock was ahead, their runs are still to come. Of each entry the last eight are kept. A field that
@@ -35,18 +39,21 @@ local function note_gap(key, cell, keep)
 end
 
 local keep = tonumber(ARGV[3])
-for i = 5, #ARGV, 4 do
-  local name, after, before, cell = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+for i = 5, #ARGV, 5 do
+  local name, after, before, cell, decided = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local gaps = parse_gaps(redis.call('HGET', KEYS[2], name) or '')
   if gaps then
     add_gap(gaps, after, before)
     store_gaps(KEYS[2], name, gaps)
+    if decided ~= '' and redis.call('HGET', KEYS[5], name) == after then
+      redis.call('HSET', KEYS[5], name, decided)
+    end
     redis.pcall('HSET', KEYS[4], name, after .. ' ' .. before) -- a foreign value there stops nothing
     if keep > 0 then
       note_gap(KEYS[3] .. name, cell, keep)
     end
   end
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+live_at_least(KEYS[2], tonumber(ARGV[2]))
 redis.pcall('PEXPIRE', KEYS[4], ARGV[4])
 return redis.status_reply('OK')

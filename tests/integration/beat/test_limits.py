@@ -200,6 +200,40 @@ def test_runs_after_the_old_start_are_caught_up_when_the_start_is_taken_away(bea
     beat.run_to(7.5)
     assert beat.dues() == [4, 5, 6, 7]
 
+def start_in(minutes):
+    return None if minutes is None else at(minutes)
+
+
+@HOW
+@pytest.mark.parametrize(
+    ("before", "later", "dues"), [(-60, -59, [3, 7]), (None, -59, [3, 7]), (-59, None, [1, 4, 7]), (-60, -63, [3, 6])]
+)
+def test_a_start_that_moves_the_runs_of_an_interval_makes_it_another_schedule(beat, how, before, later, dues):
+    """Every three minutes, changed after 4.5: what the new start would have made due before was never due. One without
+    a start counts from when it was first seen, which is then."""
+    beat.entry = msgspec.structs.replace(beat.entry, schedule=parse("3m"))
+    beat.limit("before the start", start=start_in(before))
+    beat.start()
+    beat.run_to(4.5)
+    beat.limit(how, start=start_in(later))
+    beat.run_to(8.5)
+    assert beat.dues() == dues
+
+
+def test_missed_runs_of_an_interval_are_caught_up_when_another_start_moves_none_of_them(beat):
+    beat.entry = msgspec.structs.replace(beat.entry, schedule=parse("3m"))
+    beat.limit("before the start", start=at(-60))
+    beat.start()
+    beat.run_to(1.5)
+    beat.stop()
+    beat.run_to(4.5)
+    beat.limit("in the file", start=at(-63))
+    assert beat.next_due() == 3
+    beat.start()
+    beat.run_to(5.5)
+    assert beat.dues() == [3]
+
+
 
 def test_limits_that_an_older_version_left_unnoted_are_no_change(beat):
     """It wrote none: nothing says that the entry could not run."""

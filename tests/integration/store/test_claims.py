@@ -80,6 +80,17 @@ def test_of_many_gaps_the_last_are_kept_and_for_days_only(claims, client, held):
     assert 0 < client.pttl(KEYS.shard().gaps) <= 7 * 86_400_000
 
 
+def test_gaps_are_kept_while_a_last_due_lies_in_the_future(claims, client, held):
+    """A clock was a year ahead for a moment. Until that time has come, runs are claimed out of the gap and no others."""
+    year = 366 * 86_400_000
+    load_entries(claims, held, ("a", "x"))
+    claims.pass_over([Gap("a", NOW, NOW + year)], lease_value=held)
+    claim(claims, held, ("a", NOW + year, "celery", b"m"))
+    load_entries(claims, held, ("a", "x"))
+    claims.pass_over([Gap("b", NOW, NOW + 5)], lease_value=held)
+    assert client.pttl(KEYS.shard().gaps) > year
+
+
 def test_an_old_term_passes_nothing_over(claims, client, held):
     with pytest.raises(TermLost):
         claims.pass_over([Gap("a", 1, 2)], lease_value="d1:0")

@@ -303,7 +303,7 @@ def random_call(random):
         limits = " ".join([*bounds, random.choice(["-", "-", "2", "9"])])
         return kind, name, random.choice(["x"] * 6 + ["off x", "y"]), random.choice([limits, None]), instant
     if kind == "pass_over":
-        return kind, name, instant, instant + random.choice([1, 5, 30])
+        return kind, name, instant, instant + random.choice([1, 5, 30]), random.choice([None, instant + 3])
     dues = sorted(random.randint(1, 40) for _ in range(random.randint(1, 3)))
     return kind, [(name, due, random.random() < 0.8, random.random() < 0.3) for due in dues]
 

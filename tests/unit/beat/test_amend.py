@@ -137,3 +137,45 @@ def test_a_store_that_goes_away_during_the_first_sweep_of_a_leader_is_swept_when
     rig.run_for(3)
     assert failed
     assert rig.claims.gone.keys() == {"a"}
+
+
+def restarted(rig, seconds, *entries):
+    """Nobody leads for some seconds; then another process does."""
+    rig.clock.advance(seconds)
+    rig.start()
+    rig.beat.schedule.replace(entries)
+
+
+def test_what_catch_up_has_left_out_is_decided_once(rig, entry):
+    """A failover at the next run delays that run only: it is late, and none of those that were missed long before."""
+    never = entry("a", 600.0, catch_up="none")
+    rig.beat.schedule.replace([never])
+    rig.run_for(650)
+    restarted(rig, 1300, never)
+    rig.run_for(445)
+    restarted(rig, 10, never)
+    rig.run_for(5)
+    assert times(rig, "a") == [600.0, 2400.0]
+
+
+def test_another_catch_up_brings_back_no_run_that_was_left_out(rig, entry):
+    rig.beat.schedule.replace([entry("a", 600.0, catch_up="none")])
+    rig.run_for(650)
+    restarted(rig, 1300, entry("a", 600.0, catch_up="none"))
+    rig.run_for(10)
+    rig.beat.schedule.replace([entry("a", 600.0, catch_up="all")])
+    rig.run_for(500)
+    assert times(rig, "a") == [600.0, 2400.0]
+
+
+def test_a_changed_entry_repeats_no_run_when_the_clock_is_set_back(rig, entry):
+    """Before the change it passed over runs up to its next one, which was hours away."""
+    rig.beat.schedule.replace([entry("a", 7200.0, catch_up="none")])
+    rig.run_for(100)
+    restarted(rig, 7200, entry("a", 7200.0, catch_up="none"))
+    rig.run_for(10)
+    rig.beat.schedule.replace([entry("a", 100.0)])
+    rig.run_for(350)
+    rig.clock.step(-300)
+    rig.run_for(500)
+    assert len(times(rig, "a")) == len(set(times(rig, "a"))) == 5
