@@ -279,7 +279,7 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
         return find_app(settings.app, where=f"{settings.file}: app", directory=Path(settings.file).parent)
     if options["builtin"]:
         return App("beatd")
-    text = "no app: name one with -A MODULE[:APP], or run beatd's own tasks with --builtin command,http"
+    text = "no app: name one with -A MODULE[:APP], or its file with --config FILE, or run built-in tasks: --builtin command"
     raise ConfigError([Fault("beatd worker", None, "", text)])
 
 
@@ -376,7 +376,7 @@ def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
         bounds = int(most), max(1, int(least.strip() or "1"))
         if bounds[1] <= bounds[0]:
             return bounds
-        wrong = "MAX must not be less than MIN, and not less than 1"
+        wrong = "expected MAX,MIN such as 10,3: MAX comes first, and is 1 or more"
     raise ConfigError([Fault("beatd worker", None, "--autoscale", f"{text!r}: {wrong}")])
 
 
