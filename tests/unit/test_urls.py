@@ -219,7 +219,7 @@ def test_a_cluster_is_no_broker():
 
 
 def test_a_transport_that_kombu_lacks_is_refused_with_the_near_one():
-    from kombu.transport import TRANSPORT_ALIASES  # noqa: PLC0415
+    from kombu.transport import TRANSPORT_ALIASES
 
     for alias in TRANSPORT_ALIASES:
         check_broker(f"{alias}://" + ("h:1/s" if alias == "sentinel" else ""))
