@@ -48,8 +48,8 @@ def load(
     The module is imported in a process of its own, and may be beside the file. What was loaded ``before`` saves
     reading again what is written alike. Raises ConfigError with every fault of the first source that has any; but a
     registration of the app that cannot be read costs only itself, and is among the ``refused`` unless a file has an
-    entry of its name. With ``check_tasks`` there are ``task_faults``; without ``with_app`` no app is imported. Calendars
-    of blackouts are read.
+    entry of its name. With ``check_tasks`` there are ``task_faults``; without ``with_app`` no app is imported.
+    Calendars of blackouts are read.
     """
     found = _loaded(path, app, env, before, check_tasks=check_tasks, with_app=with_app)
     faults = Calendars.of(found.settings).look()
