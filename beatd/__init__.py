@@ -85,12 +85,18 @@ __all__ = [
 ]
 
 
+_MODULES = ("canvas", "exceptions", "result", "schedules", "signals", "states")
+"""Modules that a program may use after ``import beatd as celery`` alone, as it does after ``import celery``."""
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: ``import beatd`` alone, as every submodule does, costs nothing."""
     if name == "__version__":
         found = _version()
     elif name in _HOMES:
         found = getattr(import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        found = import_module(f"beatd.{name}")
     else:
         raise AttributeError(f"module 'beatd' has no attribute {name!r}")
     globals()[name] = found

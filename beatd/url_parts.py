@@ -72,6 +72,13 @@ def scheme_of(text: str) -> str:
     return scheme.lower() if sign and _SCHEME.fullmatch(scheme) else ""
 
 
+KOMBU_SCHEMES = (
+    *("azureservicebus", "azurestoragequeues", "confluentkafka", "consul", "etcd", "filesystem", "gcpubsub", "kafka"),
+    *("librabbitmq", "memory", "mongodb", "pgmq", "pyro", "qpid", "slmq", "sqla", "sqlalchemy", "sqs", "zookeeper"),
+)
+"""Of brokers that only kombu knows. A host may be missing in their URLs, as in ``sqs://``."""
+
+
 def is_host(text: str) -> bool:
     """True for the name or address of a host; an IPv6 address with or without brackets."""
     return bool(_HOST.fullmatch(text) or _HOST.fullmatch(f"[{text}]"))
@@ -80,6 +87,20 @@ def is_host(text: str) -> bool:
 def wrong_url(scheme: str, reason: str) -> WrongUrl:
     """The error for a URL of that scheme."""
     return WrongUrl(f"{scheme}://…" if scheme else "a URL", reason)
+
+
+def check_kombu(text: str, own: tuple[str, ...]) -> None:
+    """Raise :class:`WrongUrl` for a URL that kombu cannot take; ``own`` are the schemes that beatd reads itself."""
+    scheme = scheme_of(text)
+    if not scheme:
+        raise wrong_url("", "expected SCHEME://HOST")
+    known = sorted((*own, *KOMBU_SCHEMES))
+    if (name := scheme.partition("+")[0]) not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}://?" if near else f"expected one of {', '.join(known)}"
+        raise wrong_url(scheme, f"there is no such transport; {hint}")
+    if "global_keyprefix=" in text:
+        raise wrong_url(scheme, "its option global_keyprefix is for a Redis that beatd reads without kombu")
 
 
 def split(text: str) -> Parts:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
+from beatd import url_parts
 from beatd.exceptions import WrongUrl
 from beatd.url_options import AMQP, REDIS, TLS
 from beatd.url_parts import ENCODE, Host, Parts, host_and_port, is_host, read_options, scheme_of, split, wrong_url
@@ -174,10 +175,8 @@ def check_broker(text: str) -> None:
         BrokerUrl.parse(text)
     elif is_cluster(text):
         raise wrong_url(scheme_of(text), CLUSTER_BROKER)
-    elif not scheme_of(text):
-        raise WrongUrl("a URL", "expected SCHEME://HOST")
-    elif "global_keyprefix=" in text:
-        raise wrong_url(scheme_of(text), "its option global_keyprefix is for a Redis that beatd reads without kombu")
+    else:
+        url_parts.check_kombu(text, (*REDIS_SCHEMES, *AMQP_SCHEMES))
 
 
 def shown(text: str) -> str:

@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from beatd.app.base import AppBase
+from beatd.config.errors import near
 from beatd.exceptions import ConfigError, Fault
+from beatd.schedules.literals import or_list, quoted
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -29,6 +31,7 @@ def import_symbol(path: str) -> Any:
 
 _NAME_MAX = 255
 """Letters of the name of an app."""
+_FORM = 'expected MODULE or MODULE:APP such as "proj.tasks:app"'
 
 
 def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
@@ -51,15 +54,17 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
         if str(place.absolute()) not in sys.path:
             sys.path.insert(0, str(place.absolute()))
     module_name, _, attribute = name.partition(":")
+    if "/" in name or not all(module_name.split(".")):
+        raise ConfigError([Fault(where, None, name, f"not the name of a module; {_FORM}{_as_module(module_name)}")])
     with slow_imports_logged(name):
         if not attribute and is_attribute(module_name):
             module_name, _, attribute = module_name.rpartition(".")
         module = import_module(module_name, where=where)
-    value = _attribute(module, attribute, where) if attribute else _search(module, wanted)
+    value = _attribute(module, attribute, where, wanted) if attribute else _search(module, wanted)
     if isinstance(value, ModuleType):
         value = _search(value, wanted)
     if not wanted(value):
-        raise ConfigError([Fault(where, None, name, _not_an_app(value, module_name))])
+        raise ConfigError([Fault(where, None, name, _not_an_app(value, module, wanted))])
     return value
 
 
@@ -131,8 +136,9 @@ def import_module(name: str, *, where: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name + ".").startswith(error.name + "."):
-            text = f"no module named {error.name!r} (looked in {Path.cwd()} and the Python path); "
-            text += "start beatd in the folder of the project, or name the folder with --workdir"
+            text = f"no module named {error.name!r} (looked in {Path.cwd()} and the Python path)"
+            text += _as_module(name) or _near_module(name)
+            text += "; start beatd in the folder of the project, or name the folder with --workdir"
             raise ConfigError([Fault(where, None, name, text)]) from None
         raise ConfigError([Fault(where, None, name, _failure(error))]) from None
     except Exception as error:  # noqa: BLE001 - importing runs the user's code
@@ -152,24 +158,47 @@ def _search(module: ModuleType, wanted: Callable[[Any], bool]) -> Any:
     return next(iter(apps.values())) if len(apps) == 1 else getattr(module, "app", None)
 
 
-def _attribute(module: ModuleType, path: str, where: str) -> Any:
+def _as_module(name: str) -> str:
+    """``; did you mean "shop.tasks"?`` for the path of a module, ``shop/tasks.py``; else nothing."""
+    parts = [part for part in name.removesuffix(".py").replace("/", ".").split(".") if part]
+    return f"; did you mean {quoted('.'.join(parts))}?" if parts and parts != name.split(".") else ""
+
+
+def _near_module(name: str) -> str:
+    """Modules of the working directory with a name like that of the missing one."""
+    places = Path.cwd().joinpath(*name.split(".")[:-1])
+    found = [path.stem for path in places.glob("*") if path.suffix == ".py" or path.joinpath("__init__.py").is_file()]
+    return near(name.rpartition(".")[2], found)
+
+
+def _attribute(module: ModuleType, path: str, where: str, wanted: Callable[[Any], bool]) -> Any:
     value: Any = module
     for part in path.split("."):
         if not hasattr(value, part):
-            raise ConfigError([Fault(where, None, module.__name__, f"the module has no attribute {path!r}")])
+            text = f"the module has no attribute {path!r}{_apps_in(module, wanted)}"
+            raise ConfigError([Fault(where, None, module.__name__, text)])
         value = getattr(value, part)
     return value
 
 
-def _not_an_app(value: Any, module_name: str) -> str:
+def _apps_in(module: ModuleType, wanted: Callable[[Any], bool]) -> str:
+    """``; did you mean "proj.tasks:app"?`` with the apps that the module has; else nothing."""
+    apps = [quoted(f"{module.__name__}:{name}") for name, value in list(vars(module).items()) if wanted(value)]
+    return f"; did you mean {or_list(apps)}?" if apps else ""
+
+
+def _not_an_app(value: Any, module: ModuleType, wanted: Callable[[Any], bool]) -> str:
     if value is None:
-        return f"no beatd App found: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
+        return f"no beatd App found: expected an attribute 'app' or 'celery', or -A {module.__name__}:ATTRIBUTE"
     if _is_app(value):
-        return f'this is an app of beatd, nothing to import: set app = "{module_name}" in beat.toml, or use -A'
+        return f'this is an app of beatd, nothing to import: set app = "{module.__name__}" in beat.toml, or use -A'
     kind = type(value)
-    text = f"{kind.__module__}.{kind.__qualname__} is not a beatd App: change the import to 'from beatd import App'"
+    text = f"{kind.__module__}.{kind.__qualname__} is not a beatd App"
+    if there := _apps_in(module, wanted):
+        return text + there
+    text += ": change the import to 'from beatd import App'"
     if kind.__module__.startswith("celery."):
-        text += f", or keep the app as it is and run its tasks with: celery -A {module_name} worker"
+        text += f", or keep the app as it is and run its tasks with: celery -A {module.__name__} worker"
     return text
 
 

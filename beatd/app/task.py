@@ -20,7 +20,14 @@ from beatd.app.retry import options_of, retry_task, send_after_state
 from beatd.exceptions import BrokerError, Ignore, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
+    import typing_extensions
+
     from beatd.app.app import App  # the public type of ``Task.app``
+
+    P = typing_extensions.ParamSpec("P", default=...)  # for ``class Base(Task)``; at run time it needs Python 3.13
+    R = typing_extensions.TypeVar("R", default=Any)
+else:
+    P, R = ParamSpec("P"), TypeVar("R")
 
 
 class Hooks:
@@ -50,9 +57,6 @@ class Hooks:
     def on_bound(cls, app: Any) -> None:
         """Run when the task is registered in ``app``."""
 
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 FROM_CONF = {
     "acks_late": "task_acks_late",
@@ -233,8 +237,8 @@ class Task(Hooks, Generic[P, R]):
 
     subtask = signature
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
-        """Return a signature; arguments given later come in front of these."""
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """Return a signature; arguments given later come in front of these, so that some may be missing here."""
         return self.signature(args, kwargs)
 
     def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
@@ -349,15 +353,15 @@ class Task(Hooks, Generic[P, R]):
 
     def map(self, it: Iterable[Any]) -> Any:
         """Return one message that calls the task with each item; see :class:`beatd.xmap`."""
-        return xmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
+        return xmap(self.s(), it, app=self.app)
 
     def starmap(self, it: Iterable[Any]) -> Any:
         """Return one message like :meth:`map`, where each item is the arguments of one call."""
-        return xstarmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
+        return xstarmap(self.s(), it, app=self.app)
 
     def chunks(self, it: Iterable[Any], n: int) -> Any:
         """Split :meth:`starmap` into messages of ``n`` items each."""
-        return chunks(self.s(), it, n, app=self.app)  # type: ignore[call-arg]
+        return chunks(self.s(), it, n, app=self.app)
 
     @property
     def backend(self) -> Any:
@@ -368,8 +372,6 @@ class Task(Hooks, Generic[P, R]):
         """Replace a method by ``around(method)``: that of the class, but for ``run``."""
         owner = self if attribute == "run" else type(self)
         setattr(owner, attribute, around(getattr(owner, attribute)))
-
-    # -----------------------------------------------------------------------------------------------------------------
 
     def AsyncResult(self, task_id: str, **options: Any) -> AsyncResult[R]:  # noqa: N802 - Celery's name
         """Return the handle of a run of this task; that of a subclass is used for what is sent, too."""

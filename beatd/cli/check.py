@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from beatd import broker, config, sources
+from beatd import broker, sources
 from beatd.broker.redis_keys import RedisKeys
 from beatd.cli import add_to_error, server_advice
 from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.clock import SystemClock
+from beatd.config import Config
 from beatd.config.errors import dotted
 from beatd.config.targets import NOTIFY
 from beatd.config.toml import Document, read
@@ -66,12 +67,17 @@ def check(
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
         path = sources.find(file or config_file, app).path
-        loaded = _without_refused(sources.load(path, app=app, check_tasks=True, with_app=not no_app))
+        loaded = sources.load(path, app=app, check_tasks=True, with_app=not no_app)
     except ConfigError:
         add_to_error({"ok": False})
         raise
     now_ms = SystemClock().now_ms()
     warnings = [*find_warnings(loaded, now_ms), *_target_warnings(loaded.settings)]
+    if loaded.refused:  # by the app; all else of it is checked all the same
+        add_to_error({"ok": False, "warnings": _as_json(warnings)})
+        if not as_json:
+            _print_warnings(warnings)
+        raise ConfigError(loaded.refused)
     attempts = try_servers(loaded.settings, loaded.entries) if connect else []
     ok = all(attempt.ok for attempt in attempts)
     if as_json:
@@ -103,18 +109,11 @@ def _target_warnings(settings: Settings) -> list[Fault]:
     return faults
 
 
-def _without_refused(loaded: config.Config) -> config.Config:
-    """Raises ConfigError if a registration of the app cannot be read."""
-    if loaded.refused:
-        raise ConfigError(loaded.refused)
-    return loaded
-
-
 def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
     return [fault._asdict() for fault in faults]
 
 
-def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
+def _facts(loaded: Config, now_ms: int) -> dict[str, Any]:
     first = first_run(loaded.entries, now_ms)
     return {
         "files": list(loaded.files),
@@ -130,9 +129,13 @@ def first_run(entries: Sequence[Entry], now_ms: int) -> Upcoming | None:
     return next(all_upcoming(entries, now_ms, sent_only=True, on_error=lambda *_: None), None)
 
 
-def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
+def _print_warnings(warnings: Sequence[Fault]) -> None:
     for warning in warnings:
         print_line(f"warning: {warning}")
+
+
+def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
+    _print_warnings(warnings)
     disabled = facts["entries"] - facts["enabled"]
     shown = [plural(facts["entries"], "entry") + (f" ({disabled:,} not enabled)" if disabled else "")]
     shown += [plural(len(facts["files"]), "file"), "no errors"] + [plural(len(warnings), "warning")] * bool(warnings)

@@ -284,7 +284,7 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
         return find_app(settings.app, where=f"{settings.file}: app", directory=Path(settings.file).parent)
     if options["builtin"]:
         return App("beatd")
-    text = "no app: name one with -A MODULE[:APP], or run beatd's own tasks with --builtin command,http"
+    text = "no app: name one with -A MODULE[:APP], or its file with --config FILE, or run --builtin command"
     raise ConfigError([Fault("beatd worker", None, "", text)])
 
 

@@ -12,6 +12,7 @@ from beatd.config.toml import Substituted
 from beatd.config.values import CONTROL, InvalidValue, Reader, shown, text
 from beatd.exceptions import WrongUrl
 from beatd.schedules.literals import or_list, quoted
+from beatd.url_parts import KOMBU_SCHEMES
 from beatd.urls import SENTINEL
 
 _APP = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?")
@@ -40,11 +41,15 @@ def app(value: Any, _zone: str = "") -> str:
     return name
 
 
+_BROKERS = "|".join(map(re.escape, (*urls.REDIS_SCHEMES, *urls.AMQP_SCHEMES)))
+_BROKERS += rf"|(?:{'|'.join(KOMBU_SCHEMES)})(?:\+[A-Za-z0-9+.\-]*)?"
+
+
 def url(*schemes: str, also: str = "") -> Reader:
     """A URL with one of ``schemes`` (any, if none is given). What it says is never shown: it may hold a password."""
 
-    one = "|".join(map(re.escape, schemes)) or r"[A-Za-z][A-Za-z0-9+.\-]*"
-    place = rf"(?:{one})://[\s\S]+"
+    one = "|".join(map(re.escape, schemes)) or _BROKERS
+    place = rf"(?:{one})://[\s\S]" + ("+" if schemes else "*")  # sqs:// has no host
     if SENTINEL.removesuffix("://") in schemes:
         place = rf"(?!{SENTINEL}[^/]*/*(?:\d*(?:/|\?|$))){place}"
 
@@ -54,7 +59,7 @@ def url(*schemes: str, also: str = "") -> Reader:
         if also and address == also:
             return address
         scheme = urls.scheme_of(address)
-        if not scheme or not address.partition("://")[2]:
+        if not scheme or (schemes and not address.partition("://")[2]):
             raise InvalidValue("not a URL: expected " + _forms(schemes, also))
         if schemes and scheme not in schemes:
             shown = "" if isinstance(value, Substituted) else f", got {quoted(scheme + '://…')}"

@@ -92,11 +92,16 @@ def find_imports(text: str, tree: ast.Module) -> Imports:
                 else:
                     edits.append(_edit(node, found, lines))
             case ast.Import():
-                for alias in node.names:
-                    if _is_celery(alias.name):
-                        places.append(Place(node.lineno, node.col_offset + 1, alias.name, "", None))
-                        text = f"import {alias.name}: import the names that are used from beatd, or from its modules"
-                        by_hand.append((node.lineno, text))
+                for alias in filter(lambda each: _is_celery(each.name), node.names):
+                    bound = alias.asname or alias.name
+                    whole = len(node.names) == 1 and alias.name == "celery" and _has_all_of(tree, bound)
+                    target = ("beatd", bound) if whole and not _why_not(node, lines) else None
+                    places.append(Place(node.lineno, node.col_offset + 1, alias.name, "", target))
+                    if target:
+                        edits.append(_import_edit(node, bound, lines))
+                        continue
+                    text = f"import {alias.name}: import the names that are used from beatd, or from its modules"
+                    by_hand.append((node.lineno, text))
     ordered = sorted(places)
     return Imports(tuple(ordered), tuple(sorted(edits)), tuple(sorted(by_hand)))
 
@@ -142,11 +147,35 @@ def _names(module: str) -> frozenset[str]:
     return frozenset(public if public is not None else (name for name in dir(found) if not name.startswith("_")))
 
 
+def _has_all_of(tree: ast.Module, bound: str) -> bool:
+    """True if the module that is ``bound`` to that name is used, and beatd has all that is taken from it."""
+    taken: dict[int, str] = {}  # of each module or submodule that is a node of the tree
+    nodes = list(ast.walk(tree))
+    taken |= {id(each.value): each.attr for each in nodes if isinstance(each, ast.Attribute)}
+    uses = [each for each in nodes if isinstance(each, ast.Name) and each.id == bound]
+    for use in uses:
+        name = taken.get(id(use), "")
+        if name in _SUBMODULES:
+            whole = next(each for each in nodes if isinstance(each, ast.Attribute) and each.value is use)
+            if taken.get(id(whole), "") not in _names(f"beatd.{name}"):
+                return False
+        elif name not in _names("beatd"):
+            return False
+    return bool(uses)
+
+
+def _import_edit(node: ast.Import, bound: str, lines: list[str]) -> Edit:
+    old = lines[node.lineno - 1]
+    encoded = old.encode()
+    new = encoded[: node.col_offset] + f"import beatd as {bound}".encode() + encoded[node.end_col_offset :]
+    return Edit(node.lineno, node.lineno, old, new.decode())
+
+
 def _place(node: ast.ImportFrom, module: str, name: str) -> Place:
     return Place(node.lineno, node.col_offset + 1, module, name, target_of(module, name))
 
 
-def _why_not(node: ast.ImportFrom, lines: list[str]) -> str:
+def _why_not(node: ast.ImportFrom | ast.Import, lines: list[str]) -> str:
     """The reason why a statement cannot be replaced line by line; empty if it can."""
     first, last = lines[node.lineno - 1], lines[(node.end_lineno or node.lineno) - 1]
     if any(alias.name == "*" for alias in node.names):

@@ -35,8 +35,8 @@ class Registered(NamedTuple):
     files: tuple[str, ...]
     remarks: tuple[Fault, ...]
     """Settings of Celery's that have no effect here, and parts of registrations that are not carried over."""
-    refused: tuple[Fault, ...] = ()
-    """What is wrong with registrations that are not among the entries."""
+    refused: tuple[tuple[str, Fault], ...] = ()
+    """What is wrong with registrations that are not among the entries, with their names."""
     task_faults: tuple[tuple[str, str, str], ...] = ()
     """What is wrong with the calls that were given: entry, key, message."""
     own_task_faults: tuple[tuple[str, str, str], ...] = ()
@@ -50,7 +50,7 @@ def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
     """The entries alone of :func:`read_app`. Raises ConfigError if one of them cannot be read."""
     registered = read_app(name, **how)
     if registered.refused:
-        raise ConfigError(registered.refused, registered.files)
+        raise ConfigError([fault for _, fault in registered.refused], registered.files)
     return registered.entries
 
 
@@ -83,7 +83,7 @@ def read_app(
         more = awaited if set(awaited).isdisjoint(error.files) else []
         raise ConfigError(error.faults, (*error.files, *more)) from None
     entries: list[Entry] = []
-    refused = [Fault(*fault) for fault in answer["refused"]]
+    refused = [(entry_name, Fault(*fault)) for entry_name, fault in answer["refused"]]
     zone = answer["timezone"] or timezone
     of_app = answer["conf"]["default_queue"]
     for entry_name, fields in answer["entries"].items():
@@ -92,7 +92,7 @@ def read_app(
         try:
             entries.append(config.entry(entry_name, fields, timezone=zone, defaults=defaults, source=answer["file"]))
         except ConfigError as error:
-            refused += error.faults
+            refused += [(entry_name, fault) for fault in error.faults]
     files = tuple(answer["files"])
     unused = ((name, WITHOUT_EFFECT[name]) for name in answer["settings"] if name in _OF_BEAT)
     remarks = (Fault(answer["file"], None, name, f"it has no effect: {reason}") for name, reason in unused)

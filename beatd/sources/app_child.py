@@ -69,7 +69,7 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
     except Exception as error:  # noqa: BLE001 - a receiver of the user's may raise anything
         raise ConfigError([Fault(where, None, name, f"its registrations failed:\n{_shown(error)}")]) from None
     file = _file_of(name, app)
-    refused: list[Fault] = []
+    refused: list[tuple[str, Fault]] = []
     remarks = [Fault(file, None, about, why) for about, why in app_remarks(app)] if is_celery_app(app) else []
     entries = {}
     for entry, registration in registrations.items():
@@ -78,7 +78,7 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
             fields = plain_table(celery_schedule.translated(with_task_options(app, registration)))
             dumps(fields)
         except Exception as error:  # noqa: BLE001 - objects of the user's may raise anything
-            refused.append(Fault(file, None, path, str(error) or type(error).__name__))
+            refused.append((entry, Fault(file, None, path, str(error) or type(error).__name__)))
         else:
             entries[entry] = fields
             more = chain(dropped(registration), unused_options(registration))

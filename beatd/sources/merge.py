@@ -20,7 +20,8 @@ from beatd import config
 from beatd.config import Config
 from beatd.config.entries import read_tables, too_large
 from beatd.config.targets import NOTIFY, unknown_target
-from beatd.exceptions import Fault, MessageError
+from beatd.config.toml import Document, read
+from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.model import BrokerSettings, Entry, Settings
 from beatd.planning.builtin_tasks import builtin_faults
 from beatd.planning.lint import entry_warning
@@ -46,8 +47,9 @@ def load(
 
     The module is imported in a process of its own, and may be beside the file. What was loaded ``before`` saves
     reading again what is written alike. Raises ConfigError with every fault of the first source that has any; but a
-    registration of the app that cannot be read costs only itself, and is among the ``refused``. With ``check_tasks``
-    there are ``task_faults``; without ``with_app`` no app is imported. Calendars of blackouts are read.
+    registration of the app that cannot be read costs only itself, and is among the ``refused`` unless a file has an
+    entry of its name. With ``check_tasks`` there are ``task_faults``; without ``with_app`` no app is imported.
+    Calendars of blackouts are read.
     """
     found = _loaded(path, app, env, before, check_tasks=check_tasks, with_app=with_app)
     faults = Calendars.of(found.settings).look()
@@ -69,19 +71,23 @@ def _loaded(
     name = app or found.settings.app
     if name is None or not with_app:
         return found
-    registered = read_app(
-        name,
-        timezone=found.settings.timezone,
-        defaults=found.defaults,
-        where="-A" if app else str(path),
-        directory=str(Path(found.settings.file).parent),
-        calls=found.entries if check_tasks else None,
-        default_queue=found.settings.broker.default_queue,
-    )
+    try:
+        registered = read_app(
+            name,
+            timezone=found.settings.timezone,
+            defaults=found.defaults,
+            where="-A" if app else str(path),
+            directory=str(Path(found.settings.file).parent),
+            calls=found.entries if check_tasks else None,
+            default_queue=found.settings.broker.default_queue,
+        )
+    except ConfigError as error:
+        raise (error if app else _at_setting(error, path)) from None
     most_bytes = found.settings.broker.max_message_bytes
-    refused, light = list(registered.refused), []
+    of_files = {entry.name for entry in found.entries}
+    refused, light = [fault for name, fault in registered.refused if name not in of_files], []
     for entry in registered.entries:
-        if fault := too_large(entry, most_bytes):
+        if entry.name not in of_files and (fault := too_large(entry, most_bytes)):
             refused.append(Fault(entry.source, None, f"beat_schedule.{entry.name}", fault))
         else:
             light.append(entry)
@@ -101,6 +107,16 @@ def _loaded(
         refused=tuple(refused),
         task_faults=_task_faults(entries, len(found.entries), registered) if check_tasks else (),
     )
+
+
+def _at_setting(error: ConfigError, path: str | Path) -> ConfigError:
+    """The error about an app that the file names, at the place of that name."""
+    line, column = Document(str(path), read(Path(path), str(path))).position_of(("app",)) or (None, None)
+    faults = [
+        Fault(fault.file, line, "app", f"{fault.path}: {fault.message}", column) if fault.file == str(path) else fault
+        for fault in error.faults
+    ]
+    return ConfigError(faults, error.files)
 
 
 def _another_prefix(settings: Settings, broker: str) -> Iterator[Fault]:

@@ -141,7 +141,7 @@ def test_the_registrations_of_an_app_are_checked_too(tmp_path: Path, beatd: Beat
     (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "-1"))
     (tmp_path / "beat.toml").write_text('app = "proj:app"\n' + GOOD)
     done = beatd("check", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
     assert done.stderr.startswith("proj.py: beat_schedule.from-app.schedule: a duration must not be negative")
     assert beatd("next", "from-app", "-A", "nowhere", cwd=tmp_path).returncode == 2
 
@@ -258,6 +258,24 @@ def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_u
     assert said.startswith(expected.removeprefix("! not in force: "))
 
 
+def test_a_refused_registration_hides_no_warning_and_gives_way_to_an_entry_of_the_file(
+    tmp_path: Path, beatd: Beatd
+) -> None:
+    more = '"typo": {"task": "proj.ad", "schedule": 60}}\n@app.task\ndef add(): ...\n'
+    app = APP.replace("SCHEDULE", "-1").replace("}}", "}, " + more)
+    (tmp_path / "proj.py").write_text(app)
+    (tmp_path / "beat.toml").write_text('app = "proj:app"\n')
+    done = beatd("check", cwd=tmp_path)
+    assert (done.returncode, "a duration must not be negative" in done.stderr) == (2, True)
+    assert "warning: proj.py: beat_schedule.typo.task" in done.stdout
+    document = json.loads(beatd("check", "--json", cwd=tmp_path).stdout)
+    assert (document["ok"], len(document["faults"]), len(document["warnings"])) == (False, 1, 1)
+    entry = '[beat_schedule.from-app]\ntask = "proj.add"\nschedule = "1m"\n'
+    (tmp_path / "beat.toml").write_text(f'app = "proj:app"\n{entry}')
+    done = beatd("check", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_errors_of_newcomers_say_what_to_do_next(tmp_path: Path, beatd: Beatd) -> None:
     assert "or write one with beatd init" in beatd("check", cwd=tmp_path).stderr
     (tmp_path / "beat.toml").write_text('[redis]\nurl = "redis://127.0.0.1:1/0"\n')
@@ -265,7 +283,12 @@ def test_errors_of_newcomers_say_what_to_do_next(tmp_path: Path, beatd: Beatd) -
     (tmp_path / "beat.toml").write_text("not_yet_known = 1\n")
     assert "a file for a newer version needs that version" in beatd("check", cwd=tmp_path).stderr
     (tmp_path / "beat.toml").unlink()
+    (tmp_path / "beat.toml").write_text('\napp = "prj"\n')
     (tmp_path / "proj.py").write_text("import not_installed\n")
+    said = beatd("check", cwd=tmp_path).stderr
+    assert said.startswith("beat.toml:2:1: app: prj: no module named 'prj'")
+    assert 'did you mean "proj"?' in said
+    (tmp_path / "beat.toml").unlink()
     assert "This Python has no not_installed; install it here" in beatd("next", "-A", "proj", cwd=tmp_path).stderr
     assert "name the folder with --workdir" in beatd("next", "-A", "shop.tasks", cwd=tmp_path).stderr
     (tmp_path / "of_celery.py").write_text("from celery import Celery\napp = Celery('x')\n")

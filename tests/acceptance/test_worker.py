@@ -489,6 +489,13 @@ def test_queues_may_be_chosen(start_worker, app):
     ("arguments", "words"),
     [
         (["-A", "missing"], "no module named 'missing'"),
+        (
+            ["-A", "./prj.py"],
+            'not the name of a module; expected MODULE or MODULE:APP such as "proj.tasks:app"; did you',
+        ),
+        (["-A", "misspelt"], "broker ampq://h: No such transport: ampq.  Did you mean amqp?"),
+        (["-A", "proj", "-b", "ampq://h"], "there is no such transport; did you mean amqp://?"),
+        (["-A", "proj", "--autoscale", "1,10"], "expected MAX,MIN such as 10,3: MAX comes first"),
         (["-A", "broken"], "ZeroDivisionError: division by zero"),
         ([], "no app: name one with -A"),
         (["-A", "proj", "--builtin", "shell"], "no built-in task 'shell', there are: command, http"),
@@ -499,8 +506,10 @@ def test_queues_may_be_chosen(start_worker, app):
 )
 def test_a_wrong_command_line_is_answered_in_words(project, start_beatd, arguments, words):
     (project / "broken.py").write_text("1 / 0\n")
+    (project / "misspelt.py").write_text("from beatd import App\napp = App('x', broker='ampq://h')\n")
     worker = start_beatd("worker", *arguments)
     assert worker.wait() in (1, 2)
+    assert "internal error" not in worker.text
     assert words in worker.text
     assert "beatd/cli" not in worker.text
 

@@ -71,6 +71,13 @@ def test_imports_on_the_pages_work(page):
             assert hasattr(found, name) or importlib.import_module(f"{module}.{name}"), f"{module}.{name}"
 
 
+def test_modules_of_celerys_names_need_no_import_of_their_own():
+    code = "import beatd as celery; celery.signals.task_failure; celery.exceptions.Retry; celery.states.SUCCESS; "
+    code += "celery.result.AsyncResult; celery.canvas.chain; celery.schedules.crontab"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_name_that_never_was_is_refused():
     with pytest.raises(AttributeError, match="module 'beatd' has no attribute 'Celery'"):
         _ = beatd.Celery

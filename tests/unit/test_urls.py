@@ -216,3 +216,16 @@ def test_urls_of_clusters_that_are_wrong(text, reason):
 def test_a_cluster_is_no_broker():
     with pytest.raises(WrongUrl, match="can be the state store, and no broker"):
         check_broker("redis+cluster://a:1")
+
+
+def test_a_transport_that_kombu_lacks_is_refused_with_the_near_one():
+    from kombu.transport import TRANSPORT_ALIASES
+
+    for alias in TRANSPORT_ALIASES:
+        check_broker(f"{alias}://" + ("h:1/s" if alias == "sentinel" else ""))
+    check_broker("sqla+sqlite:///db.sqlite3")
+    for url, hint in {"ampq://h": "amqp://", "reddis://h": "redis://", "sqs3://": "sqs://"}.items():
+        with pytest.raises(WrongUrl, match=f"no such transport; did you mean {hint}"):
+            check_broker(url)
+    with pytest.raises(WrongUrl, match="expected one of amqp, amqps, azure"):
+        check_broker("http://u:tail9@h")

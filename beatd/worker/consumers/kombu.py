@@ -361,7 +361,11 @@ _VERBS: dict[str, Callable[[Any], None]] = {
 
 
 def _transport_errors(url: str) -> tuple[type[BaseException], ...]:
-    connection = kombu.Connection(url)
+    """Errors of the transport; raises :class:`BrokerError` if there is none, or if a package of it is not installed."""
+    try:
+        connection = kombu.Connection(url)
+    except (KombuError, ImportError, LookupError, ValueError) as error:
+        raise BrokerError(f"broker {shown(url)}: {' '.join(map(str, error.args))}") from error
     return (*connection.connection_errors, *connection.channel_errors)
 
 

@@ -109,7 +109,7 @@ def test_zones_are_objects_with_a_name_and_others_are_named_with_the_entry(modul
     module(text.replace("ZONE", 'tz.gettz("America/New_York")'))
     found = read_app("tasks")
     assert [entry.timezone for entry in found.entries] == ["America/New_York", "Asia/Tokyo"]
-    [fault] = found.refused
+    [(_, fault)] = found.refused
     assert "beat_schedule.c: timezone = tzoffset(None, 7200): it has no IANA name; write" in str(fault)
     module(text.replace("ZONE", "tz.tzoffset(None, 3600)"))
     with pytest.raises(ConfigError, match=r"tasks: timezone = tzoffset\(None, 3600\): it has no IANA name; write"):
@@ -580,7 +580,7 @@ def test_a_queue_that_the_app_does_not_allow_costs_the_entry_alone(module: Modul
     module(ROUTED.replace("IMPORT", kind) + "\n    app.conf.task_create_missing_queues = False\n")
     found = read_app("tasks")
     assert {entry.name for entry in found.entries} == {"one queue", "exchange"}
-    assert any("beat_schedule.route: queue 'reports' is not in task_queues" in str(fault) for fault in found.refused)
+    assert any("beat_schedule.route: queue 'reports' is not in task_queues" in str(fault) for _, fault in found.refused)
 
 
 @pytest.mark.parametrize("kind", ["celery import Celery", "beatd import App"])

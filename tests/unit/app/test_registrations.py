@@ -341,6 +341,21 @@ def test_an_app_is_found_by_celerys_rules(project, files, name):
     ("text", "name", "words"),
     [
         (None, "missing", "no module named 'missing'"),
+        ("", "brokn", r'the Python path\); did you mean "broken"\?; start beatd'),
+        ("", "broken.py", r'; did you mean "broken"\?'),
+        ("", "./broken", r'not the name of a module; .* did you mean "broken"\?'),
+        ("", "shop/tasks.py:app", r'not the name of a module; .* did you mean "shop\.tasks"\?'),
+        (None, ":app", "not the name of a module; expected MODULE or MODULE:APP"),
+        (
+            "from beatd import App\nmain = App('x')",
+            "broken:mian",
+            r"no attribute 'mian'; did you mean \"broken:main\"\?",
+        ),
+        (
+            "from beatd import App\napp = App('x')\n@app.task\ndef add(): ...",
+            "broken:add",
+            r'did you mean "broken:app"\?',
+        ),
         ("", "broken", "no beatd App"),
         ("x = 1", "broken:y", "no attribute 'y'"),
         ("import nothing_here", "broken", "nothing_here"),

@@ -21,6 +21,13 @@ def add(x: int, y: int) -> int:
 def who(self: Task[..., str], n: int) -> str:
     return str(n + self.request.retries)
 
+class Audited(Task):
+    def on_success(self, retval: object, task_id: str, args: object, kwargs: object) -> None: ...
+
+@app.task(bind=True, base=Audited)
+def audited(self: Task, n: int) -> int:
+    return n
+
 @shared_task(name="s")
 def shout(a: str, *, loud: bool = False) -> str:
     return a
@@ -30,6 +37,7 @@ GOOD = """
 total: int = add.delay(1, 2).get()
 handle: AsyncResult[str] = who.delay(3)
 name: str = add.name
+kept: int = audited.delay(1).get()
 direct: int = add(1, y=2)
 shout.delay("a", loud=True)
 add.apply_async((1, 2), countdown=10, queue="slow")
@@ -37,6 +45,8 @@ eager: int = add.apply((1, 2)).get()
 (add.s(1, 2) | who.s(3)).apply_async()
 group(add.s(1, 2), add.si(3, 4))().get()
 chain(add.s(1, 2), who.si(3)).delay()
+chain(add.s(1, 2), add.s(3)).delay()
+(group(add.s(1, 2), add.s(3, 4)) | shout.s(loud=True)).delay()
 current_app.send_task("s")
 zone: ZoneInfo = add.app.timezone
 """
@@ -45,9 +55,10 @@ BAD = """
 add.delay("x", 2)
 add.delay(1)
 who.delay("n")
+audited.delay("n")
 shout.delay(3)
 shout.delay("a", quiet=True)
-add.s("x", 2)
+add.si("x", 2)
 add.si(1, 2, 3)
 add("x", 2)
 text: str = add.delay(1, 2).get()

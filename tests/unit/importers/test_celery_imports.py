@@ -32,6 +32,8 @@ def new(text: str) -> str:
         ),
         ("'ä'; x = 'ä'\nfrom celery import uuid\n", "'ä'; x = 'ä'\nfrom beatd import uuid\n"),
         ("from celery import current_app \\\n    , uuid\n", "from beatd import current_app, uuid\n"),
+        ("import celery  # x\nclass A(celery.Task): ...", "import beatd as celery  # x\nclass A(celery.Task): ..."),
+        ("if 1:\n  import celery as c\nc.signals.task_failure", "if 1:\n  import beatd as c\nc.signals.task_failure"),
     ],
 )  # fmt: skip
 def test_rewritten(old, wanted):
@@ -45,6 +47,10 @@ def test_rewritten(old, wanted):
         ("x = 1; from celery import chain\n", "more than one statement in the line"),
         ("from celery import (\n    chain,  # a\n    group,\n)\n", "comments between the names"),
         ("import celery\n", "import celery: import the names"),
+        ("import celery\napp = celery.Celery()\n", "import celery: import the names"),
+        ("import celery\ncelery.signals.nothing\ncelery.Task\n", "import celery: import the names"),
+        ("import celery\nmodules = [celery]\ncelery.Task\n", "import celery: import the names"),
+        ("import os, celery\ncelery.Task\n", "import celery: import the names"),
         ("import celery.result as r\n", "import celery.result: import the names"),
     ],
 )
