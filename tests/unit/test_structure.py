@@ -35,8 +35,8 @@ NOUNS = """
     serialization server service session settings settlement shard shared shutdown signals signature simulate
     simulation site snapshot solar solo source sources spec stamps state states status step stop store strategy stream
     subprocess support system systemd table tables targets task tasks template term testing threads timeline timers
-    times timestamps timezone tls tokens toml top topology trace traces tracing trigger tutorial types undelivered
-    units unlock url urls usage values view watch watchdog web why words worker workers writer yaml
+    times timestamps timezone tls tokens toml top topology trace traces tracing trigger tutorial types unacked
+    undelivered units unlock url urls usage values view watch watchdog web why words worker workers writer yaml
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 
