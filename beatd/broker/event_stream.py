@@ -11,7 +11,7 @@ import kombu as _kombu
 from beatd.broker.kombu import BROKEN, connection, ping
 from beatd.broker.publisher import PUBLISH_TIMEOUT
 from beatd.exceptions import BrokerError
-from beatd.urls import place_of
+from beatd.urls import shown
 
 kombu: Any = _kombu  # only half of it is typed
 
@@ -44,7 +44,7 @@ def read_events(url: str, exchange: str = "celeryev") -> Generator[Mapping[str, 
                         yield from (event for event in (body if isinstance(body, list) else [body]) if _is_event(event))
                     received.clear()
     except BROKEN as error:
-        raise BrokerError(f"cannot read events from {place_of(url)}: {error}") from None
+        raise BrokerError(f"cannot read events from {shown(url)}: {error}") from None
 
 
 def _is_event(event: object) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from beatd.broker.bus.base import Bus, BusMessage, EventFactory, LamportClock, Names
 from beatd.broker.bus.client import ControlClient, addressed, command_body, wait_for
 from beatd.exceptions import BrokerError
-from beatd.urls import is_amqp, is_redis, place_of, redis_url
+from beatd.urls import is_amqp, is_redis, redis_url, shown
 
 __all__ = [
     "Bus",
@@ -31,7 +31,7 @@ def call(url: str, names: Names) -> ControlClient:
     """A line to the workers at ``url``; raises :class:`~beatd.exceptions.BrokerError` if none can be had."""
     bus = open(url, names)
     if bus is None:
-        raise BrokerError(f"broker {place_of(url)} cannot broadcast: remote control needs Redis or RabbitMQ")
+        raise BrokerError(f"broker {shown(url)} cannot broadcast: remote control needs Redis or RabbitMQ")
     return ControlClient(bus, names)
 
 
