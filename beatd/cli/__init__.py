@@ -119,7 +119,7 @@ ALIASES = {"beat": "run"}
 """Celery's names of commands."""
 
 
-ELSEWHERE = {
+UNSUPPORTED = {
     "amqp": "the tools of the broker do it (rabbitmqadmin, redis-cli); see also beatd purge, beatd list bindings",
     "flower": "start it as a command of Celery: celery --broker URL flower; or use beatd web, which shows workers, too",
     "help": "beatd --help lists the commands, and each of them has --help",
@@ -156,8 +156,8 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(ctx)
-        if args[0] in ELSEWHERE:
-            ctx.fail(f'no command "{args[0]}": {ELSEWHERE[args[0]]}')
+        if args[0] in UNSUPPORTED:
+            ctx.fail(f'no command "{args[0]}": {UNSUPPORTED[args[0]]}')
         if args[0] not in known:
             near = get_close_matches(args[0], known, n=1)
             ctx.fail(f'no command "{args[0]}"' + (f'; did you mean "{near[0]}"?' if near else ""))

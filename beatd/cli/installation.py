@@ -90,7 +90,7 @@ class Installation(NamedTuple):
         if not Audit(self.client, self.keys).note(record):
             click.echo("The change is made, but could not be recorded in the audit.", err=True)
 
-    def warn_if_nobody_is_there(self) -> None:
+    def warn_if_no_daemon(self) -> None:
         """Say so when a change will be in force only later."""
         if not self.fleet().alive:
             click.echo("No daemon is alive: this is in force when one is.", err=True)

@@ -70,7 +70,7 @@ def pause(
         if done.paused:
             place.audit("pause", sorted(done.paused), by=author, after=pause_facts(note))
         _say("paused", "Paused", "already paused", sorted(done.paused), found, changed=done.changed, as_json=as_json)
-        place.warn_if_nobody_is_there()
+        place.warn_if_no_daemon()
 
 
 @click.command()
@@ -95,7 +95,7 @@ def resume(*, names: tuple[str, ...], tags: tuple[str, ...], config_file: str | 
             place.audit("resume", resumed, before=pause_facts(first) if first and len(resumed) == 1 else None)
         asked = sorted({*found, *(name for name in without if not is_glob(name))})
         _say("resumed", "Resumed", "not paused", resumed, asked, as_json=as_json)
-        place.warn_if_nobody_is_there()
+        place.warn_if_no_daemon()
 
 
 def _refuse_nothing(names: Sequence[str], tags: Sequence[str]) -> None:

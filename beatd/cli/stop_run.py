@@ -40,12 +40,12 @@ def stop_run(*, run_id: str, signal: str, timeout: float, config_file: str | Non
     if as_json:
         print_json({"run_id": run.record.run_id, "entry": run.record.entry, "was": run.word, "workers": workers})
     else:
-        print_line(_told(run, workers))
+        print_line(_run_text(run, workers))
     if not workers:
         raise click.exceptions.Exit(1)
 
 
-def _told(run: RunDetail, workers: list[str]) -> str:
+def _run_text(run: RunDetail, workers: list[str]) -> str:
     told = f"run {run.record.run_id} of {run.record.entry}"
     if not workers:
         return f"No worker has answered; workers of beatd skip {told} when they take it."

@@ -117,7 +117,7 @@ class Collector:
 
     def _look(self, wanted: Wanted, now_ms: int) -> Snapshot:
         overview, timezone = self._store.status(), self.settings.timezone
-        self._selector.lay_over()
+        self._selector.overlay()
         table = (self._entries, self._runs, self._workers, self._queues)[wanted.tab](wanted, now_ms)
         leaders = sorted({shard["leader"] for shard in overview["shards"] if shard["leader"]})
         faults = map(str, self._plan.faults[:3])
@@ -213,10 +213,10 @@ def _since(moment: str | None, now_ms: int) -> str:
 
 
 class Operations:
-    """Makes changes one after the other; ``told`` gets the outcome of each as a sentence."""
+    """Makes changes one after the other; ``on_outcome`` gets the outcome of each as a sentence."""
 
-    def __init__(self, settings: Settings, told: Callable[[str], None]) -> None:
-        self._settings, self._told = settings, told
+    def __init__(self, settings: Settings, on_outcome: Callable[[str], None]) -> None:
+        self._settings, self._on_outcome = settings, on_outcome
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="top-change")
 
     def make(self, change: Change) -> None:
@@ -229,11 +229,11 @@ class Operations:
 
     def _make(self, change: Change) -> None:
         try:
-            self._told(self._made(change))
+            self._on_outcome(self._made(change))
         except BeatdError as error:
-            self._told(f"Not done: {error}")
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._told(f"Not done: {error!r}")
+            self._on_outcome(f"Not done: {error}")
+        except Exception as error:  # noqa: BLE001 - it is shown; a log would break the screen
+            self._on_outcome(f"Not done: {error!r}")
 
     def _made(self, change: Change) -> str:
         settings, name, now_ms = self._settings, change.subject, SystemClock().now_ms()

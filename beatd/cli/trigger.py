@@ -81,7 +81,7 @@ def trigger(
     if as_json:
         print_json(document)
     elif seconds is not None:
-        print_line(_told(ending, seconds))
+        print_line(_ending_text(ending, seconds))
     if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
         raise click.exceptions.Exit(1)
 
@@ -109,7 +109,7 @@ def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | N
         raise click.BadParameter(str(error), param_hint="--wait") from None
 
 
-def _told(ending: Ending | None, seconds: float) -> str:
+def _ending_text(ending: Ending | None, seconds: float) -> str:
     if ending is None:
         return f"It has not ended within {seconds:g} s, as far as its result or a bundled worker tells."
     took = "" if ending.runtime_ms is None else f" in {span_text(ending.runtime_ms)}"

@@ -79,6 +79,6 @@ def _guards(settings: Settings, listener: socket.socket, names: tuple[str, ...])
     """Guards of the page: names, tokens, roles. Raises ConfigError for a file of tokens that cannot be used."""
     tokens, is_local = Tokens(settings.web.tokens_file), is_loopback(listener)
     hosts = LOCAL_NAMES.union(names) if names or is_local else None
-    is_guarded = tokens.there or settings.web.user_header is not None
+    is_guarded = tokens.is_configured or settings.web.user_header is not None
     reads = is_local or not is_guarded if settings.web.anonymous is None else settings.web.anonymous == "read"
     return Guards(hosts, tokens, settings.web, reads)

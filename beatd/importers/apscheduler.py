@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.collected import ANY_AGE, Collected
 from beatd.importers.pickles import LARGEST, Record, class_of, read_pickle, zone_name
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.redaction import redacted_text
 from beatd.urls import shown as shown_url
 
@@ -98,7 +98,7 @@ class _States(list[tuple[str, bytes]]):
             self.states = [("", state) for state in (found if isinstance(found, list | tuple) else [found])]
 
 
-def read_apscheduler(jobs: Jobs, *, shown: str, timezone: str | None = None) -> Found:
+def read_apscheduler(jobs: Jobs, *, shown: str, timezone: str | None = None) -> FoundSchedule:
     """The jobs as entries."""
     collected = Collected(shown)
     for name, state in _states(collected, jobs):

@@ -9,7 +9,7 @@ from typing import Any
 
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, robfig_times, without_zone
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.importers.yaml_file import Table, tables_of
 
 _KNOWN = {
@@ -22,7 +22,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, None: 1}
 
 
-def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> Found:
+def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> FoundSchedule:
     """The jobs of a JSON file: a list, one job, or a table with a list under ``jobs``. Raises ConfigError."""
     try:
         document = tables_of(json.loads(data))

@@ -46,7 +46,7 @@ class Condition(NamedTuple):
     text: str = ""
 
 
-class Told(NamedTuple):
+class ToldCondition(NamedTuple):
     """A condition that a target was told of, and when it was last told."""
 
     since_ms: int
@@ -58,13 +58,13 @@ class Told(NamedTuple):
         return f"{self.since_ms} {self.told_ms}"
 
     @classmethod
-    def of(cls, text: str) -> Told:
+    def of(cls, text: str) -> ToldCondition:
         """Read the text of a mark; one that cannot be read counts as told long ago."""
         words = text.split()
         return cls(int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdigit, words)) else cls(0, 0)
 
 
-class Brief(NamedTuple):
+class BriefFailure(NamedTuple):
     """Failures in a row that were over before anybody was told of them."""
 
     since_ms: int
@@ -78,10 +78,10 @@ class Changes(NamedTuple):
     begun: Mapping[Subject, Condition]
     lasting: Mapping[Subject, Condition]
     """Told before, and to be told again."""
-    over: Mapping[Subject, Told]
+    over: Mapping[Subject, ToldCondition]
     forgotten: frozenset[Subject]
     """Over, and nothing to be told of."""
-    brief: Mapping[Subject, Brief] = MappingProxyType({})
+    brief: Mapping[Subject, BriefFailure] = MappingProxyType({})
     """Begun and over since the last message."""
 
     @property
@@ -107,12 +107,12 @@ def is_for(target: NotifyTarget, entry: Entry) -> bool:
 def changes(
     target: NotifyTarget,
     conditions: Mapping[Subject, Condition],
-    told: Mapping[Subject, Told],
+    told: Mapping[Subject, ToldCondition],
     *,
     entry: Callable[[str], Entry | None],
     now_ms: int,
     is_unknown: Callable[[Subject], bool] = lambda _: False,
-    recovered: Iterable[tuple[str, Brief]] = (),
+    recovered: Iterable[tuple[str, BriefFailure]] = (),
 ) -> Changes:
     """News for a target. ``is_unknown`` tells what could not be looked at: it is not over.
 

@@ -58,12 +58,12 @@ class Access:
     @property
     def can_log_in(self) -> bool:
         """True if there are tokens."""
-        return self._tokens.there
+        return self._tokens.is_configured
 
     @property
     def can_operate(self) -> bool:
         """True if anybody can have the right to act."""
-        return self._tokens.there or (bool(self._settings.user_header) and self._settings.proxy_role == "operate")
+        return self._tokens.is_configured or (bool(self._settings.user_header) and self._settings.proxy_role == "operate")
 
     def person(self, request: Request) -> Person:
         """The person who asks. Raises HTTPException 401 for a token that is not known, 429 after too many of these."""

@@ -251,7 +251,7 @@ class Operator:
         return {"done": f"{subject} {text}"}
 
     def _refuse_of_file(self, name: str) -> None:
-        self._documents.selector.lay_over()
+        self._documents.selector.overlay()
         entry = self._documents.plan.listing.entry(name)
         if entry is not None and kind_of(entry) != "runtime":
             raise HTTPException(409, f"{name} is in {entry.source}, and that counts: change it there")

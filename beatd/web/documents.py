@@ -106,7 +106,7 @@ class Documents:
 
     def entry_named(self, name: str) -> Entry:
         """The entry in force of that name; HTTPException 404."""
-        self.selector.lay_over()
+        self.selector.overlay()
         entry = self.plan.listing.entry(name)
         if entry is None:
             raise HTTPException(404, f"there is no entry {name!r}")
@@ -165,7 +165,7 @@ class Documents:
 
     def queues(self) -> dict[str, Any]:
         """The queues and their lengths."""
-        self.selector.lay_over()
+        self.selector.overlay()
         return self.broker.queues(self.plan.listing.entries)
 
     def dead_letters(self, wanted: Filter, limit: int) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class Documents:
 
     def timeline(self, window: str) -> dict[str, Any]:
         """The load of the coming window, and what ran."""
-        self.selector.lay_over()
+        self.selector.overlay()
         return self._timeline.document(window)
 
     def audit(self, limit: int, entry: str = "") -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Documents:
         return self.store.changes(limit, entry or "*")
 
     def _names(self) -> list[str]:
-        self.selector.lay_over()
+        self.selector.overlay()
         return self.plan.listing.names()
 
     def moment_ms(self, text: str, name: str, *, base_ms: int | None = None) -> int:

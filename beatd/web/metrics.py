@@ -137,7 +137,7 @@ class PageEndpoint:
     def _families(self) -> list[Metric]:
         try:
             mirror = self._store.mirror()
-            self._plan.lay_over(mirror.tables, mirror.pauses)
+            self._plan.overlay(mirror.tables, mirror.pauses)
             names = [entry.name for entry in self._plan.listing.entries]
             limit = EntryLimit.parse(self._plan.metric_entries)
             status, now_ms = self._store.status(), self._clock.now_ms()

@@ -91,21 +91,21 @@ class Selector:
         self._ordered: tuple[Entry, ...] = ()
         self._order_until = 0.0
 
-    def lay_over(self) -> None:
+    def overlay(self) -> None:
         """Show the runtime entries and pauses that the store has now."""
         mirror = self._store.mirror()
-        self._plan.lay_over(mirror.tables, mirror.pauses)
+        self._plan.overlay(mirror.tables, mirror.pauses)
 
     def look(self) -> Document:
         """The document of ``beatd status --json``; what the store has now is shown, too. Both are read side by side."""
         with ThreadPoolExecutor(1, "overview") as threads:
             overview = threads.submit(self._store.status)
-            self.lay_over()
+            self.overlay()
             return overview.result()
 
     def slice(self, view: View) -> Slice:
         """The part that is shown, with state and outcomes."""
-        self.lay_over()
+        self.overlay()
         now_ms, listing = self._clock.now_ms(), self._plan.listing
         found = self._sorted(self._filtered(listing.search(view.query), view), view.sort)
         pages = max(-(-len(found) // view.per_page), 1)

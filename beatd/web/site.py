@@ -246,7 +246,7 @@ class Site:
         if name:
             entries: tuple[Any, ...] = (documents.entry_named(name),)
         else:
-            documents.selector.lay_over()
+            documents.selector.overlay()
             entries = documents.plan.listing.entries
         enabled = [entry for entry in entries if entry.policies.enabled]
         states = documents.store.states(enabled, now_ms=now_ms)

@@ -302,7 +302,7 @@ def _rules(there: Installation) -> dict[str, Any]:
 
 
 def _is_there(there: Installation, name: str) -> bool:
-    there.documents.selector.lay_over()
+    there.documents.selector.overlay()
     return there.documents.plan.listing.entry(name) is not None
 
 
