@@ -7,7 +7,6 @@ When an entry's name is in several, the file's counts before the app's, and the 
 overrule what a program registers or puts.
 """
 
-from beatd.sources.app import load_app
 from beatd.sources.app_file import AppFile, find
 from beatd.sources.file import FileSource, log_refused, log_task_faults
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, call_faults, load, merge
@@ -23,7 +22,6 @@ __all__ = [
     "call_faults",
     "find",
     "load",
-    "load_app",
     "log_refused",
     "log_task_faults",
     "merge",
