@@ -24,7 +24,7 @@ from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.urls import shown
-from beatd.worker.consumers.base import never
+from beatd.worker.consumers.base import log_away, never
 from beatd.worker.consumers.parking import Parking
 from beatd.worker.messages import Delivery
 
@@ -219,25 +219,10 @@ class KombuConsumer:
                 self._error = error
                 pause = self._backoff.failed()
                 if isinstance(error, self._errors):
-                    self._log_away(error, pause)
+                    log_away(log, self._backoff, f"Broker {self.place}", pause, error)
                 else:
                     log.exception("Broker %s: consuming failed", self.place, extra={"event": "consumer_failed"})
                 self._stopping.wait(pause)
-
-    def _log_away(self, error: Exception, pause: float) -> None:
-        log.log(
-            self._backoff.level,
-            "Broker %s away%s, trying again in %ss: %s",
-            self.place,
-            self._backoff.since_text,
-            pause,
-            error,
-            extra={
-                "event": "worker_reconnecting",
-                "attempt": self._backoff.attempts,
-                "since": self._backoff.since,
-            },
-        )
 
     def _serve(self) -> None:
         """Serve one connection until it breaks; its unsettled messages come again with the next one."""

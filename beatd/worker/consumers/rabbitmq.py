@@ -17,7 +17,7 @@ from beatd.broker.amqp_codec import Content
 from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
-from beatd.worker.consumers.base import UNWANTED_S, never
+from beatd.worker.consumers.base import UNWANTED_S, log_away, never
 from beatd.worker.consumers.envelope import envelope_of
 from beatd.worker.consumers.parking import Parking
 from beatd.worker.consumers.rabbitmq_connection import ConsumerConnection
@@ -180,7 +180,7 @@ class AmqpConsumer:
             except BrokerError as error:
                 pause = self._backoff.failed()
                 self._retry_at = monotonic() + pause
-                self._away(error, pause)
+                log_away(log, self._backoff, "A server is", pause, error)
         return self._connection
 
     def _connect(self) -> None:
@@ -195,11 +195,6 @@ class AmqpConsumer:
         self._held.renew()
         connection.consume(self._queues if prefetch else (), prefetch)
 
-    def _away(self, error: BrokerError, pause: float) -> None:
-        extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts, "since": self._backoff.since}
-        text = "A server is away%s, trying again in %ss: %s"
-        log.log(self._backoff.level, text, self._backoff.since_text, pause, error, extra=extra)
-
     def _forget_connection(self) -> None:
         """Handle a broken connection: waiting messages come again, running ones are recognised when they do."""
         self._held.break_off([delivery for _, delivery in self._ready])
@@ -209,7 +204,7 @@ class AmqpConsumer:
     def _drop(self, connection: ConsumerConnection, error: BrokerError) -> None:
         connection.drop()
         self._forget_connection()
-        self._away(error, 0.0)
+        log_away(log, self._backoff, "A server is", 0.0, error)
 
     def _fetch(self, connection: ConsumerConnection) -> bool:
         """Read deliveries; false if the connection is broken."""
