@@ -47,14 +47,14 @@ _PLAIN = ("/healthz", "/readyz", "/metrics", "/live", "/calendar.ics", "/badge/"
 class Installation(NamedTuple):
     """The installation that the page looks at."""
 
-    plan: EntryListing
+    schedule: EntryListing
     store: StoreView
     broker: BrokerView
     clock: Clock
 
 
 class Guards(NamedTuple):
-    """Names that the page answers to (``None``: all), tokens, and whether nobody may read."""
+    """Names that the page answers to (``None``: all), tokens, and the rights of requests without one."""
 
     hosts: Collection[str] | None
     tokens: Tokens = Tokens(None)
@@ -69,7 +69,7 @@ def create(seen: Installation, guards: Guards) -> Starlette:
     access = Access(guards.settings, guards.tokens, seen.clock, reads=guards.anonymous_reads)
     operator = Operator(documents)
     site = Site(documents, operator, access, page)
-    endpoint = metrics.PageEndpoint(seen.plan, seen.store, seen.clock)
+    endpoint = metrics.PageEndpoint(seen.schedule, seen.store, seen.clock)
     programs = Programs(documents, endpoint, access, anyio.CapacityLimiter(PROBES_AT_ONCE))
     forms = Forms(operator, access, acting, site.edit_form, secure=guards.settings.tls_cert is not None)
     errors = Errors(site)

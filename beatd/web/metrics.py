@@ -107,9 +107,9 @@ def without_store(entries: int, away_s: float, problem: Problem) -> Iterator[Met
 class PageEndpoint:
     """The endpoint of the page's process: an :class:`~beatd.metrics.server.Endpoint`."""
 
-    def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
+    def __init__(self, schedule: EntryListing, store: StoreView, clock: Clock) -> None:
         self._clock = clock
-        self._plan = plan
+        self._schedule = schedule
         self._store = store
 
     def metrics(self) -> bytes:
@@ -137,9 +137,9 @@ class PageEndpoint:
     def _families(self) -> list[Metric]:
         try:
             mirror = self._store.mirror()
-            self._plan.overlay(mirror.tables, mirror.pauses)
-            names = [entry.name for entry in self._plan.listing.entries]
-            limit = EntryLimit.parse(self._plan.metric_entries)
+            self._schedule.overlay(mirror.tables, mirror.pauses)
+            names = [entry.name for entry in self._schedule.listing.entries]
+            limit = EntryLimit.parse(self._schedule.metric_entries)
             status, now_ms = self._store.status(), self._clock.now_ms()
             late = LateEntries(self._store.overdue(), self._store.too_long(), _undelivered(status))
             failures = {one["entry"]: one["failures"] for one in status["failing"]}
@@ -147,7 +147,7 @@ class PageEndpoint:
             outcomes = [*troubles, *self._ended(names, limit)]
             sizes = self._store.sizes()
             found = [one["kind"] for one in status["problem_details"]]
-            found += [one.kind for one in file_problems(self._plan, status)]
+            found += [one.kind for one in file_problems(self._schedule, status)]
             waiting = [
                 problem_family(found),
                 gauge("beatd_dead_letters", sizes.dead_letters),
@@ -155,5 +155,5 @@ class PageEndpoint:
             ]
             return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
         except StoreError as error:
-            number, away_s = len(self._plan.listing.entries), self._store.outage.away_s
+            number, away_s = len(self._schedule.listing.entries), self._store.outage.away_s
             return list(without_store(number, away_s, store_problem(error)))

@@ -103,7 +103,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
             links=_links(values, part),
             problems=[{**one, "text": in_current_zone(one["text"])} for one in documents.problems()["problems"]],
             actions=ACTIONS if self.has_change_permission(request) else {},
-            file=str(documents.plan.path),
+            file=str(documents.schedule.path),
             **(extra_context or {}),
         )
 
@@ -246,7 +246,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     def _form(
         self, request: HttpRequest, title: str, form: EntryForm, there: Installation, **facts: Any
     ) -> HttpResponse:
-        tasks = sorted({entry.task for entry in there.documents.plan.listing.entries} | _known_tasks())
+        tasks = sorted({entry.task for entry in there.documents.schedule.listing.entries} | _known_tasks())
         return self._page(
             request, "form", title, 400 if form.is_bound and form.errors and "_explain" not in request.POST else 200,
             form=form, tasks=tasks, explained=form.explained, **facts,
@@ -297,13 +297,13 @@ def _act(there: Installation, who: str, action: str, name: str, request: HttpReq
 
 
 def _rules(there: Installation) -> dict[str, Any]:
-    plan = there.documents.plan
-    return {"timezone": plan.settings.timezone, "defaults": plan.defaults}
+    schedule = there.documents.schedule
+    return {"timezone": schedule.settings.timezone, "defaults": schedule.defaults}
 
 
 def _is_there(there: Installation, name: str) -> bool:
     there.documents.selector.overlay()
-    return there.documents.plan.listing.entry(name) is not None
+    return there.documents.schedule.listing.entry(name) is not None
 
 
 def _stored_only(there: Installation, name: str) -> None:
