@@ -53,7 +53,7 @@ from beatd.store.server_check import NodeCheck
 from beatd.store.undelivered import Undelivered
 
 FAULTS_TOLD = 20
-"""Number of errors of the files that are told to who asked for a reload."""
+"""Number of errors of the files in the answer to a reload."""
 
 
 def daemon_id() -> str:

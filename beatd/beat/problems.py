@@ -40,7 +40,9 @@ def fleet_problems(fleet: FleetView, shards: int, lease_key: Callable[[int], str
     alive = _alive(fleet)
     for one in alive:
         if why := why_aside(one.status, [other.status for other in alive]):
-            yield _fleet_problem(fleet, "stands_aside", f"{one.status.id} is not eligible to lead", f": {why}", one.status.id)
+            yield _fleet_problem(
+                fleet, "stands_aside", f"{one.status.id} is not eligible to lead", f": {why}", one.status.id
+            )
         leads = any(lease.daemon_id == one.status.id for lease in fleet.leases.values())
         if leads and (blocked := blocked_runs(one.status)) is not None:
             yield _of_daemon(one, blocked, fleet, blocks=is_blocked(one.status))
@@ -167,7 +169,9 @@ def _differences(fleet: FleetView) -> Iterator[Problem]:
 def _of_daemon(one: Member, fault: DaemonFault, fleet: FleetView, *, blocks: bool = False) -> Problem:
     since_ms = None if fault.lasting_ms is None else fleet.now_ms - one.age_ms - fault.lasting_ms
     name = one.status.id
-    return _fleet_problem(fleet, fault.kind, f"{name}: {fault.what}", fault.more, name, blocks=blocks, since_ms=since_ms)
+    return _fleet_problem(
+        fleet, fault.kind, f"{name}: {fault.what}", fault.more, name, blocks=blocks, since_ms=since_ms
+    )
 
 
 def _fleet_problem(

@@ -104,7 +104,7 @@ def read_apscheduler(jobs: Jobs, *, shown: str, timezone: str | None = None) -> 
     for name, state in _states(collected, jobs):
         fields = state.fields if isinstance(state, Record) else state
         known_as = name or (str(fields.get("id") or "") if isinstance(fields, Mapping) else "")
-        with collected.one(known_as or shown):
+        with collected.reading(known_as or shown):
             if not isinstance(fields, Mapping) or "trigger" not in fields:
                 raise ValueError("is no job of APScheduler")
             _take(collected, known_as or "job", fields, timezone)
@@ -116,7 +116,7 @@ def _states(collected: Collected, jobs: Jobs) -> Iterator[tuple[str, Any]]:
         yield from jobs.states
         return
     for name, data in jobs:
-        with collected.one(name):
+        with collected.reading(name):
             yield name, read_pickle(data)
 
 

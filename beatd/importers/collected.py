@@ -35,8 +35,8 @@ class Collected:
         self._place = ""
 
     @contextmanager
-    def one(self, place: str) -> Iterator[None]:
-        """Read one definition: what is wrong with it is a note, and costs only itself."""
+    def reading(self, place: str) -> Iterator[None]:
+        """Guard the reading of one definition: an error in it becomes a note, and the others are read."""
         self._place = place
         try:
             yield

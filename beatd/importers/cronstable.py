@@ -34,7 +34,7 @@ def read_cronstable(data: bytes, *, shown: str, timezone: str | None = None) -> 
             collected.note(shown, "", "has no jobs: expected a list under jobs")
         for number, job in enumerate(jobs if isinstance(jobs, list) else (), 1):
             place = collected.place(job.line) if isinstance(job, Table) else f"{shown}, job {number}"
-            with collected.one(place):
+            with collected.reading(place):
                 if not isinstance(job, Table):
                     raise ValueError("is no job: expected a mapping")  # noqa: TRY004 - it is what the file has
                 whole = _merged(defaults, job)

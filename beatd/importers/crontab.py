@@ -64,7 +64,9 @@ def decoded(data: bytes, shown: str) -> str:
     return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
-def read_crontab(text: str, *, shown: str, has_users: bool | None = False, timezone: str | None = None) -> FoundSchedule:
+def read_crontab(
+    text: str, *, shown: str, has_users: bool | None = False, timezone: str | None = None
+) -> FoundSchedule:
     """The entries of a crontab. ``has_users``: its sixth field is a user's name, as in ``/etc/crontab``.
 
     With None it is not known; raises ConfigError if that field looks like a user's name. ``timezone`` is that of the

@@ -37,7 +37,7 @@ def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> Found
     collected = Collected(shown)
     for number, job in enumerate(document, 1):
         name = job.text("name") if isinstance(job, Table) else ""
-        with collected.one(name or f"{shown}, job {number}"):
+        with collected.reading(name or f"{shown}, job {number}"):
             if not isinstance(job, Table) or not name:
                 raise ValueError("is no job of dkron: it has no name")
             _take(collected, job, timezone)

@@ -40,7 +40,7 @@ def read_github_actions(data: bytes, *, shown: str, timezone: str | None = None)
         jobs = document.table("jobs")
         for key in jobs:
             job = jobs.table(key)
-            with collected.one(collected.place(job.line)):
+            with collected.reading(collected.place(job.line)):
                 _take(collected, document, str(key), job, crons)
     return collected.found("UTC" if timezone is None else timezone)
 

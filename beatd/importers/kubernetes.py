@@ -34,7 +34,7 @@ def read_kubernetes(data: bytes, *, shown: str, timezone: str | None = None) -> 
         for item in document.tables("items") if is_list else [document]:
             if not isinstance(item, Table) or item.text("kind", of_list) != "CronJob":
                 continue
-            with collected.one(collected.place(item.line)):
+            with collected.reading(collected.place(item.line)):
                 _take(collected, item, timezone)
     if not collected.entries and not collected.notes:
         collected.note(shown, "", "has no CronJob")

@@ -76,7 +76,7 @@ def carry_over(
         entry, said = _entry(reader, name, fields)
         if entry is not None:
             try:
-                tables[name] = _against(defaults, fields, entry) | entry_table(entry, of_file)
+                tables[name] = _overriding(defaults, fields, entry) | entry_table(entry, of_file)
                 entries.append(entry)
             except Unwritable as error:
                 said.append(Note(name, dotted(error.path), error.reason))
@@ -90,9 +90,9 @@ def carry_over(
     return ImportResult(tuple(entries), tables, toml, tuple(notes), len(lost))
 
 
-def _against(defaults: Mapping[str, Any], fields: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
-    """Policies that the source names, and that have to be written although they are the usual ones, and what the source
-    turns off: the defaults of the file say otherwise."""
+def _overriding(defaults: Mapping[str, Any], fields: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """Return the fields that override the defaults of the file: policies that the source names, although they are the
+    usual ones, and what it turns off."""
     named = (key for key in ("catch_up", "overlap", "enabled") if key in fields and key in defaults)
     options = fields.get("options")
     own = {**(options if isinstance(options, Mapping) else {}), **fields}

@@ -69,7 +69,7 @@ def read_systemd(place: Path, *, timezone: str | None = None) -> FoundSchedule:
         raise ConfigError([Fault(str(place), None, "", "has no .timer files")])
     collected = Collected(str(place))
     for path in paths:
-        with collected.one(str(path)):
+        with collected.reading(str(path)):
             timer = _read(path)
             _take(collected, path, path.name.removesuffix(".timer"), timer, timezone)
     collected.note_gaps("systemd", timezone)

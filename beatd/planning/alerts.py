@@ -47,7 +47,7 @@ class Condition(NamedTuple):
 
 
 class ToldCondition(NamedTuple):
-    """A condition that a target was told of, and when it was last told."""
+    """A condition that was reported to a target, and when it was last reported."""
 
     since_ms: int
     told_ms: int
@@ -65,7 +65,7 @@ class ToldCondition(NamedTuple):
 
 
 class BriefFailure(NamedTuple):
-    """Failures in a row that were over before anybody was told of them."""
+    """Failures in a row that were over before they were reported."""
 
     since_ms: int
     end_ms: int
@@ -73,20 +73,20 @@ class BriefFailure(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """News for a target, and what it need not know of any more."""
+    """Changes for a target: conditions to report, and marks to remove without a report."""
 
     begun: Mapping[Subject, Condition]
     lasting: Mapping[Subject, Condition]
-    """Told before, and to be told again."""
+    """Reported before, and to be reported again."""
     over: Mapping[Subject, ToldCondition]
     forgotten: frozenset[Subject]
-    """Over, and nothing to be told of."""
+    """Over, and not reported."""
     brief: Mapping[Subject, BriefFailure] = MappingProxyType({})
     """Begun and over since the last message."""
 
     @property
     def number(self) -> int:
-        """Number of changes to be told."""
+        """Number of changes to report."""
         return len(self.begun) + len(self.lasting) + len(self.over) + len(self.brief)
 
 
@@ -114,7 +114,7 @@ def changes(
     is_unknown: Callable[[Subject], bool] = lambda _: False,
     recovered: Iterable[tuple[str, BriefFailure]] = (),
 ) -> Changes:
-    """News for a target. ``is_unknown`` tells what could not be looked at: it is not over.
+    """Return the changes for a target. ``is_unknown`` is true for what could not be checked: it is not over.
 
     ``recovered`` are entries that succeeded after failures since the target's last message, the oldest first.
 

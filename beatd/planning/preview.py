@@ -203,7 +203,7 @@ class Upcoming(NamedTuple):
 
     @property
     def note(self) -> str:
-        """In words what is out of the ordinary: that it is not sent, waits, is overdue, or a clock change moves it."""
+        """The exceptions in words: it is not sent, waits, is overdue, or is moved by a clock change."""
         skip = "" if self.skip is None else _SKIPS.get(self.skip, f"not sent: {self.skip.value}")
         late = WAITS if self.waits else "overdue" if self.overdue else ""
         return "; ".join(filter(None, (skip or late, _DST[dst_note(self.entry.schedule, self.due_at)])))
@@ -289,7 +289,7 @@ def _isolated(entry: Entry, runs: Iterator[Upcoming], on_error: OnError) -> Iter
         for run in runs:
             _ = run.local, run.fire_at, run.note
             yield run
-    except Exception as error:  # noqa: BLE001 - told, and the others go on
+    except Exception as error:  # noqa: BLE001 - reported, and the others go on
         on_error(entry, error)
 
 

@@ -1,4 +1,4 @@
-"""The broadcasting side of a broker: remote control goes to all workers, answers come back, events go to who listens.
+"""The broadcasting side of a broker: remote control goes to all workers, answers come back, events go to listeners.
 
 Names, queues and forms are kombu's pidbox and Celery's event exchange, so that tools for Celery's workers are heard by
 beatd's, and the reverse. The promise: nothing is kept for listeners that are not there, and one connection, with file
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def call(url: str, names: Names) -> ControlClient:
-    """A line to the workers at ``url``; raises :class:`~beatd.exceptions.BrokerError` if none can be had."""
+    """Return a client of the workers at ``url``; raises :class:`~beatd.exceptions.BrokerError` if there can be none."""
     bus = open(url, names)
     if bus is None:
         raise BrokerError(f"broker {shown(url)} cannot broadcast: remote control needs Redis or RabbitMQ")
