@@ -120,7 +120,7 @@ class Daemon:
             lambda: self._elector.watch.problems,
             lambda: self._elector.clock_offset_ms,
         )
-        """What its metrics and health are told from."""
+        """The parts from which its metrics and health are read."""
 
     def run(self) -> None:
         """Serve until told to stop; then release the leases."""

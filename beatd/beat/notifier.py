@@ -52,7 +52,7 @@ _FIND_S = 15.0
 count as over."""
 _AWAY_S = 30.0
 _RECOVERED = "recovered"
-"""Name of the mark that holds ``noted`` of the last recovery a target was told of, or need not know."""
+"""Name of the mark that holds ``noted`` of the last recovery that was reported, or need not be."""
 _STOP_S = 1.0
 
 
@@ -66,7 +66,7 @@ class _TargetState:
     """Changes at the last look."""
     sent_at: float | None = None
     recovered: int = 0
-    """``noted`` of the last recovery that the target was told of, or need not know."""
+    """``noted`` of the last recovery that was reported to the target, or need not be."""
 
 
 class FleetSight(NamedTuple):
@@ -185,7 +185,7 @@ class Notifier:
     # As the leader.
 
     def _begin(self, token: int, lease_value: str) -> None:
-        """A term begins: read what was told, and tell for how long nobody led."""
+        """Begin a term: read what was reported, and report for how long nobody led."""
         self._states = {}
         self._pings.begin()
         self._sender.begin()

@@ -19,7 +19,7 @@ from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store, with_patience
 from beatd.store.server_check import ThrottledCheck
 from beatd.web.address import is_loopback, url_of
-from beatd.web.app import Guards, Installation, create
+from beatd.web.app import Guards, PageSources, create
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.metrics import PageEndpoint
@@ -67,7 +67,7 @@ def run(
         url = url_of(listener, secure=tls is not None)
         log.info("Status page at %s", url, extra={"event": "web_started"})
         with metrics.served(settings.metrics, lambda: PageEndpoint(schedule, store, clock)):
-            serve(create(Installation(schedule, store, broker, clock), guards), listener, tls=tls)
+            serve(create(PageSources(schedule, store, broker, clock), guards), listener, tls=tls)
     finally:
         calendars.stop()
         schedule.stop()

@@ -1,4 +1,4 @@
-"""Messages: what a target is told, as text for people and as fields for programs."""
+"""Messages to targets: text for people, and fields for programs."""
 
 from __future__ import annotations
 

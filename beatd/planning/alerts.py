@@ -1,6 +1,6 @@
-"""Alerts: the difference between what is wrong now and what a notification target was told.
+"""Alerts: the difference between the conditions of now and those that a notification target knows of.
 
-A condition is something that is wrong, and since when. A target is told of it once; again when ``repeat`` has passed;
+A condition is something that is wrong, and since when. It is reported to a target once; again after ``repeat``;
 and when it is over. So a message is about a change, however many runs fail.
 """
 
@@ -59,7 +59,7 @@ class ToldCondition(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> ToldCondition:
-        """Read the text of a mark; one that cannot be read counts as told long ago."""
+        """Read the text of a mark; one that cannot be read counts as reported long ago."""
         words = text.split()
         return cls(int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdigit, words)) else cls(0, 0)
 
@@ -92,11 +92,11 @@ class Changes(NamedTuple):
 
 _OF_ENTRIES = frozenset({"failure", "overdue", "missed", "held", "too_long"})
 _MISSED_FOR_MS = 3_600_000
-"""Missed runs are told for so long after the last of them."""
+"""Time (ms) after the last missed run for which missed runs are reported."""
 
 
 def is_for(target: NotifyTarget, entry: Entry) -> bool:
-    """True if the target is told of the entry: the entry names it, or names no target and fits patterns and tags."""
+    """True if the target gets reports of the entry: it names the target, or names none and fits patterns and tags."""
     if entry.policies.notify is not None:
         return target.name in entry.policies.notify
     if target.tags and not set(target.tags).intersection(entry.policies.tags):
@@ -127,7 +127,7 @@ def changes(
         if before is None or (subject.kind == "missed" and condition.since_ms > before.since_ms):
             begun[subject] = condition
         elif target.repeat_ms and subject.kind != "missed" and abs(now_ms - before.told_ms) >= target.repeat_ms:
-            lasting[subject] = condition  # abs: after a step of the clock it is told at once, and then as before
+            lasting[subject] = condition  # abs: after a step of the clock it is reported at once, and then as before
     over, forgotten = {}, set()
     for subject, before in told.items():
         if subject in wanted or is_unknown(subject):
@@ -162,5 +162,5 @@ def _concerns(target: NotifyTarget, subject: Subject, entry: Callable[[str], Ent
 
 
 def is_recent(before_ms: int, now_ms: int) -> bool:
-    """True if runs that were missed until then are worth telling."""
+    """True if runs that were missed until then are reported."""
     return abs(now_ms - before_ms) < _MISSED_FOR_MS

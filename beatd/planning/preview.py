@@ -261,7 +261,7 @@ def all_upcoming(
     """The runs of all entries that are due before ``until_ms``, in the order in which they leave.
 
     ``state_of`` gives the state of an entry, by default that of one that is new. With ``on_error`` an entry whose runs
-    cannot be computed is told to it and left out, and the others go on. ``waiting`` as in :func:`outlooks`.
+    cannot be computed is passed to it and left out, and the others go on. ``waiting`` as in :func:`outlooks`.
 
     No run leaves before it is due: so an entry is not looked at before what leaves earlier has been taken.
     """

@@ -32,7 +32,7 @@ from beatd.web.store_view import StoreView
 __all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "outcome_families", "text", "without_store"]
 
 BY_ENTRY = EntryLimit(1_000)
-"""With more entries, only the sum of their runs is told: each label value is a time series for ever."""
+"""With more entries, only the sum of their runs is exported: each label value is a time series for ever."""
 
 
 def families(
@@ -92,7 +92,7 @@ def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> It
 
 
 def ended_in_all(totals: Mapping[str, int]) -> Metric:
-    """Ended attempts by outcome: for schedules with more entries than may be told one by one."""
+    """Ended attempts by outcome: for schedules with more entries than are exported one by one."""
     return family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
 
 

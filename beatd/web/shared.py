@@ -38,9 +38,9 @@ class Shared(Generic[T]):
                     self._error = error
                 now = self._clock.monotonic()
                 self._until = now + max(self._seconds, now - began)
-            value, error = self._value, self._error
-        if error is not None:
-            raise error.with_traceback(None)
+            value, failure = self._value, self._error
+        if failure is not None:
+            raise failure.with_traceback(None)
         return value  # type: ignore[return-value]  # it was read
 
     def forget(self) -> None:

@@ -50,7 +50,7 @@ class Parking(Protocol):
         """Release the messages that are due; returns those that this worker holds."""
 
     def unsettled(self) -> int:
-        """Return the number of parked messages that the broker has not been told of."""
+        """Return the number of parked messages that are not acknowledged to the broker."""
 
     def idle_for(self) -> float:
         """Return the seconds until :meth:`tend` is due."""

@@ -7,7 +7,7 @@ import pytest
 
 from beatd import config
 from beatd.clock import SystemClock
-from beatd.web.app import Guards, Installation, create
+from beatd.web.app import Guards, PageSources, create
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.security import LOCAL_NAMES
@@ -47,7 +47,7 @@ class Real:
         self.store = StoreView(lambda _client: document(), lambda: url, settings.redis, clock)
         broker = BrokerView(str(file), lambda: self.schedule.settings, lambda: url, clock)
         tokens = Tokens(write_tokens(folder / "tokens"))
-        self.app = create(Installation(self.schedule, self.store, broker, clock), Guards(LOCAL_NAMES, tokens))
+        self.app = create(PageSources(self.schedule, self.store, broker, clock), Guards(LOCAL_NAMES, tokens))
 
     def ask(self, method, url, token=OPERATE, **more):
         headers = {"Authorization": f"Bearer {token}"} if token else {}

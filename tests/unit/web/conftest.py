@@ -15,7 +15,7 @@ from beatd.planning.problems import problem_facts
 from beatd.store.daemon_registry import Sizes
 from beatd.store.history_reader import Totals
 from beatd.store.outage import OutageWatch
-from beatd.web.app import Guards, Installation, create
+from beatd.web.app import Guards, PageSources, create
 from beatd.web.broker_view import Letters
 from beatd.web.entries import EntryListing
 from beatd.web.security import LOCAL_NAMES
@@ -220,7 +220,7 @@ class Site:
 
     @property
     def app(self):
-        seen = Installation(self.schedule, self.store, self.broker, self.clock)
+        seen = PageSources(self.schedule, self.store, self.broker, self.clock)
         return create(seen, Guards(self.hosts, self.tokens, self.settings, self.reads))
 
     def get(self, url, host="localhost:8800", method="GET", headers=(), peer="127.0.0.1", **more):
