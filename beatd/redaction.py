@@ -319,3 +319,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """A text of several lines from elsewhere; all in it but its line ends is as :func:`printable` shows it."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -148,7 +148,7 @@ class OverdueWatch:
             if not is_known and any(one.sent and not one.outcome for one in recent[entry.name]):
                 delays[entry.name] = None
                 continue
-            runs = [_past(record, started, now_ms) for record in recent[entry.name] if record.sent]
+            runs = [_past(entry, record, started, now_ms) for record in recent[entry.name] if record.sent]
             delay = delays[entry.name] = delay_of(entry, state, runs, bounds[entry.name], now_ms)
             if any(run.is_over for run in runs):
                 has_ended.add(entry.name)
@@ -174,15 +174,16 @@ def _learns(entry: Entry) -> bool:
     return entry.policies.overdue_after_ms is None or entry.policies.expect_within_ms is None
 
 
-def _past(record: Record, started: Mapping[str, Started], now_ms: int) -> PastRun:
+def _past(entry: Entry, record: Record, started: Mapping[str, Started], now_ms: int) -> PastRun:
     mark = None if record.outcome else started.get(str(record.run_id))
     is_at_work = mark is not None and not mark.is_lost(now_ms)
     return PastRun(
         record.due_ms,
-        record.at_ms - record.late_ms,
+        record.at_ms if entry.policies.overlap == "queue_one" else record.at_ms - record.late_ms,
         is_started=record.outcome is not None or mark is not None,
         is_over=record.outcome not in (None, RETRY),
         start_ms=mark.start_ms if mark is not None and is_at_work else None,
+        end_ms=None if record.runtime_ms is None else record.at_ms + record.runtime_ms,
     )
 
 

@@ -53,8 +53,10 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Watch no longer; returns when the thread has ended, if it does not hang in the log."""
         self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(self._say_within)
 
     def look(self) -> bool:
         """Look at the loop once; tells whether it hangs."""

@@ -24,7 +24,7 @@ import click
 import beatd
 from beatd.cli.global_options import GlobalOptions
 from beatd.exceptions import BeatdError, BrokerError, ConfigError, ScheduleError, StoreUnavailable
-from beatd.redaction import printable, redacted_text
+from beatd.redaction import printable, printable_lines, redacted_text
 from beatd.timestamps import iso_ms
 
 
@@ -182,7 +182,7 @@ class Commands(click.Group):
         try:
             done = super().invoke(ctx)
             sys.stdout.flush()
-        except Exception as error:  # noqa: BLE001 - a user is never shown a traceback
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a user is never shown a traceback
             raise _told(error, ctx) from None
         return done
 
@@ -199,16 +199,19 @@ def add_to_error(fields: Mapping[str, Any]) -> None:
     click.get_current_context().meta.setdefault(_ERROR_FIELDS, {}).update(fields)
 
 
-def _told(error: Exception, ctx: click.Context) -> Exception:
+def _told(error: Exception | KeyboardInterrupt, ctx: click.Context) -> Exception:
     """Tell an error in words on standard error, with ``--json`` also as a document; return what click is to raise."""
     if isinstance(error, click.exceptions.Exit) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
         return error  # click ends quietly
     words = ctx.meta[_WORDS]
     if isinstance(error, UnicodeEncodeError) and any(map(_has_other_bytes, words)):
         error = click.UsageError("an argument has bytes that are no UTF-8")
+    if isinstance(error, KeyboardInterrupt):
+        click.echo(err=True)  # after "^C", as click does it
+        error = click.Abort()
     end: Exception = error
     if isinstance(error, click.ClickException):  # click prints it
-        vars(error)["message"] = _printable_lines(error.message)
+        vars(error)["message"] = printable_lines(error.message)
         text = error.format_message()
     elif isinstance(error, click.Abort):
         text = "aborted"
@@ -216,7 +219,7 @@ def _told(error: Exception, ctx: click.Context) -> Exception:
         text = str(error)
         end = click.exceptions.Exit(2 if isinstance(error, ConfigError | ScheduleError) else 1)
         label = "Error: " if end.exit_code == 1 else ""
-        click.echo(_printable_lines(f"{label}{text}{_next_step(error)}"), err=True)
+        _print_error(f"{label}{text}{_next_step(error)}")
     else:
         text = _unexpected(error)
         end = click.exceptions.Exit(1)
@@ -226,9 +229,9 @@ def _told(error: Exception, ctx: click.Context) -> Exception:
     return end
 
 
-def _printable_lines(text: str) -> str:
-    """Return a text whose lines cannot control the terminal."""
-    return "\n".join(map(printable, text.split("\n")))
+def _print_error(text: str) -> None:
+    """Print on standard error, with nothing in it that controls the terminal; the module of output needs this one."""
+    click.echo(printable_lines(text), err=True)
 
 
 def _asks_for_json(words: Sequence[str]) -> bool:
@@ -321,15 +324,15 @@ def _unexpected(error: Exception) -> str:
         traceback.print_exc()
     if limit := _limit_reached(error):
         text = limit
-        click.echo(f"Error: {text}", err=True)
+        _print_error(f"Error: {text}")
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         text = f"the output cannot be written: {error.strerror}"
-        click.echo(f"Error: {text}", err=True)
+        _print_error(f"Error: {text}")
         _discard_output()
     else:
         said = printable(redacted_text(" ".join(f"{type(error).__name__}: {error}".split()), at_most=500))
         text = f"internal error: {said}; please report it; run with BEATD_DEBUG=1 for the traceback"
-        click.echo(f"beatd: {text}", err=True)
+        _print_error(f"beatd: {text}")
     return text
 
 

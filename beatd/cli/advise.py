@@ -67,15 +67,16 @@ def advise_spread(
         return
     print_line(f"Peak    {_shown(before)}")
     if not moves:
-        click.echo(_nothing(before, above))
+        print_line(_nothing(before, above))
         return
     print_line(f"After   {_shown(after)}")
-    click.echo(f"Spread  {plural(len(moves), 'entry')}")
+    print_line(f"Spread  {plural(len(moves), 'entry')}")
     for move in moves if show_all else moves[:_SHOWN]:
         click.echo()
         _print_change(move)
     if not show_all and moves[_SHOWN:]:
-        click.echo(f"\nand {plural(len(moves) - _SHOWN, 'change')} more; --all shows them")
+        click.echo()
+        print_line(f"and {plural(len(moves) - _SHOWN, 'change')} more; --all shows them")
     click.echo('\nOr spread all entries by themselves: jitter = "30s" under [defaults].')
 
 

@@ -30,7 +30,17 @@ from beatd.broker import read_events
 from beatd.cli.celery_options import EVENTS_IDLE, Level, idle_options
 from beatd.cli.celery_options import detach as in_background
 from beatd.cli.multi_processes import LogFile, held
-from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_text, read_json
+from beatd.cli.output import (
+    Duration,
+    confirm,
+    plural,
+    print_json,
+    print_json_line,
+    print_line,
+    print_lines,
+    print_text,
+    read_json,
+)
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
 from beatd.redaction import redacted
@@ -229,7 +239,7 @@ def listed(text: str | None) -> list[str]:
 def report(*, app_name: str | None, config_file: str | None, broker: str | None, result_backend: str | None) -> None:
     """Show versions and settings, for a bug report. Passwords are hidden."""
     app = client_app(app_name, broker, config_file, result_backend)
-    click.echo(bug_report(app))
+    print_lines(bug_report(app))
 
 
 def bug_report(app: App) -> str:
@@ -315,7 +325,7 @@ def _show_events(app: App, *, dump: bool, limit: int | None, as_json: bool) -> N
 def print_event(event: Mapping[str, Any], *, as_json: bool) -> None:
     """Print one event in one line."""
     if as_json:
-        print_line(_compact(event))
+        print_json_line(redacted(dict(event)))
         return
     at = _at(event.get("timestamp"))
     hidden = {"type", "hostname", "timestamp", "utcoffset", "pid", "clock", "uuid", "name", "local_received"}
@@ -330,12 +340,6 @@ def _at(stamp: Any) -> str:
         return utc_text(int(stamp * 1000))
     except (TypeError, ValueError, OverflowError):
         return "-"
-
-
-def _compact(event: Mapping[str, Any]) -> str:
-    import json  # noqa: PLC0415 - for this option alone
-
-    return json.dumps(redacted(dict(event)), default=str)
 
 
 @click.command(context_settings=_SETTINGS)

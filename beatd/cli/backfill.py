@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +10,14 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, print_line, read_moment
 from beatd.cli.trigger import in_words
 from beatd.client import Backfilled
 from beatd.client.moments import moment_text
-from beatd.client.runs import AT_MOST, RATE, RunClient
+from beatd.client.runs import AT_MOST, RATE, BackfillWithdrawn, RunClient
 from beatd.clock import SystemClock, monotonic
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.model import Overlap
@@ -106,9 +106,9 @@ def backfill(
             raise in_words(RequestRefused(f"{error}{more}", unknown=error.unknown), entry, place) from None
         except MessageError as error:
             raise click.UsageError(str(error)) from None
-        except KeyboardInterrupt:
-            click.echo("Withdrawn: the runs that are left are not sent. The same command goes on with them.", err=True)
-            raise click.exceptions.Exit(1) from None
+        except BackfillWithdrawn as stopped:
+            add_to_error(_facts(stopped.done))
+            raise click.ClickException(_withdrawn(stopped.done, dry_run=dry_run)) from None
     if as_json:
         print_json(_facts(done))
     else:
@@ -140,7 +140,7 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], object]]:
             bar.update(task, completed=done, total=total, visible=True)
             if not console.is_terminal and not quiet and now - said >= _PATIENCE_S:
                 said = now
-                print(f"{done:,} of {total:,} runs", file=sys.stderr, flush=True)
+                print_line(f"{done:,} of {total:,} runs", err=True)
 
         yield show
 
@@ -156,6 +156,13 @@ def _print(done: Backfilled, timezone: str, *, dry_run: bool) -> None:
         print_line(f"and {plural(done.sent - len(done.dues_ms), 'run')} more")
     if done.repeated:
         click.echo("This request was carried out before; nothing was sent now.", err=True)
+
+
+def _withdrawn(done: Backfilled, *, dry_run: bool) -> str:
+    if dry_run:
+        return "withdrawn"
+    left = "those that are left are not sent. The same command goes on with them."
+    return f"withdrawn after {done.sent:,} of {plural(done.total, 'run')}: {left}"
 
 
 def _facts(done: Backfilled) -> dict[str, Any]:

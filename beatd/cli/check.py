@@ -136,7 +136,7 @@ def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
     disabled = facts["entries"] - facts["enabled"]
     shown = [plural(facts["entries"], "entry") + (f" ({disabled:,} not enabled)" if disabled else "")]
     shown += [plural(len(facts["files"]), "file"), "no errors"] + [plural(len(warnings), "warning")] * bool(warnings)
-    click.echo(f"{file}: {', '.join(shown)}")
+    print_line(f"{file}: {', '.join(shown)}")
     if first := facts["next"]:
         print_folded(f"next: {first['entry']}, due at {first['due_at']}")
     else:

@@ -84,7 +84,7 @@ def compare(
         for line in _lines(found, differs, theirs, ours):
             print_line(line)
         for name, why in unknown.items():
-            click.echo(f"! {printable(name)}: cannot be foreseen: {printable(why)}", err=True)
+            print_line(f"! {printable(name)}: cannot be foreseen: {printable(why)}", err=True)
     if differs:
         raise click.exceptions.Exit(1)
 

@@ -6,6 +6,7 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete
 
 from beatd import config
+from beatd.cli.output import print_text
 from beatd.config.loader import load
 from beatd.exceptions import BeatdError
 
@@ -25,7 +26,7 @@ def completion(shell: str) -> None:
     from beatd.cli import main  # noqa: PLC0415 - which imports this module
 
     script = _SHELLS[shell](main, {}, "beatd", _VARIABLE)
-    click.echo(script.source_template % script.source_vars())
+    print_text(script.source_template % script.source_vars())
 
 
 def queue_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -30,7 +30,7 @@ from beatd.client.dead_letters import (
 )
 from beatd.clock import SystemClock
 from beatd.exceptions import ScheduleError
-from beatd.redaction import printable, redacted_text
+from beatd.redaction import redacted_text
 from beatd.schedules.duration import duration_ms
 from beatd.store.audit import audit_record, whoami
 
@@ -89,21 +89,21 @@ def list_letters(limit: int, each: bool, as_json: bool, **options: Any) -> None:
     _print(shown)
     counted = f"{sum(group.size for group in shown):,} of {plural(total, 'dead letter')}"
     alike = any(group.size > 1 for group in shown)
-    click.echo(f"{counted}; --each shows those that are alike one by one" if alike else counted)
+    print_line(f"{counted}; --each shows those that are alike one by one" if alike else counted)
 
 
 def _print(groups: Sequence[LetterGroup]) -> None:
     now_ms = SystemClock().now_ms()
     width = max(80, get_terminal_size((80, 24)).columns) - _COLUMNS_BEFORE
     if groups:
-        click.echo(f"{'id':12}  {'age':>4}  {'queue':10}  {'task':18}  reason")
+        print_line(f"{'id':12}  {'age':>4}  {'queue':10}  {'task':18}  reason")
     for (_, letter), count in groups:
         age = _age(age_ms(letter, now_ms))
         queue, task = (cut(each(letter), _VALUE_MAX) for each in (queue_of, task_of))
         times = f"{count:,} × " if count > 1 else ""
         reason = cut(times + redacted_text(letter.reason, at_most=REASON_MAX), REASON_MAX)
         cells = (padded(queue, 10), padded(task, 18), fitted(reason, width))
-        click.echo("  ".join([letter.id, f"{age:>4}", *cells]))
+        print_line("  ".join([letter.id, f"{age:>4}", *cells]))
 
 
 def _age(ms: int) -> str:
@@ -135,11 +135,11 @@ def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> Non
             click.echo()
         for name, value in one.items():
             if isinstance(value, dict):
-                click.echo(f"{name}:")
+                print_line(f"{name}:")
                 for key, each in value.items():
-                    click.echo(f"  {printable(str(key))}: {cut(str(each), _VALUE_MAX)}")
+                    print_line(f"  {key}: {cut(str(each), _VALUE_MAX)}")
             else:
-                click.echo(f"{name + ':':10} {'' if value is None else printable(str(value))}".rstrip())
+                print_line(f"{name + ':':10} {'' if value is None else value}".rstrip())
 
 
 @dead_letters.command()
@@ -158,7 +158,7 @@ def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
         _audit(places, "requeue", ids, count, options)
     for letter, reason in refusals:
         print_line(f"{letter.id} stays: {reason}", err=True)
-    click.echo(f"{plural(count, 'message')} sent again")
+    print_line(f"{plural(count, 'message')} sent again")
     if refusals or (ids and not count):
         raise click.exceptions.Exit(1)
 
@@ -178,7 +178,7 @@ def purge(ids: tuple[str, ...], everything: bool, yes: bool, **options: Any) -> 
     with _opened(options) as places:
         count, _ = each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
         _audit(places, "purge", ids, count, options)
-    click.echo(f"{plural(count, 'dead letter')} thrown away")
+    print_line(f"{plural(count, 'dead letter')} thrown away")
     if ids and not count:
         raise click.exceptions.Exit(1)
 

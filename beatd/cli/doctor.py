@@ -19,6 +19,7 @@ import click
 
 import beatd
 from beatd import broker, sources
+from beatd.cli import add_to_error
 from beatd.cli.celery_beat import signs_on_host, signs_on_servers
 from beatd.cli.check import Attempt, try_servers
 from beatd.cli.output import plural, print_folded, print_json, print_line
@@ -73,6 +74,7 @@ def doctor(*, config_file: str | None, app: str | None, as_json: bool) -> None:
     findings = []
     for finding in examine(config_file, app):
         findings.append(finding)
+        add_to_error({"findings": [each._asdict() for each in findings]})
         if not as_json:
             print_folded(f"{_MARKS[finding.level]} {finding.part + ':':<9} {finding.text}", indent=12)
     wrong = sum(finding.level == WRONG for finding in findings)

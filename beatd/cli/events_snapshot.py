@@ -8,6 +8,7 @@ import click
 
 from beatd.app.app import App
 from beatd.app.find_app import import_symbol
+from beatd.cli.output import print_line
 
 
 def take_snapshots(app: App, camera: str, *, every: float, most: str | None) -> None:
@@ -21,7 +22,7 @@ def take_snapshots(app: App, camera: str, *, every: float, most: str | None) -> 
         kind: Any = import_symbol(camera)
     except (ImportError, AttributeError, ValueError) as error:
         raise click.BadParameter(f"{camera!r}: {error}", param_hint="--camera") from None
-    click.echo(f"Taking snapshots with {camera} every {every:g} s", err=True)
+    print_line(f"Taking snapshots with {camera} every {every:g} s", err=True)
     taken = kind(state, app=app, freq=every, maxrate=most)
     taken.install()
     try:

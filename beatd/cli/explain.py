@@ -86,7 +86,8 @@ def _print(entry: Entry, runs: Sequence[Upcoming], warnings: Sequence[str]) -> N
     for line in caveats([entry], "now") if runs else ():
         print_line(line)
     if warnings:
-        click.echo(f"\n{plural(len(warnings), 'warning')}")
+        click.echo()
+        print_line(f"{plural(len(warnings), 'warning')}")
     for warning in warnings:
         print_problem(warning)
 

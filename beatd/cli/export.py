@@ -10,7 +10,7 @@ import click
 from beatd import sources
 from beatd.cli.export_tables import export_tables
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, print_refused, write_file
+from beatd.cli.output import plural, print_line, print_refused, print_text, write_file
 from beatd.config import Config
 from beatd.config.references import references
 from beatd.config.writer import export as to_toml
@@ -73,10 +73,10 @@ def export(
     zone, defaults = loaded.settings.timezone, loaded.defaults
     text = to_toml(entries, timezone=zone, header=[f"{header}."], references=variables, defaults=defaults)
     if output is None:
-        click.echo(text, nl=False)
+        print_text(text, nl=False)
     else:
         write_file(output, text, force=force)
-        click.echo(f"{output}: {plural(len(entries), 'entry')}", err=True)
+        print_line(f"{output}: {plural(len(entries), 'entry')}", err=True)
 
 
 def _runtime(loaded: Config, config_file: str | None, app: str | None) -> Sequence[Entry]:

@@ -32,11 +32,11 @@ def export_tables(
     rows = rows_of(entries, last_dues, paused, now_ms, runs)
     done = write_django_tables(settings, rows.rows, dry_run=dry_run)
     for note in (*rows.notes, *done.notes):
-        click.echo(f"! {printable(str(note))}", err=True)
+        print_line(f"! {printable(str(note))}", err=True)
     if done.others:
         more = f" and {len(done.others) - _NAMED} more" if done.others[_NAMED:] else ""
         names = ", ".join(done.others[:_NAMED])
-        click.echo(f"! enabled tasks that no entry has, left as they are: {printable(names)}{more}", err=True)
+        print_line(f"! enabled tasks that no entry has, left as they are: {printable(names)}{more}", err=True)
     words = "would be" if dry_run else "were"
     lost = rows.lost + done.lost
     left = f", {plural(lost, 'entry')} left behind" if lost else ""

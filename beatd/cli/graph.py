@@ -13,7 +13,7 @@ from beatd.app.app import App
 from beatd.app.conf_urls import first_url
 from beatd.app.routing import Queues
 from beatd.cli.app_commands import client_app, place_options
-from beatd.cli.output import Duration, print_json, print_line, print_table
+from beatd.cli.output import Duration, print_json, print_line, print_table, print_text
 from beatd.client.workers import worker_facts
 from beatd.redaction import printable
 from beatd.urls import shown
@@ -87,7 +87,7 @@ def workers(
         edges += [Edge(each["name"], "results")] if results else []
         nodes += _processes(each)
         edges += [Edge(each["name"], node.id) for node in _processes(each)]
-    click.echo(dot(nodes, edges))
+    print_text(dot(nodes, edges))
 
 
 def _processes(worker: Mapping[str, Any]) -> list[Node]:
@@ -140,14 +140,14 @@ def schedule(*, config_file: str | None, app_name: str | None) -> None:
             Node(f"queue {queue}", f"queue {queue}", _BROKER),
         ]
         edges += [Edge(f"entry {entry.name}", f"task {entry.task}"), Edge(f"task {entry.task}", f"queue {queue}")]
-    click.echo(dot(nodes, edges))
+    print_text(dot(nodes, edges))
 
 
 @graph.command("bootsteps", short_help="Draw the parts of the worker.")
 def bootsteps() -> None:
     """Draw the parts of the bundled worker, in the order in which a message passes them."""
     nodes = [Node(name, name) for edge in _BOOTSTEPS for name in edge]
-    click.echo(dot(nodes, (Edge(*each) for each in _BOOTSTEPS)))
+    print_text(dot(nodes, (Edge(*each) for each in _BOOTSTEPS)))
 
 
 def print_bindings(config_file: str | None, app_name: str | None, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from beatd import importers, sources
 from beatd.cli.edit import put_entries
 from beatd.cli.import_sources import HAVE_LAST_RUNS, SOURCES, Choices, Origin
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, write_file
+from beatd.cli.output import plural, print_line, print_text, write_file
 from beatd.clock import SystemClock
 from beatd.config import values
 from beatd.config.loader import load_settings
@@ -130,22 +130,22 @@ def _write(carried: importers.ImportResult, origin: Origin, output: Path | None,
     is_app = origin.source == "celery"
     text, steps = with_connections(carried.toml, origin.place) if is_app else (carried.toml, [])
     if output is None:
-        click.echo(text, nl=False)
+        print_text(text, nl=False)
     else:
         write_file(output, text, force=force)
     for step in steps:
-        click.echo(f"! {step}", err=True)
+        print_line(f"! {step}", err=True)
 
 
 def _report(carried: importers.ImportResult, *, all_notes: bool) -> None:
     """Say on standard error what could not be carried over, and how much was."""
     shown = carried.notes if all_notes else carried.notes[:_SHOWN]
     for note in shown:
-        click.echo(f"! {printable(str(note))}", err=True)
+        print_line(f"! {printable(str(note))}", err=True)
     if more := len(carried.notes) - len(shown):
-        click.echo(f"! and {plural(more, 'note')} more; --all-notes shows them", err=True)
+        print_line(f"! and {plural(more, 'note')} more; --all-notes shows them", err=True)
     lost = f", {plural(carried.lost, 'entry')} left behind" if carried.lost else ""
-    click.echo(
+    print_line(
         f"{plural(len(carried.entries), 'entry')} carried over{lost}, {plural(len(carried.notes), 'note')}", err=True
     )
 
@@ -162,9 +162,9 @@ def _take_over(origin: Origin, config_file: str, schedule_file: Path) -> None:
         schedule = there.schedule(sources.load(there.path), as_if_resumed=True)
         entries = [entry for entry in schedule.entries if entry.name in ran]
         begun = EntryStates(there.client, there.keys).begin([(each, min(ran[each.name], now_ms)) for each in entries])
-    click.echo(f"{plural(len(begun), 'last run')} taken over")
+    print_line(f"{plural(len(begun), 'last run')} taken over")
     if known_before := len(entries) - len(begun):
-        click.echo(f"! {plural(known_before, 'entry')} unchanged: known to the state store already", err=True)
+        print_line(f"! {plural(known_before, 'entry')} unchanged: known to the state store already", err=True)
     if others := sorted(ran.keys() - {entry.name for entry in entries}):
         more = f" and {len(others) - 10} more" if others[10:] else ""
-        click.echo(f"! not in {config_file}: {printable(', '.join(others[:10]))}{more}", err=True)
+        print_line(f"! not in {config_file}: {printable(', '.join(others[:10]))}{more}", err=True)

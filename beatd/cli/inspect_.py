@@ -13,8 +13,7 @@ import click
 
 from beatd.cli.app_commands import client_app
 from beatd.cli.global_options import is_quiet
-from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_table
-from beatd.redaction import printable
+from beatd.cli.output import Duration, confirm, plural, print_colored, print_json, print_line, print_lines, print_table
 from beatd.timestamps import utc_text
 from beatd.worker.control import COMMANDS, Command, Kind
 
@@ -34,11 +33,11 @@ def print_answers(command: str, answers: Answers) -> None:
         print_table(["worker", "answer"], [(node, text or "") for node, text in short.items()])
     else:
         for node, answer in answers.items():
-            click.secho(printable(node), bold=True)
+            print_colored(node, bold=True)
             _print_long(command, answer)
             click.echo()
     if not is_quiet():
-        click.echo(f"{plural(len(answers), 'worker')} answered.")
+        print_line(f"{plural(len(answers), 'worker')} answered.")
 
 
 def _short(answer: Any) -> str | None:
@@ -64,18 +63,12 @@ def _print_long(command: str, answer: Any) -> None:
     elif command == "query_task" and isinstance(answer, dict):
         print_table(_TASK_COLUMNS, [_task_row(info, state) for state, info in answer.values()])
     elif isinstance(answer, dict) and set(answer) == {"ok"}:
-        _print_text(str(answer["ok"]))
+        print_lines(str(answer["ok"]))
     elif isinstance(answer, dict):
         for name, value in _flat(answer):
             print_line(f"  {name}: {value}")
     else:
-        _print_text(str(answer))
-
-
-def _print_text(text: str) -> None:
-    """A text of several lines, such as a report."""
-    for line in text.rstrip().split("\n"):
-        print_line(line)
+        print_lines(str(answer))
 
 
 def _print_list(command: str, items: list[Any]) -> None:

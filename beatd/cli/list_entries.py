@@ -230,7 +230,7 @@ def _print(listing: Listing, now_ms: int) -> None:
     for fault in listing.faults[:_SHOWN]:
         print_problem(f"not in force: {fault}")
     if listing.faults[_SHOWN:]:
-        click.echo(f"! and {plural(len(listing.faults) - _SHOWN, 'fault')} more")
+        print_line(f"! and {plural(len(listing.faults) - _SHOWN, 'fault')} more")
     for problem in listing.problems:
         print_problem(problem)
 

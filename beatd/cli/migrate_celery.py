@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from beatd import importers
-from beatd.cli.output import plural, print_json, print_line, print_table, rewrite_file, write_file
+from beatd.cli.output import plural, print_json, print_line, print_table, print_text, rewrite_file, write_file
 from beatd.importers.celery_app import read_celery_app
 from beatd.importers.celery_usage import Use, Verdict
 from beatd.importers.project import Project, read_project
@@ -83,7 +83,7 @@ def _place(project: str) -> tuple[Path, str | None]:
 
 def _print_diff(found: Project) -> None:
     for change in found.changes:
-        click.echo("".join(change.diff), nl=False)
+        print_text("".join(change.diff), nl=False)
     if not found.changes:
         click.echo("nothing to change", err=True)
 
@@ -110,7 +110,7 @@ def _report(found: Project, app: str | None, *, show_all: bool) -> None:
         columns = ["what", "places", "names"] if verdict == "works" else ["place", "what", "do"]
         print_table(columns, rows)
     for fault in found.unread:
-        click.echo(f"! {printable(fault)}", err=True)
+        print_line(f"! {printable(fault)}", err=True)
     click.echo()
     for line in _next_steps(found, app):
         print_line(line)
@@ -173,7 +173,7 @@ def _write_schedule(output: Path, app: str | None, *, force: bool) -> None:
     text, steps = with_connections(carried.toml, app)
     write_file(output, text, force=force)
     for note in carried.notes:
-        click.echo(f"! {printable(str(note))}", err=True)
+        print_line(f"! {printable(str(note))}", err=True)
     for step in steps:
-        click.echo(f"! {step}", err=True)
-    click.echo(f"{output}: {plural(len(carried.entries), 'entry')}", err=True)
+        print_line(f"! {step}", err=True)
+    print_line(f"{output}: {plural(len(carried.entries), 'entry')}", err=True)

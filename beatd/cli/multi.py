@@ -14,7 +14,7 @@ import click
 from beatd import config
 from beatd.cli.multi_nodes import Node, Words, as_arguments, nodes, read_words
 from beatd.cli.multi_processes import NodeRecords, Started, start, tell, wait_until
-from beatd.cli.output import Duration, print_line
+from beatd.cli.output import Duration, print_line, print_text
 from beatd.cli.worker import worker
 from beatd.exceptions import ConfigError
 
@@ -137,14 +137,14 @@ def _kill(call: Call) -> Iterable[bool]:
 @_command("show", "Print the command line of each node.")
 def _show(call: Call) -> Iterable[bool]:
     for node in call.nodes:
-        click.echo(shlex.join(call.as_remembered(node).command))
+        print_text(shlex.join(call.as_remembered(node).command))
         yield True
 
 
 @_command("names", "Print the full names of nodes.")
 def _names(call: Call) -> Iterable[bool]:
     for node in call.nodes:
-        click.echo(node.name)
+        print_line(node.name)
         yield True
 
 
@@ -152,18 +152,18 @@ def _names(call: Call) -> Iterable[bool]:
 def _status(call: Call) -> Iterable[bool]:
     for node in call.nodes:
         pid = call.running(node)
-        click.echo(f"{node.name}: {'down' if pid is None else f'runs, pid {pid}'}")
+        print_line(f"{node.name}: {'down' if pid is None else f'runs, pid {pid}'}")
         yield pid is not None
 
 
 def _begin(one: Started, memory: NodeRecords) -> bool:
     if (pid := one.pid) is not None:
-        click.echo(f"{one.node}: runs already, pid {pid}")
+        print_line(f"{one.node}: runs already, pid {pid}")
         return True
     before = memory.recall(one.node)
     try:
         memory.remember(one)  # first: should this process be killed now, the node can still be stopped
-        click.echo(f"{one.node}: started, pid {start(one)}")
+        print_line(f"{one.node}: started, pid {start(one)}")
     except ConfigError as error:
         for line in str(error).split("\n"):  # with the last lines of its log
             print_line(line, err=True)
@@ -177,15 +177,15 @@ def _end(call: Call, node: Node, *, wait: float | None, told: bool = False) -> b
     """Signal a node, and wait for its end; one that does not run is where it should be."""
     pid = call.running(node)
     if pid is None or not (told or tell(pid, call.signal)):
-        click.echo(f"{node.name}: does not run" if not told else f"{node.name}: stopped")
+        print_line(f"{node.name}: does not run" if not told else f"{node.name}: stopped")
         return True
     if wait is None:
-        click.echo(f"{node.name}: {call.signal.name} to pid {pid}")
+        print_line(f"{node.name}: {call.signal.name} to pid {pid}")
         return True
     if not wait_until(lambda: call.running(node) is None, wait):
-        click.echo(f"{node.name}: pid {pid} still runs after {wait:g} s", err=True)
+        print_line(f"{node.name}: pid {pid} still runs after {wait:g} s", err=True)
         return False
-    click.echo(f"{node.name}: stopped")
+    print_line(f"{node.name}: stopped")
     return True
 
 

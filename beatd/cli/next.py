@@ -90,7 +90,7 @@ def next_runs(
             more = f" and {len(paused) - _PAUSED_SHOWN} more" if paused[_PAUSED_SHOWN:] else ""
             print_line(f"note: paused: {', '.join(paused[:_PAUSED_SHOWN])}{more}")
     else:
-        click.echo(_why_none(entries, in_force.pauses))
+        print_line(_why_none(entries, in_force.pauses))
 
 
 def planned_runs(

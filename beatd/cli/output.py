@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 import sys
 import tempfile
@@ -23,7 +24,7 @@ import msgspec
 from beatd.cli import ANSWERED
 from beatd.client import moments
 from beatd.exceptions import Fault, ScheduleError
-from beatd.redaction import printable
+from beatd.redaction import printable, printable_lines
 from beatd.schedules import duration_ms
 from beatd.schedules.literals import quoted
 
@@ -46,9 +47,17 @@ def print_line(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
-def print_text(text: str) -> None:
-    """Print a text that a task has made. Programs get it as it is; in a terminal control characters are escaped."""
-    click.echo("\n".join(map(printable, text.split("\n"))) if sys.stdout.isatty() else text)
+def print_lines(text: str) -> None:
+    """Print a text of several lines, such as a report, each as :func:`print_line` does."""
+    click.echo(printable_lines(text.rstrip()))
+
+
+def print_text(text: str, *, nl: bool = True) -> None:
+    """Print a text that a task, a file or another program has made.
+
+    Programs get it as it is; in a terminal control characters other than tabs are escaped.
+    """
+    click.echo(re.sub(r"[^\n\t]+", lambda found: printable(found[0]), text) if sys.stdout.isatty() else text, nl=nl)
 
 
 def print_refused(faults: Sequence[Fault]) -> None:
@@ -59,13 +68,13 @@ def print_refused(faults: Sequence[Fault]) -> None:
         print_line(f"! and {plural(len(faults) - _FAULTS_SHOWN, 'error')} more", err=True)
 
 
-def print_colored(text: str, color: str | None) -> None:
+def print_colored(text: str, color: str | None = None, *, bold: bool = False) -> None:
     """Print one line in a color, where standard output is a terminal and NO_COLOR is not set."""
-    click.echo(_colored(printable(text), color))
+    click.echo(_colored(printable(text), color, bold=bold))
 
 
-def _colored(text: str, color: str | None) -> str:
-    return click.style(text, fg=color) if color and not os.environ.get("NO_COLOR") else text
+def _colored(text: str, color: str | None, *, bold: bool = False) -> str:
+    return click.style(text, fg=color, bold=bold) if (color or bold) and not os.environ.get("NO_COLOR") else text
 
 
 def print_json(value: Any) -> None:
@@ -76,10 +85,15 @@ def print_json(value: Any) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False)
     if context := click.get_current_context(silent=True):
         context.meta[ANSWERED] = True
-    click.echo(text if text.replace("\n", "").isprintable() else "\n".join(map(escaped_json, text.split("\n"))))
+    click.echo(text if text.replace("\n", "").isprintable() else "\n".join(map(_escaped_json, text.split("\n"))))
 
 
-def escaped_json(line: str) -> str:
+def print_json_line(value: Any) -> None:
+    """Print ``value`` as JSON in one line; what JSON has no type for is written as text."""
+    click.echo(_escaped_json(json.dumps(value, ensure_ascii=False, default=str)))
+
+
+def _escaped_json(line: str) -> str:
     """Return a line of JSON in which control characters, such as U+009B, are escaped: they are in strings."""
     if line.isprintable():
         return line
@@ -275,7 +289,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Nobody can be asked here: confirm it with --yes")
-    click.confirm(question, abort=True, err=True)
+    click.confirm(printable(question), abort=True, err=True)
 
 
 def rewrite_file(path: Path, text: str | bytes) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from beatd.cli import add_to_error
 from beatd.cli.installation import installation
 from beatd.cli.output import Duration, plural, print_json, print_line
 from beatd.clock import SystemClock
@@ -48,6 +49,7 @@ def _answers(orders: DaemonCommands, order_id: str, alive: list[str], timeout: f
     until = clock.monotonic() + timeout
     while True:
         answers = {daemon: answer for daemon, answer in orders.answers(order_id).items() if daemon in alive}
+        add_to_error({daemon: _facts(answers.get(daemon)) for daemon in alive})
         if len(answers) == len(alive) or clock.monotonic() >= until:
             return answers
         clock.wait(never, _LOOK_S)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from beatd.cli.output import write_output
+from beatd.cli.output import print_line, print_text, write_output
 from beatd.config.schema import schema_text
 
 
@@ -21,7 +21,7 @@ def schema(*, output: Path | None) -> None:
     Better TOML) then complete the settings, explain them, and mark errors while you type.
     """
     if output is None:
-        click.echo(schema_text(), nl=False)
+        print_text(schema_text(), nl=False)
         return
     write_output(output, schema_text(), kind="JSON file")
-    click.echo(f"written: {output}", err=True)
+    print_line(f"written: {output}", err=True)

@@ -95,7 +95,7 @@ def install(
     if creates_account:
         _write((folder or SYSUSERS_FOLDER) / SYSUSERS, f"{MARKER}\n{source(SYSUSERS)}", force=force)
     for line in _next_steps(units, own=own, creates_account=creates_account):
-        click.echo(line)
+        print_line(line)
 
 
 def _known(builtin: str) -> str:
@@ -156,7 +156,8 @@ def uninstall(*, own: bool, folder: Path | None, dry_run: bool) -> None:
     if not texts and not packaged:
         print_line(f"Nothing to remove: no unit of beatd in {into}")
     elif ours:
-        click.echo(f"Next:\n  {_systemctl(own=own)} daemon-reload")
+        print_line("Next:")
+        print_line(f"  {_systemctl(own=own)} daemon-reload")
 
 
 def _refuse_while_running(names: list[str], *, own: bool) -> None:

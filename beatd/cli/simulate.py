@@ -5,7 +5,6 @@ Runs over time are drawn as bars: as text of 80 columns, and as SVG.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from rich.progress import Progress
 from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.next import facts, named
-from beatd.cli.output import escaped_json, plural, print_json, print_line, print_table, read_moment, write_output
+from beatd.cli.output import plural, print_json, print_json_line, print_line, print_table, read_moment, write_output
 from beatd.client.moments import local_time, moment_text
 from beatd.clock import SystemClock
 from beatd.model import Entry
@@ -188,7 +187,7 @@ def _list(entries: Sequence[Entry], start_ms: int, end_ms: int, limit: int, as_j
         if number == limit:
             raise TooManyRuns(f"stopped after {limit:,} runs; raise --limit to see more")
         if as_json:
-            click.echo(escaped_json(json.dumps(facts(run), ensure_ascii=False)))
+            print_json_line(facts(run))
         else:
             late = f"+{duration_text(run.fire_ms - run.due_ms)}" if run.fire_ms > run.due_ms else ""
             print_line("  ".join(filter(None, (f"{run.local:%Y-%m-%d %H:%M:%S %Z}", run.entry.name, late, run.note))))

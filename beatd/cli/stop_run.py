@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from beatd.cli import add_to_error
 from beatd.cli.app_commands import client_app
 from beatd.cli.installation import installation
 from beatd.cli.output import Duration, plural, print_json, print_line
@@ -32,6 +33,7 @@ def stop_run(*, run_id: str, signal: str, timeout: float, config_file: str | Non
         run = find_run(place, run_id)
         if run.word not in _OPEN:
             raise click.ClickException(f"run {run.record.run_id} of {run.record.entry} has ended: {run.word}")
+        add_to_error({"run_id": run.record.run_id, "entry": run.record.entry, "was": run.word})
         replies = client_app(None, None, config_file).control.terminate(
             str(run.record.run_id), signal=signal, reply=True, timeout=timeout
         )

@@ -72,6 +72,7 @@ def trigger(
                 click.echo("This request was carried out before; nothing was sent now.", err=True)
             if sent.in_outbox:
                 click.echo("It waits in the outbox; it leaves as soon as the broker takes it.", err=True)
+        add_to_error(sent._asdict())
         waits = seconds is not None and sent.refused is None
         ending = await_ending(known, sent.run_id, seconds or 0) if waits else None
     document = sent._asdict() | ({} if seconds is None else _result(ending))

@@ -12,8 +12,7 @@ from pathlib import Path
 import click
 
 import beatd
-from beatd import config
-from beatd.cli.output import print_line
+from beatd.cli.output import print_colored, print_line, print_text
 from beatd.cli.tutorial_page import Prose, ShellCommand, TextFile, parts
 from beatd.cli.tutorial_session import TutorialSession, Unexpected
 
@@ -56,7 +55,7 @@ def _follow(session: TutorialSession, *, ask: bool) -> None:
             if rest:
                 break
         elif isinstance(part, TextFile):
-            click.echo(f"{part.name}:\n\n{textwrap.indent(part.text, '    ')}")
+            print_text(f"{part.name}:\n\n{textwrap.indent(part.text, '    ')}")
             _wait("write this file", ask=ask)
             session.write(part)
         elif part.how != "not run":
@@ -77,7 +76,7 @@ def _show(text: str) -> None:
             click.echo()
             _bold(flat.lstrip("# "))
         elif flat:
-            click.echo(textwrap.fill(flat.replace("**", ""), width))
+            print_text(textwrap.fill(flat.replace("**", ""), width))
         click.echo()
 
 
@@ -92,7 +91,7 @@ def _run(session: TutorialSession, command: ShellCommand, *, ask: bool) -> None:
 
 
 def _bold(text: str) -> None:
-    click.secho(text, bold=not config.environment().no_color)
+    print_colored(text, bold=True)
 
 
 def _wait(what: str, *, ask: bool) -> None:

@@ -68,6 +68,14 @@ class Backfilled(NamedTuple):
     repeated: bool = False
 
 
+class BackfillWithdrawn(KeyboardInterrupt):
+    """Ctrl-C while a backfill was under way: what was left is withdrawn, and ``done`` is what was sent."""
+
+    def __init__(self, done: Backfilled) -> None:
+        super().__init__()
+        self.done = done
+
+
 Progress = Callable[[int, int], object]
 """Called with how many runs have been dealt with, and how many there are."""
 
@@ -138,7 +146,8 @@ class RunClient:
     ) -> Backfilled:
         """Send the runs of an entry that are due from ``since`` on and before ``until``, ``rate`` of them a second.
 
-        ``timeout`` is for the leader to begin. Whoever stops waiting (KeyboardInterrupt) withdraws what is left.
+        ``timeout`` is for the leader to begin. Whoever stops waiting (KeyboardInterrupt) withdraws what is left,
+        and gets :class:`BackfillWithdrawn`.
         """
         if not 0 < rate <= RATE_MAX:
             raise MessageError(f"a rate of {rate:g} a second: expected more than 0, and at most {RATE_MAX:,.0f}")
@@ -159,12 +168,16 @@ class RunClient:
         try:
             answer, repeated = self._carry_out(request_id, request, timeout, progress)
         except KeyboardInterrupt:
-            self._requests.withdraw(request_id)
-            raise
+            withdrawn = self._requests.withdraw(request_id)
+            known = withdrawn.answer if withdrawn.found else self._requests.answer(request_id)
+            answer, repeated = known or RequestReply(state="under_way", entry=name, what="backfill"), False
         if not (dry_run or repeated):
             window = {"from": iso_ms(to_ms(since)), "to": iso_ms(to_ms(until)), "force": force, "sent": answer.sent}
             self._note("backfill", name, by, window)
-        return Backfilled(name, request_id, answer.total, answer.sent, answer.left_out, answer.dues_ms, repeated)
+        done = Backfilled(name, request_id, answer.total, answer.sent, answer.left_out, answer.dues_ms, repeated)
+        if answer.state != "done":
+            raise BackfillWithdrawn(done)
+        return done
 
     def _note(self, action: str, name: str, by: str, after: Mapping[str, Any]) -> None:
         if self._via is not None:
@@ -213,7 +226,7 @@ class RunClient:
 
     def _withdrawn(self, request_id: str) -> RequestReply | None:
         """Withdraw a request; the answer if a leader was quicker. One that is gone without an answer has expired."""
-        withdrawn = self._requests.withdraw(request_id)
+        withdrawn = self._requests.withdraw(request_id).found
         return None if withdrawn else self._requests.answer(request_id)
 
     def _has_left_outbox(self, name: str, run_id: str, timeout: float) -> bool:

@@ -41,6 +41,7 @@ def read_cronstable(data: bytes, *, shown: str, timezone: str | None = None) -> 
                 _take(collected, whole, timezone)
     if not collected.entries and not collected.notes:
         collected.note(shown, "", "has no jobs")
+    collected.note_gaps("yacron", timezone)  # cronstable makes the run later, too
     return collected.found(timezone)
 
 

@@ -41,6 +41,7 @@ def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> Found
             if not isinstance(job, Table) or not name:
                 raise ValueError("is no job of dkron: it has no name")
             _take(collected, job, timezone)
+    collected.note_gaps("dkron", timezone)
     return collected.found(timezone)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from beatd.exceptions import ScheduleError
 from beatd.model import Entry, EntryState, Policies
+from beatd.planning.policies import runtime_ms
 from beatd.planning.timeline import after_blackouts_ms, fire_ms, timeline
 
 LEARNED_FROM = 20
@@ -21,7 +22,11 @@ _SPARE_MS = 60_000
 
 
 class PastRun(NamedTuple):
-    """A run that was sent. ``fire_ms``: when it should have left, its jitter included."""
+    """A run that was sent.
+
+    ``fire_ms``: when it should have left, its jitter included. With ``overlap = "queue_one"`` it may have waited:
+    when it left counts.
+    """
 
     due_ms: int
     fire_ms: int
@@ -29,6 +34,8 @@ class PastRun(NamedTuple):
     is_over: bool
     start_ms: int | None = None
     """When it started, of a run that is running."""
+    end_ms: int | None = None
+    """When it ended at the earliest, if that is known."""
 
 
 class EndedAttempt(NamedTuple):
@@ -124,7 +131,7 @@ class _Limit(NamedTuple):
 
 def _limits(entry: Entry, state: EntryState, runs: Sequence[PastRun], bounds: Bounds, now_ms: int) -> Iterator[_Limit]:
     def first_open(done: Sequence[PastRun]) -> PastRun | None:
-        return _first_open(entry, state, runs, done)
+        return _first_open(entry, state, runs, done, now_ms)
 
     if bounds.start_ms is not None and (first := first_open([run for run in runs if run.is_started])):
         yield _Limit(first.fire_ms + bounds.start_ms, is_started=False)
@@ -140,8 +147,10 @@ def _limits(entry: Entry, state: EntryState, runs: Sequence[PastRun], bounds: Bo
             yield _Limit(max(first.fire_ms, now_ms) + bounds.runtime_ms, is_started=True)
 
 
-def _first_open(entry: Entry, state: EntryState, runs: Sequence[PastRun], done: Sequence[PastRun]) -> PastRun | None:
-    """The first run after the last one that is done."""
+def _first_open(
+    entry: Entry, state: EntryState, runs: Sequence[PastRun], done: Sequence[PastRun], now_ms: int
+) -> PastRun | None:
+    """The first run after the last one that is done; None if it waits for that one to end."""
     last_done_ms = max((run.due_ms for run in done), default=0)
     waiting = [run for run in runs if run.due_ms > last_done_ms and run not in done]
     if waiting:
@@ -154,4 +163,13 @@ def _first_open(entry: Entry, state: EntryState, runs: Sequence[PastRun], done: 
         due_ms = after_blackouts_ms(entry, line, line.next_after_ms(max(state.last_due_ms, last_done_ms)))
     except ScheduleError:
         return None
-    return None if due_ms is None else PastRun(due_ms, fire_ms(entry, line, due_ms), is_started=False, is_over=False)
+    if due_ms is None:
+        return None
+    leaves_ms = fire_ms(entry, line, due_ms)
+    if policies.overlap == "queue_one" and runs:
+        last = max(runs, key=lambda run: run.fire_ms)
+        free_ms = (last.end_ms or 0) if last.is_over else last.fire_ms + runtime_ms(entry)
+        if not last.is_over and now_ms < free_ms:
+            return None
+        leaves_ms = max(leaves_ms, free_ms)
+    return PastRun(due_ms, leaves_ms, is_started=False, is_over=False)

@@ -115,6 +115,14 @@ class Taken(NamedTuple):
     left: PendingRequest | None = None
 
 
+class Withdrawal(NamedTuple):
+    """What became of an attempt to take a request back. ``found``: there was something to take back."""
+
+    found: bool
+    answer: RequestReply | None = None
+    """How far a leader had got with it."""
+
+
 class Requests:
     """Both sides of requests: client and leader. Raises the errors of :class:`~beatd.store.claims.Claims`."""
 
@@ -140,14 +148,16 @@ class Requests:
             raws = self._client.mget([f"{part.answered}{request_id}" for part in self._parts])
         return _answer(next(filter(None, raws), None))
 
-    def withdraw(self, request_id: str) -> bool:
-        """Take a request back, or what is left of it; tells whether there was anything to take back."""
+    def withdraw(self, request_id: str) -> Withdrawal:
+        """Take a request back, or what is left of it."""
         with translate_errors(self._client):
             for part in self._parts:
-                if self._client.hdel(part.requests, request_id):
-                    self._client.delete(f"{part.answered}{request_id}")
-                    return True
-            return False
+                if self._client.hdel(part.requests, request_id):  # from now on no leader takes a step
+                    with self._client.pipeline(transaction=False) as pipeline:
+                        pipeline.get(f"{part.answered}{request_id}")
+                        pipeline.delete(f"{part.answered}{request_id}")
+                        return Withdrawal(True, _answer(pipeline.execute()[0]))
+            return Withdrawal(False)
 
     def open(self) -> list[PendingRequest]:
         """The requests that wait. Those that nobody took up in time, and what is no request, are thrown away."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC
 from itertools import islice, takewhile
@@ -10,7 +10,7 @@ from itertools import islice, takewhile
 from beatd.exceptions import BeatdError
 from beatd.model import Entry, EntryState, run_id
 from beatd.planning.catchup import ResumePoints
-from beatd.planning.preview import Upcoming, upcoming
+from beatd.planning.preview import NOTHING_WAITS, Upcoming, upcoming
 from beatd.timestamps import from_ms
 
 DAYS = 30
@@ -23,7 +23,6 @@ _LINE_MAX = 73
 
 def calendar(title: str, runs: Iterable[Upcoming], now_ms: int) -> str:
     """The calendar of these runs."""
-    stamp = _moment(now_ms)
     lines = [
         "BEGIN:VCALENDAR",
         "VERSION:2.0",
@@ -33,18 +32,22 @@ def calendar(title: str, runs: Iterable[Upcoming], now_ms: int) -> str:
         "REFRESH-INTERVAL;VALUE=DURATION:PT1H",
     ]
     for run in islice(runs, EVENTS_MAX):
-        lines += _event(run, stamp)
+        lines += _event(run, now_ms)
     return "".join(f"{folded}\r\n" for line in [*lines, "END:VCALENDAR"] for folded in _folded(line))
 
 
 def first_runs(
-    entries: Iterable[Entry], state_of: Callable[[Entry], EntryState], now_ms: int, most: int
+    entries: Iterable[Entry],
+    state_of: Callable[[Entry], EntryState],
+    now_ms: int,
+    most: int,
+    waiting: Mapping[str, int] = NOTHING_WAITS,
 ) -> list[Upcoming]:
     """The runs of the coming days that are sent, in order; of each entry the first ``most``.
 
-    An entry whose runs cannot be computed is left out.
+    An entry whose runs cannot be computed is left out. ``waiting`` are due times of runs that wait for the run before.
     """
-    points, until_ms = ResumePoints(now_ms), now_ms + DAYS * 86_400_000
+    points, until_ms = ResumePoints(now_ms, waiting), now_ms + DAYS * 86_400_000
     found: list[Upcoming] = []
     for entry in entries:
         with suppress(BeatdError):
@@ -53,14 +56,15 @@ def first_runs(
     return sorted(found, key=lambda run: (run.due_ms, run.entry.name))
 
 
-def _event(run: Upcoming, stamp: str) -> Sequence[str]:
+def _event(run: Upcoming, now_ms: int) -> Sequence[str]:
+    start_ms = now_ms if run.waits else run.due_ms  # it leaves now at the earliest
     length_ms = max(run.entry.policies.max_runtime_ms or 0, 60_000)
     return (
         "BEGIN:VEVENT",
         f"UID:{run_id(run.entry.name, run.due_ms)}@beatd",
-        f"DTSTAMP:{stamp}",
-        f"DTSTART:{_moment(run.due_ms)}",
-        f"DTEND:{_moment(run.due_ms + length_ms)}",
+        f"DTSTAMP:{_moment(now_ms)}",
+        f"DTSTART:{_moment(start_ms)}",
+        f"DTEND:{_moment(start_ms + length_ms)}",
         f"SUMMARY:{_text(run.entry.name)}",
         f"DESCRIPTION:{_text(run.entry.task + (f'; {run.note}' if run.note else ''))}",
         "TRANSP:TRANSPARENT",

@@ -252,7 +252,10 @@ class Site:
         states = documents.store.states(enabled, now_ms=now_ms)
         known = {entry.name: state for entry, state in zip(enabled, states, strict=True) if state is not None}
         most = calendar.EVENTS_MAX if name else max(1, min(calendar.OF_ONE_MAX, _LOOKED_AT // max(len(enabled), 1)))
-        runs = calendar.first_runs(enabled, lambda entry: known.get(entry.name, new_state(now_ms)), now_ms, most)
+        waiting = documents.store.waiting(enabled, states, now_ms)
+        runs = calendar.first_runs(
+            enabled, lambda entry: known.get(entry.name, new_state(now_ms)), now_ms, most, waiting
+        )
         text = calendar.calendar(name or "beatd", runs, now_ms)
         return Response(text, media_type="text/calendar")
 

@@ -58,7 +58,8 @@ class ResultWriter:
         self._clock = clock
         self._batch: _Batch | None = None
         self._left: list[_Batch] = []
-        self._batches: queue.SimpleQueue[_Batch] | None = None
+        self._batches: queue.SimpleQueue[_Batch | None] | None = None
+        self._thread: threading.Thread | None = None
 
     def store(self, results: Sequence[Stored]) -> None:
         """Store the results; raises StoreUnavailable while they are on their way: call again with the same and more."""
@@ -68,12 +69,20 @@ class ResultWriter:
         while done < len(results):
             done += self._finish(self._begin(results[done:]), PATIENCE_S, results[done:])
 
+    def stop(self) -> None:
+        """End the thread, before what it writes with is closed; one that hangs in its driver is left alone."""
+        if self._batches is not None and self._thread is not None:
+            self._batches.put(None)
+            self._thread.join(PATIENCE_S)
+            self._batches = None
+
     def _begin(self, results: Sequence[Stored]) -> _Batch:
         if self._batches is None:
             self._batches = queue.SimpleQueue()
-            threading.Thread(
+            self._thread = threading.Thread(
                 target=_write, args=(self._batches, self._store), name="beatd-result-writer", daemon=True
-            ).start()
+            )
+            self._thread.start()
         self._batch = _Batch(results, self._clock.monotonic())
         self._batches.put(self._batch)
         return self._batch
@@ -97,16 +106,15 @@ class ResultWriter:
         return count if list(results[:count]) == batch.results else 0
 
 
-def _write(batches: queue.SimpleQueue[_Batch], store: Store) -> None:
-    while True:
-        batch = batches.get()
+def _write(batches: queue.SimpleQueue[_Batch | None], store: Store) -> None:
+    while (batch := batches.get()) is not None:
         batch.write(store)
         if batch.is_left:
             return
 
 
-def store_of(app: App) -> Store:
-    """Return the function that stores the results of an app's tasks: by a writer if the backend is one of Celery's."""
+def writer_of(app: App) -> ResultWriter | None:
+    """Return a writer for the results of an app's tasks if the backend is one of Celery's; None: it needs none."""
     if isinstance(app.results, CeleryResults):
-        return ResultWriter(app.results.store, app.results.place, app.clock).store
-    return app.results.store
+        return ResultWriter(app.results.store, app.results.place, app.clock)
+    return None

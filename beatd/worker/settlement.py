@@ -48,7 +48,7 @@ from beatd.worker.messages import (
     headers_of,
 )
 from beatd.worker.request import Request, notify
-from beatd.worker.result_writer import store_of
+from beatd.worker.result_writer import writer_of
 from beatd.worker.run_outcomes import RunOutcomes, state_of
 
 log = logging.getLogger("beatd.worker.settling")
@@ -72,7 +72,8 @@ class Settlement:
         self._ack: list[Delivery] = []
         self._publisher = CallbacksPublisher(app, self.fail, self._results.append)
         self._chords = Chords(app)
-        store = store_of(app)
+        self._writer = writer_of(app)
+        store = app.results.store if self._writer is None else self._writer.store
         # What is sent, and how, in this order.
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
             (self._results, store),
@@ -92,6 +93,11 @@ class Settlement:
     def pending(self) -> bool:
         """True while something has not been sent."""
         return self._chords.waits or any(items for items, _ in self._steps)
+
+    def stop(self) -> None:
+        """End the thread that stores results, if there is one."""
+        if self._writer is not None:
+            self._writer.stop()
 
     def flush(self) -> None:
         """Take all steps. Raises while a server is away; the next call goes on with the step that failed."""

@@ -348,6 +348,7 @@ class Worker:
                     error,
                     extra={"event": "worker_stop_failed"},
                 )
+        self._settlement.stop()
         self._remote.stop()
         self._metrics.stop()
         self._app.close()

@@ -147,14 +147,20 @@ def test_the_leader_is_killed_in_the_middle(start_beatd, beatd, daemon, client, 
     assert kinds == {"backfilled": 20}
 
 
-def test_ctrl_c_withdraws_what_is_left(start_beatd, daemon, client, wait_until):
-    asking = start_beatd("backfill", "hourly", "--from", "2026-01-10", "--to", "2026-01-12", "--rate", "2/s")
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "json"])
+def test_ctrl_c_withdraws_what_is_left(start_beatd, beatd, daemon, client, wait_until, more):
+    asking = start_beatd("backfill", "hourly", "--from", "2026-01-10", "--to", "2026-01-12", "--rate", "2/s", *more)
     wait_until(lambda: client.llen("celery") >= 2, 20, "the first runs")
     assert asking.end(signal.SIGINT) == 1
-    assert "Withdrawn" in asking.text
+    assert "withdrawn after" in asking.text
     assert not client.exists(KEYS.shard().requests)
     daemon.expect("Backfill of hourly withdrawn")
-    assert client.llen("celery") < 48
+    sent = client.llen("celery")
+    assert 2 <= sent < 48
+    changes = json.loads(beatd("audit", "--json").stdout)["changes"]
+    assert [(each["action"], each["after"]["sent"]) for each in changes] == [("backfill", sent)]
+    documents = [json.loads(line) for line in asking.text.splitlines() if line.startswith("{")]
+    assert [(each["exit_code"], each["sent"], each["total"]) for each in documents] == [(1, sent, 48)] * len(more)
 
 
 @pytest.mark.slow

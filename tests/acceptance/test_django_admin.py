@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -204,6 +205,39 @@ print(json.dumps(said))""")
     assert [(each["action"], each["by"]) for each in changes] == [
         (action, "anna") for action in ("remove", "change", "add", "resume", "pause", "pause")
     ]
+
+
+DOTTED = (".", "..", "../..", "~..", "_2E", "...", "a/../b", "x/.")
+
+
+def test_every_link_leads_to_its_entry_in_a_browser(ask):
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.browser_urls import browser_path
+anna, seen = client("anna", *ALL), {{}}
+
+def links(path):
+    page = html.unescape(anna.get(path).content.decode())
+    return {{browser_path(link) for link in re.findall('(?:href|action)="(' + LIST + '[^"?]+)"', page)}}
+
+def title(page):
+    return re.search(r"<title>(.*?)\\s+[|]", html.unescape(page.content.decode()), re.S)[1].strip()
+
+for name in {DOTTED!r}:
+    anna.post(LIST + "add/", NEW | {{"name": name}})
+for entry in [link for link in links(LIST) if link.endswith("/change/")]:
+    for link in links(entry) | {{entry}}:
+        if (kind := link.rsplit("/", 2)[1]) != "add":
+            page = anna.post(link, {{"action": "pause"}}, follow=True) if kind == "act" else anna.get(link)
+            seen.setdefault(kind, []).append(title(page))
+print(json.dumps(seen))"""
+    titles = {"change": "{}", "act": "{}", "history": "History of {}", "edit": "Edit {}", "delete": "Remove {}?"}
+    seen = json.loads(ask(code))
+    assert seen.keys() == titles.keys()
+    for kind, title in titles.items():
+        others = ["nightly", "a/b ä <b>", "count"] if kind in ("change", "act", "history") else []
+        assert sorted(set(seen[kind])) == sorted(map(title.format, [*DOTTED, *others])), kind
 
 
 def test_a_project_without_time_zones_and_arguments_as_text(project, ask, beatd):

@@ -68,7 +68,7 @@ def documents() -> Iterator[tuple[str, list[str]]]:
                     yield f"{path.name}: {words}", words.split()
     for path in (ROOT / "action.yml", ROOT / ".pre-commit-hooks.yaml"):
         for line in re.findall(r"\bbeatd (check|diff) ([^;|&\n]*)", path.read_text()):
-            words = [word.strip("\"'") for word in line[1].partition(">")[0].split() if "@" not in word]
+            words = [word.strip("\"'") for word in re.split(r"\s\d?>", line[1])[0].split() if "@" not in word]
             if any(word.startswith("$") for word in words):
                 placed = [re.sub(r"^\$.*", "HEAD" if "BASE" in word else "beat.toml", word) for word in words]
                 yield f"{path.name}: {line[0]}", [line[0], *placed]

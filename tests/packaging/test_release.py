@@ -389,8 +389,37 @@ def test_the_action_fetches_the_base_of_a_shallow_clone(repository, tmp_path):
 def test_the_action_says_when_nothing_differs(repository):
     (repository / "beat.toml").write_text(GOOD + "# a comment\n")
     done, runner = action("diff", repository, FILE="beat.toml", BASE="HEAD")
-    assert (done.returncode, done.stdout) == (0, "No difference.\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"::stop-commands::(\w{32})\nNo difference\.\n\n::\1::\n", done.stdout)
     assert (runner / "output").read_text() == "changed=false\n"
+
+
+def carried_out(text: str) -> list[str]:
+    """The lines of a step's output that GitHub's runner takes for commands, but for those that stop and resume them."""
+    lines, token = [], None
+    for line in text.splitlines():
+        if token is not None:
+            token = None if line == f"::{token}::" else token
+        elif line.startswith("::stop-commands::"):
+            token = line.removeprefix("::stop-commands::")
+        elif line.lstrip().startswith("::") or "##[" in line:
+            lines.append(line)
+    assert token is None, "commands of later steps would not be carried out"
+    return lines
+
+
+@pytest.mark.parametrize("more", ["", '"##[error]x" = 1\n'], ids=["valid", "refused"])
+@pytest.mark.parametrize(("step", "inputs"), [("check", {"STRICT": "false"}), ("diff", {"BASE": "HEAD"})])
+def test_no_text_of_the_file_is_a_command_of_the_runner(repository, step, inputs, more):
+    file = "::error::beat.toml"
+    git(repository, "mv", "beat.toml", file)
+    git(repository, "commit", "--quiet", "-am", "two")
+    entry = GOOD.replace(".a]", '."##[error]a"]').replace('"t"', '"##[add-mask]t"')
+    (repository / file).write_text(entry + more)
+    done, _ = action(step, repository, FILE=file, **inputs)
+    assert "##[" in done.stdout or file in done.stdout
+    assert carried_out(done.stdout + done.stderr) == []
+    assert done.returncode == (2 if more else 0)
 
 
 @pytest.mark.parametrize("base", ["", "0" * 40])

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
@@ -28,7 +27,7 @@ from beatd.config.writer import to_toml
 from beatd.contrib.django.form import EntryForm, explanation
 from beatd.contrib.django.installation import Installation, installation
 from beatd.contrib.django.models import Entry
-from beatd.contrib.django.rows import entry_row, facts_of, in_current_zone, moment, run_row
+from beatd.contrib.django.rows import entry_row, facts_of, id_of, in_current_zone, moment, name_of, run_row
 from beatd.exceptions import BrokerError, ConfigError, StoreError
 from beatd.store.outage import unreachable_text
 from beatd.web.actions import PauseUntil, RunNow
@@ -117,7 +116,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     ) -> HttpResponse:
         """One entry: its schedule in words, state, next runs, last runs with errors, and what one may do."""
         self._require(self.has_view_or_change_permission(request))
-        name, documents = unquote(object_id), installation().documents
+        name, documents = name_of(object_id), installation().documents
         seen = documents.description(name)
         table = seen.table
         return self._page(
@@ -125,7 +124,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
             "detail",
             name,
             name=name,
-            entry_id=quote(name),
+            entry_id=id_of(name),
             facts=facts_of(seen),
             following=[(f"{run.local:%a %Y-%m-%d %H:%M:%S %Z}", run.note) for run in seen.following],
             runs=[run_row(run) for run in seen.runs[:_LAST]],
@@ -142,7 +141,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     ) -> HttpResponse:
         """The last runs of an entry, and who changed it."""
         self._require(self.has_view_or_change_permission(request))
-        name, documents = unquote(object_id), installation().documents
+        name, documents = name_of(object_id), installation().documents
         documents.entry_named(name)
         runs, _ = documents.store.history(name, documents.clock.now_ms())
         changes = [
@@ -150,7 +149,12 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
             for one in documents.changes(_CHANGES_SHOWN, glob.escape(name))
         ]
         runs = runs[:RUNS_SHOWN]
-        shown = {"name": name, "entry_id": quote(name), "runs": [run_row(run) for run in runs], "changes": changes}
+        shown: dict[str, Any] = {
+            "name": name,
+            "entry_id": id_of(name),
+            "runs": [run_row(run) for run in runs],
+            "changes": changes,
+        }
         return self._page(request, "history", f"History of {name}", **shown, **(extra_context or {}))
 
     @_in_words
@@ -176,7 +180,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The form of an entry of the state store."""
         self._require(self.has_change_permission(request))
-        name, there = unquote(object_id), installation()
+        name, there = name_of(object_id), installation()
         _stored_only(there, name)
         table = there.operator.stored_table(name)
         form = EntryForm(
@@ -184,7 +188,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         )
         if request.method == "POST" and "_explain" not in request.POST and form.is_valid():
             return self._saved(request, there, name, form)
-        return self._form(request, f"Edit {name}", form, there, name=name, entry_id=quote(name))
+        return self._form(request, f"Edit {name}", form, there, name=name, entry_id=id_of(name))
 
     @_in_words
     def delete_view(
@@ -192,21 +196,21 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     ) -> HttpResponse:
         """Remove an entry from the state store, after a question."""
         self._require(self.has_delete_permission(request))
-        name, there = unquote(object_id), installation()
+        name, there = name_of(object_id), installation()
         _stored_only(there, name)
         if request.method == "POST":
             self._tell(request, lambda: there.operator.remove(_who(request), name)["done"])
             return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_changelist"))
-        shown = {"name": name, "entry_id": quote(name)}
+        shown: dict[str, Any] = {"name": name, "entry_id": id_of(name)}
         return self._page(request, "remove", f"Remove {name}?", **shown, **(extra_context or {}))
 
     @_in_words
     def act_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Run, pause or resume one entry."""
         self._require(self.has_change_permission(request))
-        name = unquote(object_id)
+        name = name_of(object_id)
         self._tell(request, lambda: _act(installation(), _who(request), request.POST.get("action", ""), name, request))
-        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_change", args=(quote(name),)))
+        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_change", args=(id_of(name),)))
 
     def explain_view(self, request: HttpRequest) -> HttpResponse:
         """The schedule of the form in words, as JSON."""
@@ -241,7 +245,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         messages.success(request, f"Done: {name} is {done['change']}; it is in force on all daemons within a second.")
         for fault in done["warnings"]:
             messages.warning(request, str(fault))
-        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_change", args=(quote(name),)))
+        return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_change", args=(id_of(name),)))
 
     def _form(
         self, request: HttpRequest, title: str, form: EntryForm, there: Installation, **facts: Any

@@ -11,6 +11,8 @@ from types import FrameType
 
 from watchfiles import PythonFilter, watch
 
+from beatd.redaction import printable
+
 SETTLE_MS = 300
 """A change is taken when the files have kept still for so long."""
 WARM_S, COLD_S = 20.0, 5.0
@@ -41,7 +43,7 @@ class Reloader:
         for change in changes:
             paths = sorted(Path(path).name for _, path in change)
             more = f" and {len(paths) - 1} more" if paths[1:] else ""
-            self._say(f"{paths[0]}{more} changed: the worker starts again\n")
+            self._say(f"{printable(paths[0])}{more} changed: the worker starts again\n")
             self._end()
             if self._stopping.is_set():
                 break

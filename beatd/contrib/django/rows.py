@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import quote, unquote
 from django.utils.timezone import get_current_timezone
 
 from beatd.client.entries import Description, kind_of
@@ -18,6 +18,9 @@ from beatd.planning.phrase import in_words
 from beatd.planning.preview import Outlook
 from beatd.schedules import Schedule
 from beatd.timestamps import from_ms, span_text
+from beatd.web.routing import NameConvertor
+
+_NAMES = NameConvertor()
 
 
 def moment(ms: int) -> datetime:
@@ -30,12 +33,22 @@ def in_current_zone(text: str) -> str:
     return with_moments(text, lambda since, ms: f"{since}{moment(ms):%Y-%m-%d %H:%M:%S %Z}")
 
 
+def id_of(name: str) -> str:
+    """The name of an entry as the admin's paths have it: names such as ``..`` survive a browser, too."""
+    return str(quote(_NAMES.to_string(name)))
+
+
+def name_of(object_id: str) -> str:
+    """The name of the entry that a path names."""
+    return _NAMES.convert(unquote(object_id))
+
+
 def entry_row(look: Outlook, outcome: EntryOutcome) -> dict[str, Any]:
     """An entry of the list."""
     entry = look.entry
     return {
         "name": entry.name,
-        "id": quote(entry.name),
+        "id": id_of(entry.name),
         "task": entry.task,
         "words": words_of(entry.schedule),
         "zone": entry.timezone,

@@ -125,6 +125,15 @@ class _Alarms:
             self._changed.notify()
         return functools.partial(self._cancel, number)
 
+    def stop(self) -> None:
+        """End the thread, unless a task that was given up still has its limit before it."""
+        with self._changed:
+            if self._due or self._thread is None:
+                return
+            thread, self._thread = self._thread, None
+            self._changed.notify()
+        thread.join()
+
     def _cancel(self, number: int) -> None:
         with self._changed:
             self._due = [item for item in self._due if item[1] != number]
@@ -134,12 +143,19 @@ class _Alarms:
         while True:
             with self._changed:
                 while not self._due or self._due[0][0] > monotonic():
+                    if self._thread is not threading.current_thread():
+                        return
                     self._changed.wait(min(self._due[0][0] - monotonic(), threading.TIMEOUT_MAX) if self._due else None)
                 _, _, act = heapq.heappop(self._due)
             act()
 
 
 _alarms = _Alarms()
+
+
+def stop_alarms() -> None:
+    """End the thread of soft limits; the next limit starts it again."""
+    _alarms.stop()
 
 
 class Interruptible:

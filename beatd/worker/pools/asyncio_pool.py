@@ -101,6 +101,7 @@ class AsyncioPool(InProcessPool):
             sleep(0.005)
         with contextlib.suppress(Exception):  # a task may block the loop: the process ends anyway
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(2 * _LAST_S)
+        self._threads.stop(monotonic() + _LAST_S)
         self._is_stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_LAST_S)

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from beatd.clock import Backoff, monotonic
-from beatd.worker.execution.call import HardTimeLimit, raise_in
+from beatd.worker.execution.call import HardTimeLimit, raise_in, stop_alarms
 from beatd.worker.execution.executor import Executor, begun
 from beatd.worker.messages import KILLED, Job, JobReport, is_end
 from beatd.worker.pools.base import PrefetchWindow, ReportQueue
@@ -103,6 +103,7 @@ class ThreadGroup:
             self._jobs.put(None)
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
+        stop_alarms()
 
     def begin_missing(self) -> None:
         """Try again to start a thread that the system has refused, if jobs wait for one."""

@@ -173,8 +173,8 @@ def test_a_request_that_seemed_to_fail_is_not_carried_out_twice(rig):
 def test_what_was_withdrawn_is_not_sent(rig):
     rig.put()
     rig.requests.ask("r", Trigger(entry="a"), good_for_ms=60_000)
-    assert rig.requests.withdraw("r")
-    assert not rig.requests.withdraw("r")
+    assert rig.requests.withdraw("r") == (True, None)
+    assert rig.requests.withdraw("r") == (False, None)
     rig.turn()
     assert rig.sent() == []
 

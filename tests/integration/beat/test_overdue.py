@@ -34,9 +34,9 @@ class Hours:
         self.reads.append([one.name for one in items])
         yield items
 
-    def send(self, hour):
+    def send(self, hour, late_ms=0):
         due_ms, shard = START + hour * 60 * MINUTE, KEYS.shard()
-        self.client.append(KEYS.history("report"), run_cell(SENT, due_ms, due_ms, due_ms))
+        self.client.append(KEYS.history("report"), run_cell(SENT, due_ms, due_ms, due_ms + late_ms))
         self.client.hset(shard.last_due, "report", due_ms)
         self.client.hset(shard.fingerprints, "report", f"{START - 1} {Fingerprints().of(HOURLY)}")
         return due_ms
@@ -117,3 +117,18 @@ def test_an_entry_that_cannot_be_late_is_not_read(hours):
     hours.look(due_ms + MINUTE)
     hours.look(due_ms + 2 * MINUTE)
     assert hours.reads[-2:] == [["report"], []]
+
+
+@pytest.mark.parametrize(("overlap", "since"), [("allow", 5), ("queue_one", 45)])
+def test_a_run_that_waits_for_the_one_before_counts_from_when_it_leaves(hours, overlap, since):
+    made = entry(
+        "report", {"task": "t", "schedule": "@hourly", "overlap": overlap, "max_runtime": "2h", "overdue_after": "5m"}
+    )
+    before, next_ms = hours.send(0), START + 60 * MINUTE
+    overdue = {"report": next_ms + since * MINUTE}
+    hours.outcomes.began({run_id("report", before): Started(before, next_ms + 60 * MINUTE, 1, "w")})
+    assert hours.look(next_ms + 39 * MINUTE, made)[0] == ({} if overlap == "queue_one" else overdue)
+    hours.end(before)
+    hours.send(1, late_ms=40 * MINUTE)
+    assert hours.look(next_ms + 44 * MINUTE, made)[0] == ({} if overlap == "queue_one" else overdue)
+    assert hours.look(next_ms + 46 * MINUTE, made)[0] == overdue

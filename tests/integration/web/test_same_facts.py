@@ -1,7 +1,8 @@
 """The same facts of an entry from ``beatd list``, ``beatd describe`` and the API."""
 
 import json
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
@@ -185,6 +186,11 @@ def test_the_run_that_waits_for_the_one_before_is_told_alike(real, redis_url, ca
     assert (by_api["next_due_at"], by_api["note"]) == tuple(waits.values())
     for path in ("/", "/entries/queued"):
         assert waits["note"] in real.ask("GET", path, headers={"Accept": "text/html"}).text
+    for query in ("", "?entry=queued"):
+        events = real.ask("GET", f"/calendar.ics{query}").text.split("BEGIN:VEVENT")
+        [event] = [each for each in events if f"UID:{run_id('queued', due_ms)}@" in each]
+        assert waits["note"] in event.replace("\r\n ", "")
+        assert re.search(r"DTSTART:(\w+)", event)[1] >= f"{datetime.fromtimestamp(now_ms // 1000, UTC):%Y%m%dT%H%M%SZ}"
     for command, said in ((list_entries, ("waits", waits["note"])), (next_runs, (waits["note"],))):
         text = CliRunner().invoke(command, ["queued", *options], catch_exceptions=False).stdout
         assert all(each in text for each in said)

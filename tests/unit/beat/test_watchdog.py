@@ -62,6 +62,13 @@ def test_a_stopped_watchdog_finds_nothing():
     assert hangs == []
 
 
+def test_the_thread_has_ended_when_it_was_stopped():
+    watchdog = Watchdog(lambda: None)
+    watchdog.start()
+    watchdog.stop()
+    assert not watchdog._thread.is_alive()
+
+
 def test_a_process_without_further_threads_is_ended_without_a_word(monkeypatch):
     found = threading.Event()
     watchdog, start = Watchdog(found.set, every=0.001), threading.Thread.start

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from beatd.cli import Commands, main
+from beatd.cli import Commands, add_to_error, main
 from beatd.cli.output import print_json
 from beatd.exceptions import StoreUnavailable
 
@@ -126,6 +126,21 @@ def test_there_is_one_document() -> None:
     group.list_commands, group.get_command = lambda _: ["late"], lambda *_: late  # type: ignore[method-assign]
     done = CliRunner().invoke(group, ["late", "--json"])
     assert (done.exit_code, json.loads(done.stdout), "refused" in done.stderr) == (1, {"done": True}, True)
+
+
+def test_ctrl_c_leaves_a_document_that_says_what_was_done() -> None:
+    @click.command()
+    @click.option("--json", "as_json", is_flag=True)
+    def long(as_json: bool) -> None:
+        add_to_error({"done": 3})
+        raise KeyboardInterrupt
+
+    group = Commands(commands={"long": long})
+    group.list_commands, group.get_command = lambda _: ["long"], lambda *_: long  # type: ignore[method-assign]
+    done = CliRunner().invoke(group, ["long", "--json"])
+    assert json.loads(done.stdout) == {"error": "aborted", "exit_code": 1, "done": 3}
+    assert (done.exit_code, done.stderr.split()) == (1, ["Aborted!"])
+    assert CliRunner().invoke(group, ["long"]).stdout == ""
 
 
 def test_without_json_standard_output_stays_empty() -> None:

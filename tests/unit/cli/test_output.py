@@ -126,7 +126,7 @@ def test_numbers_that_json_does_not_have_are_null(capsys):
 def test_a_text_of_a_task_is_whole_for_programs_and_harmless_in_a_terminal(terminal, capsys):
     output.print_text("a\x07\tb\nc")
     assert capsys.readouterr().out == "a\x07\tb\nc\n"
-    assert terminal(80, lambda: output.print_text("a\x1b[2J\tb\nc")) == [r"a\x1b[2J\tb", "c"]
+    assert terminal(80, lambda: output.print_text("a\x1b[2J\tb\nc")) == ["a\\x1b[2J\tb", "c"]
 
 
 @pytest.mark.parametrize("force", [True, False])

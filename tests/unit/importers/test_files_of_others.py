@@ -528,6 +528,21 @@ def test_times_that_a_clock_change_skips_are_noted_of_kubernetes(schedule, zone,
         assert carry_over(found).lost == 0
 
 
+@pytest.mark.parametrize(("schedule", "zone", "noted"), GAPS)
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("scheduler", ["dkron", "yacron"])
+def test_times_that_a_clock_change_skips_are_noted_of_jobs(scheduler, schedule, zone, noted, own):
+    job = {"name": "a", "schedule": schedule, **({"timezone": zone} if own else {})}
+    if scheduler == "dkron":
+        job |= {"schedule": f"0 {schedule}", "executor": "shell", "executor_config": {"command": "true"}}
+        read, document = read_dkron, [job]
+    else:
+        read, document = read_cronstable, {"jobs": [job | {"command": "true", "utc": False}]}
+    found = read(json.dumps(document).encode(), shown="f", timezone=None if own else zone)
+    why = f"a time that a clock change skips runs right after it; {scheduler} leaves it out"
+    assert gap_notes(found) == [f'f: dst: a: {why}, and so does beatd with dst = "skip"'] * noted
+
+
 def test_times_that_a_clock_change_skips_are_noted_of_systemd_once(tmp_path):
     for name, calendars in {"night": ["02:30"], "noon": ["12:00"], "both": ["12:00", "Sun 02:15"]}.items():
         lines = "\n".join(f"OnCalendar={calendar} Europe/Berlin" for calendar in calendars)

@@ -52,6 +52,26 @@ def test_a_run_that_was_never_sent_is_overdue_too():
     assert since([(10, *DONE)], last=10, overdue_after="5m") == 25
 
 
+@pytest.mark.parametrize("overlap", ["allow", "skip", "queue_one"])
+@pytest.mark.parametrize("max_runtime", ["1h", "5m"])
+def test_a_run_that_waits_for_the_one_before_is_not_overdue(overlap, max_runtime):
+    fields = {"overdue_after": "5m", "overlap": overlap, "max_runtime": max_runtime}
+    waits = overlap == "queue_one" and max_runtime == "1h"  # else the daemon does not wait for the run before any more
+    assert since([(10, *STARTED)], last=10, **fields) == (None if waits else 25)
+    assert since([(10, *DONE)], last=10, **fields) == 25
+    assert since([(10, *STARTED), (20, *DONE)], last=20, after=40 * MINUTE, **fields) == 35
+    assert since([(10, *STARTED), (20, *WAITS)], last=20, **fields) == 25
+
+
+def test_a_run_that_waited_counts_from_the_end_of_the_one_before():
+    made = entry("a", {"task": "t", "schedule": "*/10 * * * *", "overdue_after": "5m", "overlap": "queue_one"})
+    before = PastRun(START, START, is_started=True, is_over=True, end_ms=START + 27 * MINUTE)
+    found = delay_of(
+        made, EntryState(START, START, 1), [before], bounds_of(made.policies, Bounds()), START + 30 * MINUTE
+    )
+    assert (found.overdue_since_ms, found.check_at_ms) == (None, START + 32 * MINUTE)
+
+
 def test_an_entry_that_is_over_or_unknown_is_not_overdue():
     assert since([(10, *DONE)], last=10, overdue_after="5m", max_runs=1) is None
     made = entry("a", {"task": "t", "schedule": "*/10 * * * *", "overdue_after": "5m"})

@@ -60,6 +60,20 @@ def test_results_are_stored_in_order(writer, store):
     assert store.stored == [A, B, C]
 
 
+def threads():
+    return [one for one in threading.enumerate() if one.name == "beatd-result-writer"]
+
+
+def test_a_writer_that_was_stopped_leaves_no_thread(writer, store):
+    before = threads()
+    writer.store([A])
+    writer.stop()
+    assert threads() == before
+    writer.store([B])
+    writer.stop()
+    assert (threads(), store.stored) == (before, [A, B])
+
+
 def test_a_store_that_hangs_is_an_outage_and_goes_on(writer, store, impatient):
     store.hangs_at[A] = threading.Event()
     for results in ([A], [A, B], [A, B, C]):

@@ -13,6 +13,7 @@ from beatd.cli import main
 from beatd.config.search import FILE_VARIABLE
 from beatd.contrib.django.conf import app_name, named_file
 from beatd.exceptions import ConfigError
+from beatd.redaction import printable_lines
 
 
 class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
@@ -25,7 +26,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         try:
             words = command_line(argv[2:])
         except ConfigError as error:
-            self.stderr.write(f"{error}")
+            self.stderr.write(printable_lines(str(error)))
             sys.exit(2)
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, "-m", "beatd", *words])  # noqa: S606 - the user's own arguments

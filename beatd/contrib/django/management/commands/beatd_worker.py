@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand
 from beatd.contrib.django.management.commands.beatd import command_line
 from beatd.contrib.django.reload import Reloader
 from beatd.exceptions import ConfigError
+from beatd.redaction import printable_lines
 
 OPTION = "--autoreload"
 
@@ -27,7 +28,7 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         try:
             command = [sys.executable, "-m", "beatd", *command_line(["worker", *words])]
         except ConfigError as error:
-            self.stderr.write(f"{error}")
+            self.stderr.write(printable_lines(str(error)))
             sys.exit(2)
         sys.stdout.flush()
         if OPTION in argv:
