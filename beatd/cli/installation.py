@@ -137,8 +137,8 @@ class EffectiveSchedule(NamedTuple):
         return None if raw is None else read_pause(raw)
 
 
-def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The names that are meant by names and globs, sorted, and those of the patterns by which none is."""
+def matching_names(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the names that match one of the patterns, sorted; and the patterns that match none."""
     known = set(names)
     found: set[str] = set()
     without = []
