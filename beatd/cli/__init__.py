@@ -74,13 +74,13 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
     "control": CommandSpec("beatd.cli.inspect_", "control", "Control workers."),
-    "call": CommandSpec("beatd.cli.app_commands", "call", "Send a task by name."),
-    "result": CommandSpec("beatd.cli.app_commands", "result", "Show the result of a task."),
-    "purge": CommandSpec("beatd.cli.app_commands", "purge", "Delete all messages that wait in queues."),
+    "call": CommandSpec("beatd.cli.call", "call", "Send a task by name."),
+    "result": CommandSpec("beatd.cli.result", "result", "Show the result of a task."),
+    "purge": CommandSpec("beatd.cli.purge", "purge", "Delete all messages that wait in queues."),
     "graph": CommandSpec("beatd.cli.graph", "graph", "Draw workers, the schedule, or the worker's parts."),
-    "events": CommandSpec("beatd.cli.app_commands", "events", "Watch the events of workers, live or line by line."),
-    "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
-    "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
+    "events": CommandSpec("beatd.cli.events", "events", "Watch the events of workers, live or line by line."),
+    "report": CommandSpec("beatd.cli.report", "report", "Show versions and settings, for a bug report."),
+    "shell": CommandSpec("beatd.cli.shell", "shell", "Start a Python shell with the app and its tasks."),
     "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move from Celery, or to another broker."),
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
@@ -172,7 +172,7 @@ class Commands(click.Group):
                 args = ["run", *args]
             return super().parse_args(ctx, args)
         except click.ClickException as error:
-            raise _told(error, ctx) from None
+            raise _report_error(error, ctx) from None
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -183,7 +183,7 @@ class Commands(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a user is never shown a traceback
-            raise _told(error, ctx) from None
+            raise _report_error(error, ctx) from None
         return done
 
 
@@ -199,7 +199,7 @@ def add_to_error(fields: Mapping[str, Any]) -> None:
     click.get_current_context().meta.setdefault(_ERROR_FIELDS, {}).update(fields)
 
 
-def _told(error: Exception | KeyboardInterrupt, ctx: click.Context) -> Exception:
+def _report_error(error: Exception | KeyboardInterrupt, ctx: click.Context) -> Exception:
     """Tell an error in words on standard error, with ``--json`` also as a document; return what click is to raise."""
     if isinstance(error, click.exceptions.Exit) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
         return error  # click ends quietly

@@ -42,6 +42,11 @@ def joined(_context: click.Context, _parameter: click.Parameter, values: Sequenc
     return ",".join(values)
 
 
+def split_names(text: str | None) -> list[str]:
+    """Return the names of a list that is written with commas."""
+    return [name for part in (text or "").split(",") if (name := part.strip())]
+
+
 def print_line(text: str, *, err: bool = False) -> None:
     """Print one line; names and reasons in it cannot add lines or control the terminal."""
     click.echo(printable(text), err=err)

@@ -28,10 +28,11 @@ from beatd.app.routing import Queues, direct_queue
 from beatd.broker import is_redis, redis_url
 from beatd.cli.celery_options import WORKER_IDLE, detach, idle_options
 from beatd.cli.global_options import is_quiet
+from beatd.cli.logfile import LogFile
 from beatd.cli.metrics import metrics_options
 from beatd.cli.multi_nodes import Node
-from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import Duration, joined
+from beatd.cli.pidfile import locked
 from beatd.cli.processes import die_with_parent
 from beatd.clock import Backoff, sleep
 from beatd.config.loader import load_settings
@@ -241,7 +242,7 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         chosen = _settings(app, options, settings, store_url)
         node = Node(1, chosen.hostname)
         if options["pidfile"]:
-            stack.enter_context(held(Path(node.fill_in(options["pidfile"])).expanduser()))
+            stack.enter_context(locked(Path(node.fill_in(options["pidfile"])).expanduser()))
         if options["logfile"]:
             LogFile(node.fill_in(options["logfile"])).open()
         if options["beat"]:
