@@ -7,6 +7,7 @@ When an entry's name is in several, the file's counts before the app's, and the 
 overrule what a program registers or puts.
 """
 
+from beatd.sources.app import load_app
 from beatd.sources.app_file import AppFile, find
 from beatd.sources.file import FileSource, log_refused, log_task_faults
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, call_faults, load, merge
@@ -22,6 +23,7 @@ __all__ = [
     "call_faults",
     "find",
     "load",
+    "load_app",
     "log_refused",
     "log_task_faults",
     "merge",

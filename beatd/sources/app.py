@@ -46,6 +46,14 @@ class Registered(NamedTuple):
     default_queue: str = _DEFAULT_QUEUE
 
 
+def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
+    """The entries alone of :func:`read_app`. Raises ConfigError if one of them cannot be read."""
+    registered = read_app(name, **how)
+    if registered.refused:
+        raise ConfigError(registered.refused, registered.files)
+    return registered.entries
+
+
 def read_app(
     name: str,
     *,

@@ -1,4 +1,4 @@
-"""The child process of :func:`beatd.sources.app.read_app`: imports an app and writes what it registers.
+"""The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
 
 ``python -m beatd.sources.app_child MODULE[:APP] WHERE DIRECTORY DESCRIPTOR`` writes one JSON document to the
 descriptor: ``entries``, ``timezone``, ``file``, ``conf``, the names of ``settings``, what is ``refused`` and

@@ -6,27 +6,17 @@ import subprocess
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from beatd import config
 from beatd.exceptions import ConfigError
-from beatd.model import Entry
 from beatd.planning.lint import find_warnings
 from beatd.schedules import parse
-from beatd.sources import load
+from beatd.sources import load, load_app
 from beatd.sources.app import read_app
 
 Module = Callable[[str], Path]
-
-
-def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
-    """Return the entries of an app; raises ConfigError if one of them cannot be read."""
-    registered = read_app(name, **how)
-    if registered.refused:
-        raise ConfigError(registered.refused, registered.files)
-    return registered.entries
 
 
 @pytest.fixture
