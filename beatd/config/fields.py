@@ -189,6 +189,10 @@ CAN_BE_OFF = frozenset({"timezone", "dst"}).union(
 )
 """Settings of an entry for which ``false`` says that they are not set, whatever ``[defaults]`` say."""
 
+_PASSWORD = Field(
+    "password", connection.secret, "The password as it is: nothing in it is encoded.", "${PASSWORD:-secret}"
+)
+
 SECTIONS: Mapping[str, Fields] = {
     "redis": {
         "url": Field(
@@ -200,12 +204,7 @@ SECTIONS: Mapping[str, Fields] = {
         "host": Field("host", connection.host, "The host, where url names none.", "redis.example.com"),
         "port": Field("port", whole(1, 65_535), "The port, where url names none.", 6379),
         "username": Field("username", connection.secret, "The user, where url names none.", "beatd"),
-        "password": Field(
-            "password",
-            connection.secret,
-            "The password as it is: nothing in it is encoded.",
-            "${PASSWORD:-secret}",
-        ),
+        "password": _PASSWORD,
         "password_command": Field(
             "password_command",
             notifications.command,
@@ -227,12 +226,7 @@ SECTIONS: Mapping[str, Fields] = {
         "host": Field("host", connection.host, "The host, where url names none.", "rabbitmq.example.com"),
         "port": Field("port", whole(1, 65_535), "The port, where url names none.", 5672),
         "username": Field("username", connection.secret, "The user, where url names none.", "beatd"),
-        "password": Field(
-            "password",
-            connection.secret,
-            "The password as it is: nothing in it is encoded.",
-            "${PASSWORD:-secret}",
-        ),
+        "password": _PASSWORD,
         "default_queue": Field("default_queue", values.text, "The queue of entries that name none.", "cron"),
         "max_message_size": Field(
             "max_message_bytes",
