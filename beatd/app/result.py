@@ -16,7 +16,7 @@ from beatd.app.context import is_in_worker
 from beatd.app.current import current_app
 from beatd.app.graph import DependencyGraph
 from beatd.exceptions import IncompleteStream, TaskRevokedError
-from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, REVOKED, SUCCESS
+from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, RETRY, REVOKED, SUCCESS
 from beatd.store.result_document import exception_from
 
 _joining: ContextVar[bool] = ContextVar("beatd_joining_allowed", default=False)
@@ -392,9 +392,9 @@ class AsyncResult(Generic[R_co]):
 
 def decoded(meta: dict[str, Any]) -> dict[str, Any]:
     """Return the document with its exception, if any, as an exception object."""
-    if meta["status"] in EXCEPTION_STATES and not isinstance(meta["result"], BaseException):
-        error = exception_from(meta["result"])
-        if meta["status"] == REVOKED and not isinstance(error, TaskRevokedError):
-            error = TaskRevokedError(*error.args)
-        return {**meta, "result": error}
-    return meta
+    state, result = meta["status"], meta["result"]
+    if state not in EXCEPTION_STATES or (state, result) == (RETRY, None):  # a retry need not have a reason
+        return meta
+    error = exception_from(result)
+    wrong = state == REVOKED and not isinstance(error, TaskRevokedError)
+    return {**meta, "result": TaskRevokedError(*error.args) if wrong else error}

@@ -100,6 +100,7 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
     if when["eta"] is None and when["countdown"] is None:
         when = {**when, "countdown": task.default_retry_delay}
     args, kwargs = carried_over(task.run, request, args, kwargs)
+    options = {"retries": request.retries + 1, "parent_id": request.parent_id or request.id, **options}
     again = task.signature_from_request(request, args, kwargs, **when, **options)
     cause = exc or sys.exc_info()[1]
     reason = Retry(exc=cause, when=when["eta"] or when["countdown"], is_eager=request.is_eager, sig=again)
@@ -162,8 +163,8 @@ _DEATHS = ("x-death", "x-first-death-", "x-last-death-")
 """RabbitMQ's headers of messages that were dead letters: it drops one that would become it again in the same way."""
 
 
-def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of the next attempt: the same id, address, limits and callbacks, one retry more.
+def options_of(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a call like this one: the same id, address, limits and callbacks.
 
     ``changes`` replace options; one of None changes nothing.
     """
@@ -174,8 +175,8 @@ def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]
         **({} if "queue" in changes else _address(info)),
         "task_id": request.id,
         "root_id": request.root_id,
-        "parent_id": request.parent_id or request.id,
-        "retries": request.retries + 1,
+        "parent_id": request.parent_id,
+        "retries": request.retries,
         **({} if info.get("priority") is None else {"priority": info["priority"]}),
         "expires": request.expires,
         "time_limit": hard,

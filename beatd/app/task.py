@@ -16,7 +16,7 @@ from beatd.app.message_options import arguments, as_received
 from beatd.app.pydantic_support import plain
 from beatd.app.replacement import replace_task
 from beatd.app.result import AsyncResult
-from beatd.app.retry import next_attempt, retry_task, send_after_state
+from beatd.app.retry import options_of, retry_task, send_after_state
 from beatd.exceptions import BrokerError, Ignore, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
@@ -292,9 +292,9 @@ class Task(Hooks, Generic[P, R]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Signature:
-        """Return the signature of the next attempt: the same id, queue, limits and callbacks."""
+        """Return the signature of this call: the same id, queue, limits, callbacks and number of retries."""
         request = request or self.request
-        again = next_attempt(request, options)
+        again = options_of(request, options)
         if again["ignore_result"] is None:
             again["ignore_result"] = self.ignore_result
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs

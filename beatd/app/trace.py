@@ -43,11 +43,15 @@ class Abandoned(BaseException):
 class ExceptionInfo:
     """An exception with its traceback as text; ``einfo`` of the hooks."""
 
-    __slots__ = ("exception", "traceback", "type")
+    __slots__ = ("exception", "tb", "traceback", "type")
+
+    internal = False
+    """Celery's name: True for errors of the worker itself, of which hooks are not told."""
 
     def __init__(self, error: BaseException) -> None:
         self.type = type(error)
         self.exception = error
+        self.tb = error.__traceback__
         self.traceback = encodable(_shortened(_formatted(error)))
 
     def __str__(self) -> str:
@@ -150,7 +154,7 @@ def _prepare(task: Task[..., Any], context: Context) -> Callable[..., Any]:
         fields = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
         signals.task_prerun.send(sender=task, **fields)
     if _overrides(task, "before_start"):
-        task.before_start(str(context.id), context.args or (), context.kwargs or {})
+        task.before_start(str(context.id), context.args, context.kwargs)
     # Task.__call__ would open a second context; call it only if a base class overrides it.
     return task if _overrides(task, "__call__") else task.run
 
@@ -264,8 +268,7 @@ def run_eagerly(
     _call_back(task, context, outcome)
     if throw if throw is not None else task.app.conf.task_eager_propagates:
         _throw(outcome)
-    value = None if outcome.state in (IGNORED, REJECTED) else outcome.value
-    return EagerResult(identity, value, outcome.state, outcome.traceback, task.name, task.app)
+    return EagerResult(identity, outcome.value, outcome.state, outcome.traceback, task.name, task.app)
 
 
 def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **attempt: Any) -> Context:

@@ -24,7 +24,6 @@ from beatd import config, log_format, signals
 from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.loader import module_names
-from beatd.app.routing import Queues, direct_queue
 from beatd.broker import is_redis, redis_url
 from beatd.cli.celery_options import WORKER_IDLE, detach, idle_options
 from beatd.cli.global_options import is_quiet
@@ -34,6 +33,7 @@ from beatd.cli.multi_nodes import Node
 from beatd.cli.output import Duration, joined
 from beatd.cli.pidfile import locked
 from beatd.cli.processes import die_with_parent
+from beatd.cli.worker_settings import Concurrency, names_in, settings_of_words, worker_settings
 from beatd.clock import Backoff, sleep
 from beatd.config.loader import load_settings
 from beatd.config.search import FILE_VARIABLE
@@ -43,8 +43,8 @@ from beatd.url_keyprefix import OPTION, difference, global_keyprefix, own_prefix
 from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
 from beatd.worker.banner import banner
-from beatd.worker.bootstrap import POOLS, REPLACED_POOLS, pool_for, run_worker
-from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_name
+from beatd.worker.bootstrap import POOLS, REPLACED_POOLS, run_worker
+from beatd.worker.settings import WorkerSettings, node_name
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,7 +59,11 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option("--broker", "-b", envvar="BEATD_BROKER_URL", metavar="URL", help="Broker.")
 @click.option("--result-backend", envvar="BEATD_RESULT_BACKEND", metavar="URL", help="Result backend.")
 @click.option(
-    "--concurrency", "-c", type=click.IntRange(1), metavar="N", help="Number of processes or threads; default: CPUs."
+    "--concurrency",
+    "-c",
+    type=Concurrency(),
+    metavar="N",
+    help="Number of processes or threads; auto: as many as the CPU quota allows. Default: CPUs.",
 )
 @click.option(
     "--pool",
@@ -77,9 +81,9 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option(
     "--builtin", metavar="NAMES", multiple=True, callback=joined, help="Enable built-in tasks: command, http."
 )
-@click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Restart a process after N tasks.")
+@click.option("--max-tasks-per-child", type=click.IntRange(0), metavar="N", help="Restart a process after N tasks.")
 @click.option(
-    "--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Restart a process that uses more memory."
+    "--max-memory-per-child", type=click.IntRange(0), metavar="KIB", help="Restart a process that uses more memory."
 )
 @click.option("--autoscale", metavar="MAX,MIN", help="Scale between MIN and MAX processes or threads.")
 @click.option(
@@ -95,6 +99,7 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option("--time-limit", type=Duration(), help="Hard time limit of tasks without one of their own.")
 @click.option("--soft-time-limit", type=Duration(), help="Soft time limit of tasks without one of their own.")
 @click.option("--purge", "--discard", is_flag=True, help="Delete all messages that wait in the queues first.")
+@click.argument("settings", nargs=-1, metavar="[-- SETTING=VALUE...]")
 @idle_options(WORKER_IDLE)
 @metrics_options
 @click.pass_obj
@@ -238,8 +243,8 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         task_logging.set_up(
             app, options["loglevel"], ours=ours, celery_format=celery_format, logfile=options["logfile"]
         )
-        builtin.register(app, _names(options["builtin"]))
-        chosen = _settings(app, options, settings, store_url)
+        builtin.register(app, names_in(options["builtin"]))
+        chosen = worker_settings(app, options, settings, store_url)
         node = Node(1, chosen.hostname)
         if options["pidfile"]:
             stack.enter_context(locked(Path(node.fill_in(options["pidfile"])).expanduser()))
@@ -288,6 +293,8 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
     """Apply settings: the command line wins over beat.toml, which wins over the app."""
     if settings is not None:
         _apply_file(app, settings, store_url)
+    for name, value in settings_of_words(options["settings"]):
+        app.conf[name] = value
     if options["broker"]:
         check_broker(options["broker"])
         app.conf.broker_url = options["broker"]
@@ -296,7 +303,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
     if options["result_backend"]:
         app.conf.result_backend = options["result_backend"]
     if options["include"]:
-        app.conf.include = (*module_names(app.conf.include), *_names(options["include"]))
+        app.conf.include = (*module_names(app.conf.include), *names_in(options["include"]))
     for name in ("time_limit", "soft_time_limit"):
         if options[name]:
             app.conf[f"task_{name}"] = options[name]
@@ -318,71 +325,6 @@ def _check_keyprefix(app: App, settings: Settings, url: str | None) -> None:
     wanted = (app.conf.broker_transport_options or {}).get(OPTION)
     if is_redis(url or "") and (wrong := difference(url, wanted)):
         raise ConfigError([Fault(settings.file, None, "broker.url", wrong)])
-
-
-def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
-    conf = app.conf
-    pool = pool_for(options["pool"] or conf.worker_pool)
-    autoscale = _autoscale(options["autoscale"], pool)
-    hostname = node_name(options["hostname"])
-    return WorkerSettings(
-        hostname=hostname,
-        queues=_queues(options, conf, hostname),
-        pool=pool,
-        concurrency=autoscale[1]
-        if autoscale
-        else _concurrency(pool, options["concurrency"] or conf.worker_concurrency),
-        prefix=settings.redis.prefix if settings is not None else "beatd",
-        store_url=store_url,
-        task_events=options["task_events"] or bool(conf.worker_send_task_events),
-        remote_control=bool(conf.worker_enable_remote_control),
-        max_tasks_per_child=options["max_tasks_per_child"] or conf.worker_max_tasks_per_child,
-        max_memory_per_child=options["max_memory_per_child"] or conf.worker_max_memory_per_child,
-        autoscale=autoscale,
-        autoscale_idle_s=float(conf.worker_autoscale_idle),
-        grace_s=conf.worker_shutdown_grace if options["grace"] is None else options["grace"],
-        soft_shutdown_s=float(conf.worker_soft_shutdown_timeout or 0),
-        soft_shutdown_on_idle=bool(conf.worker_enable_soft_shutdown_on_idle),
-        metrics_listen=options["metrics"].address(settings.metrics if settings is not None else None),
-        sigterm_quits=config.environment().remap_sigterm == "SIGQUIT",
-    )
-
-
-def _queues(options: dict[str, Any], conf: Any, hostname: str) -> tuple[str, ...]:
-    declared = Queues(conf)
-    queues = tuple(map(declared.name_of, _names(options["queues"]))) or declared.names or (conf.task_default_queue,)
-    if conf.worker_direct:
-        queues = (*queues, direct_queue(hostname))
-    left = tuple(name for name in queues if name not in _names(options["exclude_queues"]))
-    if not left:
-        raise ConfigError([Fault("beatd worker", None, "--exclude-queues", "no queue is left to consume")])
-    return left
-
-
-def _concurrency(pool: str, wanted: int | None) -> int:
-    if pool == "solo":
-        return 1
-    return wanted or (COROUTINES if pool == "asyncio" else cpu_count())
-
-
-def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
-    """``"10,3"``: at most ten, at least three; ``"10"`` and ``"10,0"``: at least one."""
-    if not text:
-        return None
-    most, _, least = text.partition(",")
-    wrong = "expected MAX,MIN such as 10,3"
-    if pool == "solo":
-        wrong = "the solo pool runs one task at a time"
-    elif most.strip().isdigit() and (least.strip() or "1").isdigit():
-        bounds = int(most), max(1, int(least.strip() or "1"))
-        if bounds[1] <= bounds[0]:
-            return bounds
-        wrong = "MAX must not be less than MIN, and not less than 1"
-    raise ConfigError([Fault("beatd worker", None, "--autoscale", f"{text!r}: {wrong}")])
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
 
 
 def _configure_logging(level: str, form: str) -> None:

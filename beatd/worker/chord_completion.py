@@ -122,14 +122,16 @@ class Chords:
         is_group = body.get("subtask_type") == "group"  # as in Celery, its members get the cause
         payload = failure.cause if is_group else exception_payload(error)
         errbacks = [call for call in callbacks.errbacks_of(body) if call not in failure.called]
-        by_task = _errbacks_by_task(body, part, errbacks) if is_group else [(_id(body, part), errbacks)]
-        calls = {task_id: callbacks.with_ids(self._app, each, task_id) for task_id, each in by_task}
+        failed = {_id(call, part): (call, each) for call, each in _errbacks_by_task(body, errbacks)}
+        calls = {task_id: callbacks.with_ids(self._app, each, task_id) for task_id, (_, each) in failed.items()}
         children = {task_id: sent for task_id, (_, sent) in calls.items()}
         called = [*failure.called, *errbacks]
         after = callbacks.never_run(self._app, [body], payload, called=called, children=children)
         self._app.results.store([*after.results, *(self._group_failure(body, payload) if is_group else ())])
         for task_id, (errbacks, _) in calls.items():
-            context = Context(id=task_id, task=body.get("task"), errbacks=errbacks, root_id=part.root_id)
+            call = failed[task_id][0]
+            own: dict[str, Any] = {"id": task_id, "errbacks": errbacks, "root_id": part.root_id, "delivery_info": {}}
+            context = Context(**own, **{name: call.get(name) for name in _CALL})
             callbacks.call_errbacks(self._app, context, exception_from(payload), None)
         return after.parts
 
@@ -160,12 +162,21 @@ def _id(body: Mapping[str, Any], part: Part) -> str:
     return (body.get("options") or {}).get("task_id") or part.task_id
 
 
-def _errbacks_by_task(body: Mapping[str, Any], part: Part, errbacks: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the members of a group with the errbacks to call: their own, and those of the group."""
+_CALL = ("task", "args", "kwargs", "options", "subtask_type", "immutable")
+"""What the request that an errback gets has of a call that has not been sent, as in Celery."""
+
+
+def _errbacks_by_task(
+    body: Mapping[str, Any], errbacks: Sequence[Any]
+) -> Iterator[tuple[Mapping[str, Any], Sequence[Any]]]:
+    """Yield the body, or the members of a group, with the errbacks to call: their own, and those of the group."""
+    if body.get("subtask_type") != "group":
+        yield body, errbacks
+        return
     of_group = listed((body.get("options") or {}).get("link_error"))
     for member in (body.get("kwargs") or {}).get("tasks") or ():
         calls = [call for call in errbacks if call in callbacks.errbacks_of(member) or call in of_group]
-        yield _id(member, part), calls
+        yield member, calls
 
 
 def follow_up_of(

@@ -26,7 +26,6 @@ from beatd.exceptions import (
 from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
 from beatd.store.groups import Part
-from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
 from beatd.store.run_record import EXPIRED
 from beatd.store.worker_state import FinishedRuns
@@ -37,6 +36,7 @@ from beatd.worker.chord_completion import Chords, follow_up_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.consumers.envelope import count_death
 from beatd.worker.effects import Effect, Ended, Revoked, Started, Unregistered
+from beatd.worker.execution.documents import EndDocuments
 from beatd.worker.messages import (
     KILLED,
     LOST,
@@ -65,6 +65,7 @@ class Settlement:
         self._parts: list[Part] = []
         """Ends of members of chords, to be counted."""
         self._outcomes = RunOutcomes(app.clock, hostname)
+        self._documents = EndDocuments(app, hostname)
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
         self._return: list[Delivery] = []
@@ -310,13 +311,7 @@ class Settlement:
         ignored = task.ignore_result if headers.ignore_result is None else headers.ignore_result
         if (ignored or not request.keeps_result) and not task.store_errors_even_if_ignored:
             return None
-        return document(
-            request.id,
-            state,
-            exception_payload(error),
-            date_done=self._app.now().isoformat(),
-            parent_id=headers.parent_id,
-        )
+        return self._documents.of(request.delivery, headers, state, error, self._app.clock.now_ms())
 
 
 def _take_singly(items: list[Any], step: Callable[[Any], None]) -> None:

@@ -67,7 +67,7 @@ class Worker:
         self._settings = settings
         self._consumer = consumer
         self._pool = pool
-        self._strategy = Strategy(app, remote.revoked)
+        self._strategy = Strategy(app, remote.revoked, settings.hostname)
         self._settlement = Settlement(app, consumer, finished, settings.hostname)
         self._requests: dict[int, Request] = {}
         """By tag: the requests in the pool."""

@@ -28,8 +28,8 @@ def proj(tmp_path, redis_url):
 
 WORKER = (
     "-A proj worker --loglevel=INFO --concurrency=1 -n worker1@%h -Ofair -P threads -E -Q celery,video,low -X low "
-    "--without-gossip --without-mingle --without-heartbeat --prefetch-multiplier=1 --time-limit=300 "
-    "--soft-time-limit=240 --max-tasks-per-child=100 --statedb=worker.state -I more"
+    "--without-gossip --without-mingle --without-heartbeat --prefetch-multiplier=1 "
+    "--soft-time-limit=240 --max-tasks-per-child=100 --statedb=worker.state -I more -- task_time_limit=300"
 )
 
 ASKED = (

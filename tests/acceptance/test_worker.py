@@ -327,7 +327,7 @@ def test_a_parked_task_is_shown_with_its_exact_eta_and_announced_once(start_work
 
 def test_a_second_worker_of_the_same_name_says_so(start_worker, app):
     first, second = start_worker("-c", "1"), start_worker("-c", "1")
-    second.expect(r"Another worker has the name w1@\S+, too: .* Give each worker a name of its own with -n\.")
+    second.expect(r"Another worker has the name celery@w1, too: .* Give each worker a name of its own with -n\.")
     assert first.find("Another worker") == []
 
 
@@ -493,7 +493,7 @@ def test_queues_may_be_chosen(start_worker, app):
         ([], "no app: name one with -A"),
         (["-A", "proj", "--builtin", "shell"], "no built-in task 'shell', there are: command, http"),
         (["-A", "proj", "-l", "loud"], "unknown level 'loud'"),
-        (["-A", "proj", "-c", "0"], "Invalid value"),
+        (["-A", "proj", "-c", "-1"], "expected a number or auto"),
         (["-A", "proj", "-b", "redis://localhost:x"], "its port is not a number"),
     ],
 )

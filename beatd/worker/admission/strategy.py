@@ -9,13 +9,12 @@ from beatd import signals
 from beatd.app.app import App
 from beatd.exceptions import MessageError, NotRegistered, TaskRevokedError
 from beatd.states import FAILURE, REVOKED
-from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
-from beatd.timestamps import from_ms
 from beatd.worker import builtin
 from beatd.worker.admission.revoked import Revoked as RevokedTasks
 from beatd.worker.effects import Effect, Received, Revoked, Unregistered
 from beatd.worker.execution.decode import accepted_types, upgrade_protocol_1
+from beatd.worker.execution.documents import EndDocuments
 from beatd.worker.messages import Delivery, Headers, headers_of
 from beatd.worker.request import Request, moment_ms, request_class
 
@@ -44,8 +43,9 @@ _HEADERS_MAX = 64 * 1024
 class Strategy:
     """Decides about incoming messages for one app."""
 
-    def __init__(self, app: App, revoked: RevokedTasks) -> None:
+    def __init__(self, app: App, revoked: RevokedTasks, hostname: str = "") -> None:
         self._app = app
+        self._documents = EndDocuments(app, hostname)
         self._revoked = revoked
         self._zone = app.timezone
         self._largest: int = app.conf.message_max_bytes
@@ -139,7 +139,7 @@ class Strategy:
         signals.task_unknown.send(sender=self._app, message=delivery, name=headers.task, id=headers.id, exc=error)
         keeps = bool(self._app.conf.task_keep_result) or self._app.results.keeps_runs
         if not headers.ignore_result and headers.keeps_result(default=keeps):
-            decisions.results.append(self._failed(headers, FAILURE, error, now_ms))
+            decisions.results.append(self._failed(delivery, headers, FAILURE, error, now_ms))
         decisions.failed.append((delivery, FAILURE, error))
         decisions.drop.append(delivery)
         decisions.effects.append(Unregistered(headers, error))
@@ -156,13 +156,10 @@ class Strategy:
         signals.task_revoked.send(sender=request.task, request=request, terminated=False, signum=None, expired=expired)
         error = TaskRevokedError(reason)
         if request.keeps_result:
-            decisions.results.append(self._failed(request.headers, REVOKED, error, now_ms))
+            decisions.results.append(self._failed(request.delivery, request.headers, REVOKED, error, now_ms))
         decisions.failed.append((request.delivery, REVOKED, error))
         decisions.drop.append(request.delivery)
         decisions.effects.append(Revoked(request, expired))
 
-    def _failed(self, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
-        done = from_ms(now_ms).astimezone(self._zone).isoformat()
-        payload = exception_payload(error)
-        encoded = document(headers.id, state, payload, date_done=done, parent_id=headers.parent_id)
-        return Stored(headers.id, encoded, headers.reply_to)
+    def _failed(self, delivery: Delivery, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
+        return Stored(headers.id, self._documents.of(delivery, headers, state, error, now_ms), headers.reply_to)

@@ -36,8 +36,12 @@ class HardTimeLimit(BaseException):
     """Hard time limit. No ``Exception``, so that tasks do not catch it by accident."""
 
 
-def limit(soft: float | None, hard: float | None = None) -> AbstractContextManager[None]:
-    """Raise :class:`SoftTimeLimitExceeded` in the block after ``soft`` seconds.
+Over = Callable[[], object]
+"""What is called when a soft limit is exceeded."""
+
+
+def limit(soft: float | None, hard: float | None = None, over: Over = bool) -> AbstractContextManager[None]:
+    """Raise :class:`SoftTimeLimitExceeded` in the block after ``soft`` seconds, and call ``over``.
 
     ``hard`` is for processes that cannot be killed for it: :class:`HardTimeLimit`, again and again, until the block is
     left; in main threads only.
@@ -45,23 +49,25 @@ def limit(soft: float | None, hard: float | None = None) -> AbstractContextManag
     if not soft and not hard:
         return _NO_LIMIT
     if threading.current_thread() is threading.main_thread():
-        return _alarm(soft, hard)
-    return _in_thread(soft) if soft else _NO_LIMIT
+        return _alarm(soft, hard, over)
+    return _in_thread(soft, over) if soft else _NO_LIMIT
 
 
 _NO_LIMIT: AbstractContextManager[None] = nullcontext()
 
 
 @contextmanager
-def _alarm(soft: float | None, hard: float | None) -> Iterator[None]:
+def _alarm(soft: float | None, hard: float | None, over: Over) -> Iterator[None]:
     pending = [seconds for seconds in (soft, hard) if seconds]
 
     def interrupt(_number: int, _frame: Any) -> None:
         if soft and len(pending) > 1:
             pending.pop(0)
             signal.setitimer(signal.ITIMER_REAL, max(0.001, (hard or 0) - soft), _AGAIN_S)
-            raise SoftTimeLimitExceeded(soft)
-        raise HardTimeLimit if hard else SoftTimeLimitExceeded(soft)
+        elif hard:
+            raise HardTimeLimit
+        over()
+        raise SoftTimeLimitExceeded(soft)
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     if soft and hard and soft >= hard:
@@ -75,7 +81,7 @@ def _alarm(soft: float | None, hard: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def _in_thread(seconds: float) -> Iterator[None]:
+def _in_thread(seconds: float, over: Over) -> Iterator[None]:
     thread = threading.get_ident()
     lock = threading.Lock()
     inside = True
@@ -83,6 +89,7 @@ def _in_thread(seconds: float) -> Iterator[None]:
     def interrupt() -> None:
         with lock:
             if inside:
+                over()
                 raise_in(thread, SoftTimeLimitExceeded)
 
     cancel = _alarms.after(seconds, interrupt)
@@ -159,11 +166,15 @@ def stop_alarms() -> None:
 
 
 class Interruptible:
-    """A coroutine with a soft limit: awaiting it runs it, and after ``seconds`` the exception is raised in it."""
+    """A coroutine with a soft limit: awaiting it runs it, and after ``seconds`` the exception is raised in it.
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], seconds: float) -> None:
+    ``over`` is called then.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], seconds: float, over: Over = bool) -> None:
         self._coroutine = coroutine
         self._seconds = seconds
+        self._report = over
         self._over = False
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -177,6 +188,7 @@ class Interruptible:
 
     def _interrupt(self, task: asyncio.Task[Any]) -> None:
         self._over = True
+        self._report()
         task.cancel()  # cancels the awaited future, too; arrives below
 
     def _drive(self, task: asyncio.Task[Any]) -> Generator[Any, None, Any]:
@@ -201,22 +213,27 @@ class Interruptible:
 class Calling:
     """Calls functions with limits in seconds, see :func:`beatd.worker.execution.call.limit`."""
 
-    __slots__ = ("_hard", "_soft")
+    __slots__ = ("_hard", "_soft", "is_over")
 
     def __init__(self, soft: float | None, hard: float | None = None) -> None:
         self._soft = soft
         self._hard = hard
+        self.is_over = False
+        """True once the soft limit has been exceeded."""
+
+    def _note(self) -> None:
+        self.is_over = True
 
     def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in this thread; a coroutine is run to its end."""
         generation = _forks.count
         try:
-            with limit(self._soft, self._hard):
+            with limit(self._soft, self._hard, self._note):
                 value = function(*args, **kwargs)
             if not inspect.iscoroutine(value):
                 return value
             with limit(None, self._hard):
-                return _run(value if self._soft is None else _awaiting(Interruptible(value, self._soft)))
+                return _run(value if self._soft is None else _awaiting(Interruptible(value, self._soft, self._note)))
         except HardTimeLimit:
             raise TimeLimitExceeded(self._hard) from None
         finally:
@@ -228,7 +245,7 @@ class Calling:
         value = function(*args, **kwargs)
         if not inspect.iscoroutine(value):
             return value
-        return await (value if self._soft is None else Interruptible(value, self._soft))
+        return await (value if self._soft is None else Interruptible(value, self._soft, self._note))
 
 
 class _Forks:

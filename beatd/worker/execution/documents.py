@@ -10,10 +10,12 @@ from beatd.app.context import Context
 from beatd.app.task import Task
 from beatd.app.trace import Outcome
 from beatd.exceptions import MessageError
+from beatd.message.protocol import open_envelope
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, SUCCESS
 from beatd.store.result_document import carried, document, exception_payload
 from beatd.timestamps import from_ms
-from beatd.worker.messages import Job
+from beatd.worker.execution.decode import accepted_types, decode_body
+from beatd.worker.messages import Delivery, Headers, Job
 
 _OWN_FIELDS = {
     "task_id", "state", "status", "result", "traceback", "date_done", "children", "parent_id", "group_id",
@@ -38,7 +40,7 @@ class Documents:
         if state == REJECTED:
             state = FAILURE
         error = value.exc if state == RETRY else value
-        payload = exception_payload(error) if error is not None else exception_payload(value)
+        payload = None if error is None else exception_payload(error)  # None: a retry without a reason
         return self.of(context, state, payload, outcome.traceback)
 
     def of(self, context: Context, state: str, result: Any, traceback: str | None = None) -> bytes:
@@ -63,16 +65,42 @@ class Documents:
         return from_ms(self._clock.now_ms()).astimezone(self._zone).isoformat()
 
     def _extended(self, context: Context) -> dict[str, Any]:
-        """Return the fields that ``result_extended`` adds to results."""
-        given = context.stamps if isinstance(context.stamps, dict) else {}
-        stamps = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
-        stored = {name: value for name, value in stamps.items() if name not in _OWN_FIELDS}
-        return {
-            **stored,
-            "stamped_headers": context.stamped_headers,
-            **context.extended(),
-            "worker": self._hostname,
-        }
+        return extended(context, self._hostname)
+
+
+def extended(context: Context, hostname: str) -> dict[str, Any]:
+    """Return the fields that ``result_extended`` adds to results; ``hostname`` is the worker's name."""
+    given = context.stamps if isinstance(context.stamps, dict) else {}
+    stamps = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+    stored = {name: value for name, value in stamps.items() if name not in _OWN_FIELDS}
+    return {**stored, "stamped_headers": context.stamped_headers, **context.extended(), "worker": hostname}
+
+
+class EndDocuments:
+    """Documents of tasks that end outside the pool: expired, revoked, killed at their time limit, lost with a process."""
+
+    def __init__(self, app: App, hostname: str) -> None:
+        self._app = app
+        self._hostname = hostname
+        self._zone: tzinfo = app.timezone
+
+    def of(self, delivery: Delivery, headers: Headers, state: str, error: BaseException, now_ms: int) -> bytes:
+        """Return the document of a task that ends with ``error``."""
+        done = from_ms(now_ms).astimezone(self._zone).isoformat()
+        fields: dict[str, Any] = {"date_done": done, "parent_id": headers.parent_id, "group_id": headers.group}
+        more = self._extended(delivery) if self._app.conf.result_extended else {}
+        return document(headers.id, state, exception_payload(error), **fields, **more)
+
+    def _extended(self, delivery: Delivery) -> dict[str, Any]:
+        conf = self._app.conf
+        try:
+            message = open_envelope(delivery.raw)
+            args, kwargs, _ = decode_body(message, conf.message_max_bytes, accepted_types(conf.accept_content))
+        except MessageError:
+            return {}
+        place = {"routing_key": delivery.queue, **(message.properties.get("delivery_info") or {})}
+        context = Context(message.headers, args=args, kwargs=kwargs, delivery_info=place)
+        return {name: carried(value) for name, value in extended(context, self._hostname).items()}
 
 
 def is_ignored(task: Task[..., Any], context: Context) -> bool:

@@ -29,7 +29,7 @@ from beatd.worker.execution.callbacks import failure_messages, follow_up_message
 from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.execution.documents import Documents, is_ignored, is_stored, wants_document
 from beatd.worker.execution.job_outlet import outlet_of
-from beatd.worker.execution.outcome_log import log_outcome, outcome_repr
+from beatd.worker.execution.outcome_log import log_outcome, log_soft_limit, outcome_repr
 from beatd.worker.execution.output import UNCAPTURED, Output, captured
 from beatd.worker.execution.traces import task_traces
 from beatd.worker.messages import KILLED, LOST, MALFORMED, FollowUpMessage, Job, JobReport
@@ -96,9 +96,11 @@ class Executor:
         started = perf_counter()
         try:
             with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
-                call = Calling(attempt.job.soft_limit, hard_limit).call
-                outcome = run_task(attempt.task, attempt.context, call, partial(self._encode, attempt))
+                call = Calling(attempt.job.soft_limit, hard_limit)
+                outcome = run_task(attempt.task, attempt.context, call.call, partial(self._encode, attempt))
                 done(outcome)
+            if call.is_over:
+                log_soft_limit(log, attempt.context, attempt.job.soft_limit)
             return self._recorded(attempt, outcome, output, self._report(*attempt, outcome, perf_counter() - started))
         except Abandoned:
             raise
@@ -116,9 +118,12 @@ class Executor:
         started = perf_counter()
         try:
             with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
-                call = Calling(attempt.job.soft_limit).call_async
-                outcome = await run_task_async(attempt.task, attempt.context, call, partial(self._encode, attempt))
+                call = Calling(attempt.job.soft_limit)
+                check = partial(self._encode, attempt)
+                outcome = await run_task_async(attempt.task, attempt.context, call.call_async, check)
                 done(outcome)
+            if call.is_over:
+                log_soft_limit(log, attempt.context, attempt.job.soft_limit)
             return await self._reported(attempt, outcome, output, perf_counter() - started)
         except asyncio.CancelledError:
             raise
@@ -157,7 +162,7 @@ class Executor:
         info = dict(message.properties.get("delivery_info") or {})
         info.setdefault("routing_key", job.queue)
         info["priority"] = message.properties.get("priority")
-        info["redelivered"] = message.headers.get("redelivered")
+        info["redelivered"] = bool(message.headers.get("redelivered"))
         return Context(
             message.headers,
             **_OF_THIS_ATTEMPT,

@@ -29,7 +29,7 @@ def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, out
         case "IGNORED":
             log.info("Task %s[%s] ignored", name, task_id, extra=extra)
         case "REJECTED":
-            log.warning("Task %s[%s] rejected: %s", name, task_id, outcome.value.reason, extra=extra)
+            log.warning("Task %s[%s] %s", name, task_id, safe_repr(outcome.value), extra=extra)
         case "FAILURE" if isinstance(outcome.value, tuple(task.throws)):
             log.info("Task %s[%s] raised expected: %s", name, task_id, safe_repr(outcome.value), extra=extra)
         case "FAILURE":
@@ -37,6 +37,13 @@ def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, out
             trace = f"\n{trace}" if trace else ""
             text = safe_repr(outcome.value)
             log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
+
+
+def log_soft_limit(log: logging.Logger, context: Context, seconds: float | None) -> None:
+    """Log that the soft limit of a run was exceeded, once the run is over: a signal's handler must not write."""
+    name = context.shadow or context.task
+    extra = {"event": "task_soft_time_limit", "task": context.task, "task_id": context.id}
+    log.warning("Soft time limit (%ss) exceeded for %s[%s]", seconds, name, context.id, extra=extra)
 
 
 def outcome_repr(task: Task[..., Any], outcome: Outcome) -> str:

@@ -201,10 +201,10 @@ def test_signatures_take_options_by_place_and_another_app(app, sent):
     assert beatd.signature("t", (1,), {}, {"priority": 3}, app=app).options == {"priority": 3}
 
 
-def test_the_signature_of_the_next_attempt_is_that_of_the_running_one(app):
+def test_the_signature_of_a_request_is_that_of_the_running_call(app):
     task = app.task(name="t")(lambda *_: None)
     with run_of(task, retries=2):
-        assert task.signature_from_request().options["retries"] == 3
+        assert task.signature_from_request().options["retries"] == 2
         assert task.subtask_from_request().id == "run"
 
 
