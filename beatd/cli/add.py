@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from beatd import sources
-from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names, queue_names
 from beatd.cli.edit import put_entries
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, print_line, read_json
 from beatd.client.schedules import checked

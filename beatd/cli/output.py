@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from beatd.cli import ANSWERED
+from beatd.cli.errors import ANSWERED
 from beatd.client import moments
 from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable, printable_lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from beatd.cli import add_to_error
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import installation
 from beatd.cli.output import Duration, plural, print_json, print_line
 from beatd.clock import SystemClock

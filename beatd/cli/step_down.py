@@ -7,7 +7,7 @@ import threading
 import click
 
 from beatd.beat.shard_assignment import eligible_daemons
-from beatd.cli import add_to_error
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import Duration, print_json, print_line
 from beatd.clock import SystemClock

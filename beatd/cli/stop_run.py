@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from beatd.cli import add_to_error
 from beatd.cli.app_client import client_app
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import installation
 from beatd.cli.output import Duration, plural, print_json, print_line
 from beatd.cli.run_info import find_run

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names, queue_names
+from beatd.cli.errors import add_to_error
 from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, print_line, read_json
