@@ -21,15 +21,9 @@ __all__ = [
     "SystemClock",
     "hours_west_of_utc",
     "monotonic",
-    "monotonic_us",
     "perf_counter",
     "sleep",
 ]
-
-
-def monotonic_us() -> int:
-    """Return CLOCK_MONOTONIC in whole microseconds, as systemd compares it."""
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
 
 
 def hours_west_of_utc() -> float:

@@ -54,7 +54,7 @@ from beatd.store.server_check import NodeCheck
 from beatd.store.undelivered import Undelivered
 
 FAULTS_TOLD = 20
-"""Number of errors of the files that are told to who asked for a reload."""
+"""Number of errors of the files in the answer to a reload."""
 
 
 def daemon_id() -> str:
@@ -121,7 +121,7 @@ class Daemon:
             lambda: self._elector.watch.problems,
             lambda: self._elector.clock_offset_ms,
         )
-        """What its metrics and health are told from."""
+        """The parts from which its metrics and health are read."""
 
     def run(self) -> None:
         """Serve until told to stop; then release the leases."""

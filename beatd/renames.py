@@ -152,7 +152,7 @@ RENAMED = {
     "worker.compression": "message.compression",
     "worker.consumers.amqp": "worker.consumers.rabbitmq",
     "worker.consumers.amqp_envelope": "worker.consumers.envelope",
-    "worker.consumers.amqp_held": "worker.consumers.rabbitmq",
+    "worker.consumers.amqp_held": "worker.consumers.unacked",
     "worker.consumers.amqp_line": "worker.consumers.rabbitmq_connection",
     "worker.consumers.aside": "worker.consumers.parking",
     "worker.consumers.doorbell": "worker.consumers.redis",

@@ -47,7 +47,7 @@ def state_store(settings: Settings) -> Iterator[str]:
 
 
 def with_patience(settings: Settings, at_most_ms: int) -> Settings:
-    """The settings with a timeout of the store of ``at_most_ms``: for who waits for an answer at a screen."""
+    """The settings with a timeout of the store of ``at_most_ms``: for commands whose user waits for the answer."""
     redis = msgspec.structs.replace(settings.redis, timeout_ms=min(settings.redis.timeout_ms, at_most_ms))
     return msgspec.structs.replace(settings, redis=redis)
 

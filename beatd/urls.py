@@ -392,8 +392,3 @@ def redis_url(url: str) -> str:
     if scheme != "redis+socket":
         return url
     return f"unix://{rest.replace('virtual_host=', 'db=')}"
-
-
-def place_of(url: str) -> str:
-    """The broker's URL for people: without passwords, also those of its alternatives, and without a query."""
-    return shown(url)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 from beatd.app.context import current
 from beatd.app.find_app import import_symbol
-from beatd.schedules.due import Surroundings, set_surroundings
+from beatd.schedules.due import TimeSource, set_time_source
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -81,21 +81,21 @@ class CurrentTask:
         return repr(self._task())
 
 
-class AppSurroundings(Surroundings):
+class AppTimeSource(TimeSource):
     """The current app's clock and time zone, for ``crontab(…).is_due(…)``."""
 
     @staticmethod
     def now() -> datetime:
-        return _apps[-1].now() if _apps else Surroundings.now()
+        return _apps[-1].now() if _apps else TimeSource.now()
 
     @staticmethod
     def timezone() -> str:
-        return _apps[-1].timezone.key if _apps else Surroundings.timezone()
+        return _apps[-1].timezone.key if _apps else TimeSource.timezone()
 
 
 current_app = CurrentApp()
 current_task = CurrentTask()
-set_surroundings(AppSurroundings)
+set_time_source(AppTimeSource)
 
 
 def set_current_app(app: App) -> None:

@@ -18,7 +18,7 @@ from beatd.app.events import Events
 from beatd.app.find_app import import_symbol
 
 WORKER_MAIN, COMMAND_MAIN = "beatd.cli.worker:run_for_app", "beatd.cli.run:command_for_app"
-BEAT, REPORT = "beatd.cli.run:AppBeat", "beatd.cli.app_commands:bug_report"
+BEAT, REPORT = "beatd.cli.run:AppBeat", "beatd.cli.report:bug_report"
 REDIRECT = "beatd.worker.task_logging:redirect_stdouts"
 
 INSTEAD = {

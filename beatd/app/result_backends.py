@@ -7,10 +7,10 @@ from typing import Any
 
 from beatd import broker
 from beatd.app.conf import Conf
-from beatd.broker import is_redis, place_of
+from beatd.broker import is_redis
 from beatd.store.celery_results import CeleryResults
 from beatd.store.results import NoResults, RedisResults, Results
-from beatd.urls import is_cluster
+from beatd.urls import is_cluster, shown
 
 
 def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Results:
@@ -29,9 +29,9 @@ def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Resul
         from beatd.broker.rpc import RpcResults  # noqa: PLC0415 - loads kombu
 
         urls = conf.broker_url if isinstance(conf.broker_url, str) else ";".join(conf.broker_url)
-        place = "rpc:// over " + place_of(urls)
+        place = "rpc:// over " + shown(urls)
         return RpcResults(lambda: connect(connect_timeout=_TIMEOUT_S), address, keep_s=keep_s, place=place)
-    return CeleryResults(url, place_of(url), conf)
+    return CeleryResults(url, shown(url), conf)
 
 
 def is_by_reply(url: str | None) -> bool:

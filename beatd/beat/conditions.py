@@ -1,4 +1,4 @@
-"""Conditions: the problems of the installation now, of which notification targets are told."""
+"""Conditions: the problems of the installation now, as they are reported to notification targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SKEW_S = 60.0
 """Seconds for which daemons may differ in their schedules, as in a deployment."""
 _FLEET = "the fleet"
 _CONFIG = frozenset({"config_broken", "runtime_entry_broken"})
-"""Kinds of faults that are told as ``config``."""
+"""Kinds of faults that are reported as ``config``."""
 _FAILED = frozenset("fle")
 """Marks of attempts that count as failures."""
 

@@ -14,7 +14,7 @@ log = logging.getLogger("beatd.beat")
 
 
 class CommandHandler:
-    """Carries out each command for this daemon once, except those given before it started.
+    """Carries out each command for this daemon once, except those sent before it started.
 
     ``reload`` starts reading the files; the reader calls :meth:`begin` and :meth:`end`, and the command is answered
     with the result of an attempt that began after it. ``step_down`` is called with the seconds.
@@ -39,7 +39,7 @@ class CommandHandler:
         A refusal concerns commands only, and is logged: entries in the store are followed all the same.
         """
         try:
-            given = self._commands.given()
+            recent = self._commands.recent()
         except StoreRefused as error:
             self._refusals.failed()
             text = "Commands to daemons cannot be read%s: %s"
@@ -50,10 +50,10 @@ class CommandHandler:
         if self._refusals.attempts:
             log.info("Commands to daemons can be read again", extra={"event": "commands_readable"})
         self._refusals.succeeded()
-        new = given.keys() - (given.keys() if self._seen is None else self._seen)
-        self._seen = set(given)
+        new = recent.keys() - (recent.keys() if self._seen is None else self._seen)
+        self._seen = set(recent)
         for command_id in new:
-            command = given[command_id]
+            command = recent[command_id]
             if command.what == "reload":
                 log.info("Told to read the schedule again", extra={"event": "reload_asked"})
                 with self._changing:

@@ -110,11 +110,11 @@ class DaemonStatus:
             self._first,
             **self.schedule._asdict(),
             config="broken" if self.file_faults else "ok",
-            file_faults=_told(self.file_faults),
+            file_faults=_first_faults(self.file_faults),
             more_file_faults=max(len(self.file_faults) - FILE_FAULTS_TOLD, 0),
-            task_faults=_told(self.task_faults),
+            task_faults=_first_faults(self.task_faults),
             more_task_faults=max(len(self.task_faults) - FILE_FAULTS_TOLD, 0),
-            calendar_faults=_told(self._calendar_faults),
+            calendar_faults=_first_faults(self._calendar_faults),
             revision=self._revision,
             faults=len(self._faulty),
             faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],
@@ -145,7 +145,7 @@ class DaemonStatus:
         return None if at is None else int((self._clock.monotonic() - at) * 1000)
 
 
-def _told(faults: Sequence[str]) -> list[str]:
+def _first_faults(faults: Sequence[str]) -> list[str]:
     """The first faults, each cut to a length."""
     return [fault[:FILE_FAULT_LENGTH] for fault in faults[:FILE_FAULTS_TOLD]]
 

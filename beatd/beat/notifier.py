@@ -29,7 +29,7 @@ from beatd.notify.channels import deliver
 from beatd.notify.http_request import DeliveryFailed
 from beatd.notify.message import listed, message
 from beatd.notify.sender import Directory, Sender
-from beatd.planning.alerts import Brief, Changes, Condition, Subject, Told, changes
+from beatd.planning.alerts import BriefFailure, Changes, Condition, Subject, ToldCondition, changes
 from beatd.store.daemon_registry import FleetView
 from beatd.store.keys import shard_of
 from beatd.store.notices import Notice, Notices
@@ -52,7 +52,7 @@ _FIND_S = 15.0
 count as over."""
 _AWAY_S = 30.0
 _RECOVERED = "recovered"
-"""Name of the mark that holds ``noted`` of the last recovery a target was told of, or need not know."""
+"""Name of the mark that holds ``noted`` of the last recovery that was reported, or need not be."""
 _STOP_S = 1.0
 
 
@@ -60,13 +60,13 @@ _STOP_S = 1.0
 class _TargetState:
     """Progress with one target. Moments on the monotonic clock."""
 
-    told: dict[Subject, Told] = field(default_factory=dict)
+    told: dict[Subject, ToldCondition] = field(default_factory=dict)
     waiting_since: float | None = None
     count: int = 0
     """Changes at the last look."""
     sent_at: float | None = None
     recovered: int = 0
-    """``noted`` of the last recovery that the target was told of, or need not know."""
+    """``noted`` of the last recovery that was reported to the target, or need not be."""
 
 
 class FleetSight(NamedTuple):
@@ -185,7 +185,7 @@ class Notifier:
     # As the leader.
 
     def _begin(self, token: int, lease_value: str) -> None:
-        """A term begins: read what was told, and tell for how long nobody led."""
+        """Begin a term: read what was reported, and report for how long nobody led."""
         self._states = {}
         self._pings.begin()
         self._sender.begin()
@@ -217,7 +217,7 @@ class Notifier:
         if name not in self._states:
             marks = self._notices.marks(name)
             recovered = marks.pop(_RECOVERED, "")
-            told = {Subject.of(mark): Told.of(text) for mark, text in marks.items()}
+            told = {Subject.of(mark): ToldCondition.of(text) for mark, text in marks.items()}
             noted = int(recovered) if recovered.isdigit() else self._conditions.last_noted()
             if not recovered.isdigit():  # for the next leader: from here on
                 self._notices.put([], name, {_RECOVERED: str(noted)}, lease_value=lease_value)
@@ -242,7 +242,7 @@ class Notifier:
     ) -> None:
         now_ms = self._clock.now_ms()
         noted = self._conditions.recoveries(state.recovered) if "failure" in target.on else []
-        recovered = [(one.entry, Brief(one.since_ms, one.end_ms, one.failures)) for one in noted]
+        recovered = [(one.entry, BriefFailure(one.since_ms, one.end_ms, one.failures)) for one in noted]
         news = changes(
             target,
             found,
@@ -289,7 +289,7 @@ class Notifier:
         known: int,
     ) -> None:
         now_ms = self._clock.now_ms()
-        told = {subject: Told(one.since_ms, now_ms) for subject, one in {**news.begun, **news.lasting}.items()}
+        told = {subject: ToldCondition(one.since_ms, now_ms) for subject, one in {**news.begun, **news.lasting}.items()}
         gone = [*news.over, *news.forgotten]
         marks = {subject.field: one.text for subject, one in told.items()} | {one.field: "" for one in gone}
         marks[_RECOVERED] = str(known)
@@ -348,7 +348,7 @@ class Notifier:
             if "nobody_leads" in target.on:
                 body = message(target, Changes(begun, {}, {}, frozenset()), now_ms, {}, self._place)
                 notice = Notice(kind="message", name=target.name, body=body, created_ms=now_ms)
-                marks = {subject_of(0).field: Told(since_ms, now_ms).text}
+                marks = {subject_of(0).field: ToldCondition(since_ms, now_ms).text}
                 self._notices.put([(self._id(target), notice)], target.name, marks, lease_value="")
 
     def _store_is_away(self, error: StoreError) -> None:

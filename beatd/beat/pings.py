@@ -23,9 +23,9 @@ from beatd.store.outcomes import Outcomes, Started
 _RECENT = 20
 _STARTED, _OVER = "s", "e"
 _NOTHING = "-"
-"""The mark of an entry none of whose runs was told of."""
+"""The mark of an entry of which no run was reported."""
 _TOLD_FOR_MS = 900_000
-"""The start or end of a run is told for so long after it was sent, or its end was seen."""
+"""Time for which the start or end of a run is reported after it was sent, or its end was seen."""
 _LANES = 4
 """Notices to one host that are sent at the same time; those of one entry never are."""
 _WAITING_MAX = 500
@@ -33,7 +33,7 @@ _WAITING_MAX = 500
 
 
 class RunEvent(NamedTuple):
-    """Something that a monitor is to be told."""
+    """A report to a monitor."""
 
     entry: Entry
     record: Record
@@ -42,7 +42,7 @@ class RunEvent(NamedTuple):
 
 
 class PingPlanner:
-    """Finds what monitors are to be told, and puts it into the outbox.
+    """Finds the reports for monitors, and puts them into the outbox.
 
     Entries whose node of a cluster is left out of ``keys`` are put off.
     """

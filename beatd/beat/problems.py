@@ -40,7 +40,9 @@ def fleet_problems(fleet: FleetView, shards: int, lease_key: Callable[[int], str
     alive = _alive(fleet)
     for one in alive:
         if why := why_aside(one.status, [other.status for other in alive]):
-            yield _told(fleet, "stands_aside", f"{one.status.id} is not eligible to lead", f": {why}", one.status.id)
+            yield _fleet_problem(
+                fleet, "stands_aside", f"{one.status.id} is not eligible to lead", f": {why}", one.status.id
+            )
         leads = any(lease.daemon_id == one.status.id for lease in fleet.leases.values())
         if leads and (blocked := blocked_runs(one.status)) is not None:
             yield _of_daemon(one, blocked, fleet, blocks=is_blocked(one.status))
@@ -136,41 +138,43 @@ def _leadership(fleet: FleetView, shards: int, lease_key: Callable[[int], str]) 
     if not alive:
         since_ms = fleet.now_ms - min((one.age_ms for one in fleet.daemons.values()), default=0)
         what, more = "no daemon is alive", "; start one: beatd run"
-        yield _told(fleet, "no_daemon", what, more, blocks=True, since_ms=since_ms if fleet.daemons else None)
+        yield _fleet_problem(fleet, "no_daemon", what, more, blocks=True, since_ms=since_ms if fleet.daemons else None)
     for shard, reason in fleet.away.items():
         what, more = f"the node of shard {shard} does not answer", f", and its runs wait: {reason}"
-        yield _told(fleet, "shard_away", what, more, f"shard {shard}", blocks=True)
+        yield _fleet_problem(fleet, "shard_away", what, more, f"shard {shard}", blocks=True)
     free = [shard for shard in range(shards) if shard not in fleet.leases and shard not in fleet.away]
     if alive and free:
         what = "nobody leads" if len(free) == shards else f"nobody leads {shards_text(free)}"
-        yield _told(fleet, "nobody_leads", what, blocks=True)
+        yield _fleet_problem(fleet, "nobody_leads", what, blocks=True)
     for shard, holder in fleet.leases.items():
         subject = f"shard {shard}"
         if holder.is_foreign:
             more = f": the key {lease_key(shard)} does not hold a lease of beatd; delete the key"
-            yield _told(fleet, "lease_foreign", f"nobody can lead shard {shard}", more, subject, blocks=True)
+            yield _fleet_problem(fleet, "lease_foreign", f"nobody can lead shard {shard}", more, subject, blocks=True)
         elif alive and holder.daemon_id not in alive:
             left = span_text(-(-max(holder.left_ms, 0) // 1000) * 1000)
             more = f"; a standby takes over within {left}"
             what = f"{subject} is led by {holder.daemon_id}, which is gone"
-            yield _told(fleet, "leader_gone", what, more, subject, blocks=True)
+            yield _fleet_problem(fleet, "leader_gone", what, more, subject, blocks=True)
 
 
 def _differences(fleet: FleetView) -> Iterator[Problem]:
     if (count := len({one.digest for one in fleet.alive.values()})) > 1:
-        yield _told(fleet, "config_mismatch", f"the daemons have {count} different schedules", f": {REMEDY}")
+        yield _fleet_problem(fleet, "config_mismatch", f"the daemons have {count} different schedules", f": {REMEDY}")
     if len(versions := sorted({one.version for one in fleet.alive.values()} - {""})) > 1:
         what = f"the daemons have {len(versions)} different versions"
-        yield _told(fleet, "version_mismatch", what, f": {', '.join(versions)}; give all the same")
+        yield _fleet_problem(fleet, "version_mismatch", what, f": {', '.join(versions)}; give all the same")
 
 
 def _of_daemon(one: Member, fault: DaemonFault, fleet: FleetView, *, blocks: bool = False) -> Problem:
     since_ms = None if fault.lasting_ms is None else fleet.now_ms - one.age_ms - fault.lasting_ms
     name = one.status.id
-    return _told(fleet, fault.kind, f"{name}: {fault.what}", fault.more, name, blocks=blocks, since_ms=since_ms)
+    return _fleet_problem(
+        fleet, fault.kind, f"{name}: {fault.what}", fault.more, name, blocks=blocks, since_ms=since_ms
+    )
 
 
-def _told(
+def _fleet_problem(
     fleet: FleetView,
     kind: Kind,
     what: str,

@@ -12,7 +12,7 @@ from typing import Any
 
 from beatd.broker.bindings import Binding
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
-from beatd.urls import check_broker, is_amqp, is_cluster, is_redis, place_of, redis_url
+from beatd.urls import check_broker, is_amqp, is_cluster, is_redis, redis_url
 
 __all__ = [
     "Address",
@@ -27,7 +27,6 @@ __all__ = [
     "is_redis",
     "no_arguments",
     "open",
-    "place_of",
     "pool",
     "purge",
     "read_events",

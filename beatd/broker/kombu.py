@@ -30,7 +30,7 @@ from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
 from beatd.store.client import connect, store_error
 from beatd.url_keyprefix import OPTION, global_keyprefix, without_keyprefix
-from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of, redis_url
+from beatd.urls import BrokerUrl, is_amqp, is_redis, redis_url, shown
 
 __all__ = ["KombuPublisher", "connection", "purge", "task_queue"]
 
@@ -80,7 +80,7 @@ def purge(url: str, queues: Sequence[str]) -> int:
                 except opened.channel_errors:  # no such queue; RabbitMQ closes the channel
                     opened.close()
     except BROKEN as error:
-        raise BrokerError(f"cannot purge the queues at {place_of(url)}: {error}") from None
+        raise BrokerError(f"cannot purge the queues at {shown(url)}: {error}") from None
     return count
 
 
@@ -104,7 +104,7 @@ class KombuPublisher:
         self._within_s = within_s
         self._url = url
         self._options = {"transport_options": dict(transport_options or {})}
-        self._place = place_of(url)
+        self._place = shown(url)
         self._lock = threading.Lock()
         self._owner = 0
         self._connection: Any = None

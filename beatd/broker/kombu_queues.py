@@ -41,7 +41,7 @@ class KombuQueues(dict[str, Any]):
         if not self:
             self[defaults.queue] = self._queue(defaults.queue, {"routing_key": defaults.routing_key})
         self.consume_from: dict[str, Any] = dict(self)
-        """The queues that are consumed by a worker that is not told otherwise."""
+        """The queues that a worker consumes by default."""
 
     def __missing__(self, name: str) -> Any:
         if not self._defaults.create_missing:

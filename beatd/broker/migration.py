@@ -18,7 +18,7 @@ from beatd.broker.kombu import BROKEN, connection, ping
 from beatd.broker.publisher import PUBLISH_TIMEOUT, Arguments, no_arguments
 from beatd.exceptions import BrokerError, MessageError
 from beatd.message.protocol import TaskMessage, open_envelope
-from beatd.urls import is_amqp, place_of
+from beatd.urls import is_amqp, shown
 
 kombu: Any = _kombu  # only half of it is typed
 _compression: Any = compression
@@ -69,7 +69,7 @@ class KombuSource:
     """Source on RabbitMQ, or on any transport of kombu's. Raises BrokerError."""
 
     def __init__(self, url: str, queues: Sequence[str]) -> None:
-        self._place = place_of(url)
+        self._place = shown(url)
         self._queues = list(queues)
         with _broker_errors("read from", self._place):
             self._connection = connection(url, connect_timeout=PUBLISH_TIMEOUT)
@@ -132,7 +132,7 @@ class Destination:
     """Broker that messages are moved to. Missing queues are declared with ``arguments``. Raises BrokerError."""
 
     def __init__(self, url: str, arguments: Arguments = no_arguments) -> None:
-        self._place = place_of(url)
+        self._place = shown(url)
         self._is_amqp = is_amqp(url)
         self._arguments = arguments
         self._declared: set[str] = set()

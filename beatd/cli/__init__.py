@@ -7,12 +7,10 @@ words, never with a traceback, and with ``--json`` also with a document that has
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
@@ -22,10 +20,8 @@ from typing import Any, NamedTuple, cast
 import click
 
 import beatd
+from beatd.cli.errors import WORDS, report_error
 from beatd.cli.global_options import GlobalOptions
-from beatd.exceptions import BeatdError, BrokerError, ConfigError, ScheduleError, StoreUnavailable
-from beatd.redaction import printable, printable_lines, redacted_text
-from beatd.timestamps import iso_ms
 
 
 class CommandSpec(NamedTuple):
@@ -74,13 +70,13 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
     "control": CommandSpec("beatd.cli.inspect_", "control", "Control workers."),
-    "call": CommandSpec("beatd.cli.app_commands", "call", "Send a task by name."),
-    "result": CommandSpec("beatd.cli.app_commands", "result", "Show the result of a task."),
-    "purge": CommandSpec("beatd.cli.app_commands", "purge", "Delete all messages that wait in queues."),
+    "call": CommandSpec("beatd.cli.call", "call", "Send a task by name."),
+    "result": CommandSpec("beatd.cli.result", "result", "Show the result of a task."),
+    "purge": CommandSpec("beatd.cli.purge", "purge", "Delete all messages that wait in queues."),
     "graph": CommandSpec("beatd.cli.graph", "graph", "Draw workers, the schedule, or the worker's parts."),
-    "events": CommandSpec("beatd.cli.app_commands", "events", "Watch the events of workers, live or line by line."),
-    "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
-    "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
+    "events": CommandSpec("beatd.cli.events", "events", "Watch the events of workers, live or line by line."),
+    "report": CommandSpec("beatd.cli.report", "report", "Show versions and settings, for a bug report."),
+    "shell": CommandSpec("beatd.cli.shell", "shell", "Start a Python shell with the app and its tasks."),
     "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move from Celery, or to another broker."),
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
@@ -119,7 +115,7 @@ ALIASES = {"beat": "run"}
 """Celery's names of commands."""
 
 
-ELSEWHERE = {
+UNSUPPORTED = {
     "amqp": "the tools of the broker do it (rabbitmqadmin, redis-cli); see also beatd purge, beatd list bindings",
     "flower": "start it as a command of Celery: celery --broker URL flower; or use beatd web, which shows workers, too",
     "help": "beatd --help lists the commands, and each of them has --help",
@@ -156,15 +152,15 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(ctx)
-        if args[0] in ELSEWHERE:
-            ctx.fail(f'no command "{args[0]}": {ELSEWHERE[args[0]]}')
+        if args[0] in UNSUPPORTED:
+            ctx.fail(f'no command "{args[0]}": {UNSUPPORTED[args[0]]}')
         if args[0] not in known:
             near = get_close_matches(args[0], known, n=1)
             ctx.fail(f'no command "{args[0]}"' + (f'; did you mean "{near[0]}"?' if near else ""))
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_WORDS] = list(args)
+        ctx.meta[WORDS] = list(args)
         try:
             args = GlobalOptions(ctx, lambda name: self.get_command(ctx, name), ALIASES).applied(args, "run")
             own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
@@ -172,7 +168,7 @@ class Commands(click.Group):
                 args = ["run", *args]
             return super().parse_args(ctx, args)
         except click.ClickException as error:
-            raise _told(error, ctx) from None
+            raise report_error(error, ctx) from None
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -183,85 +179,8 @@ class Commands(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a user is never shown a traceback
-            raise _told(error, ctx) from None
+            raise report_error(error, ctx) from None
         return done
-
-
-_WORDS = "beatd.words"
-"""Key of the words of the command line in the context."""
-_ERROR_FIELDS = "beatd.error_fields"
-ANSWERED = "beatd.answered"
-"""Key of the context that is true when a document has been printed; there is one at most."""
-
-
-def add_to_error(fields: Mapping[str, Any]) -> None:
-    """Add fields to the document that ``--json`` prints if the command that runs fails."""
-    click.get_current_context().meta.setdefault(_ERROR_FIELDS, {}).update(fields)
-
-
-def _told(error: Exception | KeyboardInterrupt, ctx: click.Context) -> Exception:
-    """Tell an error in words on standard error, with ``--json`` also as a document; return what click is to raise."""
-    if isinstance(error, click.exceptions.Exit) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
-        return error  # click ends quietly
-    words = ctx.meta[_WORDS]
-    if isinstance(error, UnicodeEncodeError) and any(map(_has_other_bytes, words)):
-        error = click.UsageError("an argument has bytes that are no UTF-8")
-    if isinstance(error, KeyboardInterrupt):
-        click.echo(err=True)  # after "^C", as click does it
-        error = click.Abort()
-    end: Exception = error
-    if isinstance(error, click.ClickException):  # click prints it
-        vars(error)["message"] = printable_lines(error.message)
-        text = error.format_message()
-    elif isinstance(error, click.Abort):
-        text = "aborted"
-    elif isinstance(error, BeatdError):
-        text = str(error)
-        end = click.exceptions.Exit(2 if isinstance(error, ConfigError | ScheduleError) else 1)
-        label = "Error: " if end.exit_code == 1 else ""
-        _print_error(f"{label}{text}{_next_step(error)}")
-    else:
-        text = _unexpected(error)
-        end = click.exceptions.Exit(1)
-    if _asks_for_json(words) and not ctx.meta.get(ANSWERED):
-        code = getattr(end, "exit_code", 1)
-        _print_document({"error": text, "exit_code": code, **_facts(error), **ctx.meta.get(_ERROR_FIELDS, {})})
-    return end
-
-
-def _print_error(text: str) -> None:
-    """Print on standard error, with nothing in it that controls the terminal; the module of output needs this one."""
-    click.echo(printable_lines(text), err=True)
-
-
-def _asks_for_json(words: Sequence[str]) -> bool:
-    """True if a command line asks for JSON, whatever is wrong with it: ``--json``, ``-j``, ``-jt 5``."""
-    options = words[: words.index("--")] if "--" in words else words
-    return any(word == "--json" or word.startswith("-j") for word in options)
-
-
-def _facts(error: Exception) -> dict[str, Any]:
-    """Return more fields of the document of an error: ``faults`` of a file, ``since`` of a store that is away."""
-    if isinstance(error, ConfigError):
-        return {"faults": [fault._asdict() for fault in error.faults]}
-    if isinstance(error, StoreUnavailable) and error.since_ms is not None:
-        return {"since": iso_ms(error.since_ms)}
-    return {}
-
-
-def _print_document(document: Mapping[str, Any]) -> None:
-    """Print one line of JSON: the command may have printed others before, as ``beatd events`` does."""
-    import json  # noqa: PLC0415 - for this alone
-
-    try:
-        click.echo(json.dumps(document, default=str))
-    except OSError:
-        _discard_output()
-
-
-def _discard_output() -> None:
-    """Send what is left in the buffer of standard output nowhere: it cannot be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @contextmanager
@@ -275,38 +194,6 @@ def _no_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _has_other_bytes(word: str) -> bool:
-    """True for an argument that cannot be written as UTF-8. Files may have such names; other values may not."""
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _next_step(error: BeatdError) -> str:
-    """Return a line that says what to do about an error that newcomers meet; nothing for others."""
-    if isinstance(error, StoreUnavailable | BrokerError) and (advice := server_advice(error)):
-        return f"\n{advice}"
-    if isinstance(error, ConfigError) and any(
-        fault.message.startswith("unknown setting") and "; expected" in fault.message for fault in error.faults
-    ):
-        return f"\nThis is beatd {beatd.__version__}: a file for a newer version needs that version."
-    return ""
-
-
-def server_advice(error: object, table: str = "") -> str:
-    """Return a sentence that says what to do about a server that refuses connections; nothing for other errors.
-
-    ``table`` is where ``beat.toml`` names the server; by default that of the error's class.
-    """
-    if "Connection refused" not in str(error):
-        return ""
-    table = table or ("redis" if isinstance(error, StoreUnavailable) else "broker")
-    advice = f"Start the server, or set url under [{table}] to another one"
-    return f'{advice}; url = "embedded" starts one by itself.' if table == "redis" else f"{advice}."
-
-
 def _open_standard_streams() -> None:
     """Open the null device where a standard stream is closed: no file or child process may get 0, 1 or 2."""
     for descriptor in range(3):
@@ -316,39 +203,6 @@ def _open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-
-
-def _unexpected(error: Exception) -> str:
-    """The last resort: print and return one line instead of a traceback, unless BEATD_DEBUG asks for one."""
-    if os.environ.get("BEATD_DEBUG"):
-        traceback.print_exc()
-    if limit := _limit_reached(error):
-        text = limit
-        _print_error(f"Error: {text}")
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        text = f"the output cannot be written: {error.strerror}"
-        _print_error(f"Error: {text}")
-        _discard_output()
-    else:
-        said = printable(redacted_text(" ".join(f"{type(error).__name__}: {error}".split()), at_most=500))
-        text = f"internal error: {said}; please report it; run with BEATD_DEBUG=1 for the traceback"
-        _print_error(f"beatd: {text}")
-    return text
-
-
-def _limit_reached(error: Exception) -> str:
-    """Return a sentence for an error that is a limit of the process; empty for others."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.EMFILE, errno.ENFILE):
-        return f"{os.strerror(number)}: raise the limit of this process (ulimit -n, LimitNOFILE= of systemd)"
-    if number in (errno.ENOMEM, errno.EAGAIN) or isinstance(error, MemoryError) or _NO_THREAD in str(error):
-        text = "the system gives this process no more memory, or no more threads: raise its limits (ulimit -v and -u, "
-        return f"{text}MemoryMax= and TasksMax= of systemd, those of the container)"
-    return ""
-
-
-_NO_THREAD = "can't start new thread"
-"""Text of the interpreter's RuntimeError."""
 
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

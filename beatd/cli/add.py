@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from beatd import sources
-from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names, queue_names
-from beatd.cli.edit import put_into
+from beatd.cli.edit import put_entries
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, print_line, read_json
 from beatd.client.schedules import checked
@@ -93,7 +93,7 @@ def add(
         else:
             for each, what in done.items():
                 print_line(f"{_WORDS[what]} {each}" + (", which is paused" if each in paused else ""))
-        place.warn_if_nobody_is_there()
+        place.warn_if_no_daemon()
 
 
 def _write(into: Path, name: str, table: Mapping[str, Any], *, force: bool, as_json: bool) -> None:
@@ -105,7 +105,7 @@ def _write(into: Path, name: str, table: Mapping[str, Any], *, force: bool, as_j
         written = escaped_table(ready)
     except Unwritable as error:
         raise click.UsageError(f"TOML has no form for the entry: {error}") from None
-    put_into(into, {name: written}, replace=force, as_json=as_json)
+    put_entries(into, {name: written}, replace=force, as_json=as_json)
 
 
 @click.command()
@@ -135,7 +135,7 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
                 by = read_pause(pause).by
                 print_line(f"Its pause{f' (by {by})' if by else ''} stays until it is resumed.")
         if removed:
-            place.warn_if_nobody_is_there()
+            place.warn_if_no_daemon()
             return
         add_to_error(document)
         if elsewhere:

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, print_line, read_moment
 from beatd.cli.trigger import in_words

@@ -12,7 +12,7 @@ import click
 
 from beatd import broker, sources
 from beatd.broker.redis_keys import RedisKeys
-from beatd.cli import add_to_error, server_advice
+from beatd.cli.errors import add_to_error, server_advice
 from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import Config

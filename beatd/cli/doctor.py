@@ -19,9 +19,9 @@ import click
 
 import beatd
 from beatd import broker, sources
-from beatd.cli import add_to_error
 from beatd.cli.celery_beat import signs_on_host, signs_on_servers
 from beatd.cli.check import Attempt, try_servers
+from beatd.cli.errors import add_to_error
 from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.cli.problems import problems
 from beatd.cli.status import look

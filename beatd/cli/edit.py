@@ -14,7 +14,7 @@ from beatd.config.editor import with_entries
 from beatd.config.toml import read
 
 
-def put_into(
+def put_entries(
     path: Path, tables: Mapping[str, Mapping[str, Any]], *, replace: bool, as_json: bool = False, err: bool = False
 ) -> None:
     """Add entries to the file at ``path``, with ``replace`` also change some, and print the result.

@@ -12,7 +12,7 @@ from beatd import sources
 from beatd.app.app import App
 from beatd.app.conf_urls import first_url
 from beatd.app.routing import Queues
-from beatd.cli.app_commands import client_app, place_options
+from beatd.cli.app_client import client_app, place_options
 from beatd.cli.output import Duration, print_json, print_line, print_table, print_text
 from beatd.client.workers import worker_facts
 from beatd.redaction import printable

@@ -10,7 +10,7 @@ import click
 
 from beatd import broker
 from beatd.cli.completion import entry_names
-from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
+from beatd.cli.installation import Installation, hint, installation, is_glob, matching_names
 from beatd.cli.output import plural, print_folded, print_json, print_table, read_moment
 from beatd.client.history import counts, facts
 from beatd.client.moments import local_time
@@ -92,7 +92,7 @@ def history(
             at = {"base_ms": now_ms, "now_ms": now_ms}
             since_ms = read_moment(since, option="--since", timezone=zone_name, **at)
         every = Runtime(place.client, place.keys).entry_names()
-        names, without = chosen([name], every)
+        names, without = matching_names([name], every)
         if without and not (name == "*" or is_glob(name)):
             raise click.UsageError(f'no daemon has seen an entry "{name}"{hint(name, every)}')
         outcomes, wanted = OutcomeReader(place.client, place.keys, known), RecordFilter(since_ms, failed, skipped)

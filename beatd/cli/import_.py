@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from beatd import importers, sources
-from beatd.cli.edit import put_into
+from beatd.cli.edit import put_entries
 from beatd.cli.import_sources import HAVE_LAST_RUNS, SOURCES, Choices, Origin
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_line, print_text, write_file
@@ -117,7 +117,7 @@ def import_(
     rules: dict[str, Any] = {} if head is None else {"timezone": head.settings.timezone, "defaults": head.defaults}
     carried = importers.carry_over(found, header=header, **rules)
     if into is not None:
-        put_into(into, carried.tables, replace=force, err=True)
+        put_entries(into, carried.tables, replace=force, err=True)
     else:
         _write(carried, origin, output, force=force)
     _report(carried, all_notes=all_notes)
@@ -125,7 +125,7 @@ def import_(
         raise click.exceptions.Exit(1)
 
 
-def _write(carried: importers.Carried, origin: Origin, output: Path | None, *, force: bool) -> None:
+def _write(carried: importers.ImportResult, origin: Origin, output: Path | None, *, force: bool) -> None:
     """Write the file, or to standard output; a Celery app brings its connections along."""
     is_app = origin.source == "celery"
     text, steps = with_connections(carried.toml, origin.place) if is_app else (carried.toml, [])
@@ -137,7 +137,7 @@ def _write(carried: importers.Carried, origin: Origin, output: Path | None, *, f
         print_line(f"! {step}", err=True)
 
 
-def _report(carried: importers.Carried, *, all_notes: bool) -> None:
+def _report(carried: importers.ImportResult, *, all_notes: bool) -> None:
     """Say on standard error what could not be carried over, and how much was."""
     shown = carried.notes if all_notes else carried.notes[:_SHOWN]
     for note in shown:

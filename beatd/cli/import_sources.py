@@ -21,7 +21,7 @@ from beatd.importers.dkron import read_dkron
 from beatd.importers.github_actions import read_github_actions
 from beatd.importers.kubernetes import read_kubernetes
 from beatd.importers.redbeat import read_redbeat
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.importers.systemd_timers import read_systemd
 from beatd.store.client import connect, translate_errors
 from beatd.urls import is_store
@@ -30,7 +30,7 @@ from beatd.urls import shown as shown_url
 _LARGEST = 4 << 20
 """Bytes of a file that are read."""
 
-_FILES: dict[str, Callable[..., Found]] = {
+_FILES: dict[str, Callable[..., FoundSchedule]] = {
     "kubernetes": read_kubernetes,
     "dkron": read_dkron,
     "cronstable": read_cronstable,
@@ -65,7 +65,7 @@ class Origin(NamedTuple):
         has_url = self.source == "redbeat" or (self.source == "apscheduler" and "://" in self.place)
         return shown_url(self.place) if has_url else self.place
 
-    def read(self) -> Found:
+    def read(self) -> FoundSchedule:
         """Its entries. Raises ConfigError, or click's errors."""
         timezone = self.choices.timezone
         match self.source:
@@ -130,7 +130,7 @@ def _content(place: str) -> bytes:
     return data
 
 
-def _crontab(place: str, timezone: str | None, *, system: bool | None) -> Found:
+def _crontab(place: str, timezone: str | None, *, system: bool | None) -> FoundSchedule:
     path, data = Path(place), _content(place)
     if system is None and (path.absolute() == Path("/etc/crontab") or path.absolute().parent == Path("/etc/cron.d")):
         system = True

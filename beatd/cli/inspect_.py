@@ -11,9 +11,19 @@ from typing import Any
 
 import click
 
-from beatd.cli.app_commands import client_app
+from beatd.cli.app_client import client_app
 from beatd.cli.global_options import is_quiet
-from beatd.cli.output import Duration, confirm, plural, print_colored, print_json, print_line, print_lines, print_table
+from beatd.cli.output import (
+    Duration,
+    confirm,
+    plural,
+    print_colored,
+    print_json,
+    print_line,
+    print_lines,
+    print_table,
+    split_names,
+)
 from beatd.timestamps import utc_text
 from beatd.worker.control import COMMANDS, Command, Kind
 
@@ -201,7 +211,7 @@ def _run(
         return
     wanted = _command(kind, command)
     keywords = _keywords(wanted, list(arguments))
-    names = [name for each in destination.split(",") if (name := each.strip())] if destination else None
+    names = split_names(destination) if destination else None
     app = app or client_app(place["app_name"], place["broker"], place["config_file"])
     answers = app.control.broadcast(wanted.name, keywords, names, reply=True, timeout=timeout)
     if kind == "control":

@@ -90,7 +90,7 @@ class Installation(NamedTuple):
         if not Audit(self.client, self.keys).note(record):
             click.echo("The change is made, but could not be recorded in the audit.", err=True)
 
-    def warn_if_nobody_is_there(self) -> None:
+    def warn_if_no_daemon(self) -> None:
         """Say so when a change will be in force only later."""
         if not self.fleet().alive:
             click.echo("No daemon is alive: this is in force when one is.", err=True)
@@ -137,8 +137,8 @@ class EffectiveSchedule(NamedTuple):
         return None if raw is None else read_pause(raw)
 
 
-def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The names that are meant by names and globs, sorted, and those of the patterns by which none is."""
+def matching_names(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the names that match one of the patterns, sorted; and the patterns that match none."""
     known = set(names)
     found: set[str] = set()
     without = []

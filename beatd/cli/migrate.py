@@ -14,10 +14,10 @@ import click
 from beatd.app.routing import Queues
 from beatd.broker import is_redis, no_arguments, redis_url
 from beatd.broker.migration import Destination, KombuSource, Source, Taken, taken_from_envelope
-from beatd.cli.app_commands import client_app, listed
+from beatd.cli.app_client import client_app
 from beatd.cli.global_options import is_quiet
 from beatd.cli.migrate_celery import migrate_celery
-from beatd.cli.output import Duration, confirm, plural, print_line, print_table
+from beatd.cli.output import Duration, confirm, plural, print_line, print_table, split_names
 from beatd.clock import SystemClock, monotonic, sleep
 from beatd.exceptions import WrongUrl
 from beatd.store.keys import Keys
@@ -104,7 +104,7 @@ def messages(
     with _interruptible(), _opened(source, list(chosen)) as from_, contextlib.ExitStack() as stack:
         to = Destination(destination, declared.arguments if declared is not None else no_arguments)
         stack.callback(to.close)
-        move = Move(from_, to, chosen, frozenset(listed(tasks)))
+        move = Move(from_, to, chosen, frozenset(split_names(tasks)))
         try:
             move.run(limit=limit, timeout_s=None if forever else timeout)
         except KeyboardInterrupt:
@@ -124,7 +124,7 @@ def _check_url(argument: str, url: str) -> None:
 
 def queue_map(text: str | None, default: Sequence[str]) -> dict[str, str]:
     """Return the queues of ``-q``, each with the queue that gets its messages: ``a,b:c``."""
-    pairs = [part.partition(":") for part in listed(text)] or [(name, "", "") for name in default]
+    pairs = [part.partition(":") for part in split_names(text)] or [(name, "", "") for name in default]
     if any(not name.strip() or (colon and not to.strip()) for name, colon, to in pairs):
         raise click.BadParameter("expected names of queues such as a,b or a:b", param_hint="--queues")
     return {name.strip(): to.strip() or name.strip() for name, _, to in pairs}

@@ -13,7 +13,7 @@ import click
 
 from beatd import config
 from beatd.cli.multi_nodes import Node, Words, as_arguments, nodes, read_words
-from beatd.cli.multi_processes import NodeRecords, Started, start, tell, wait_until
+from beatd.cli.multi_processes import NodeRecord, NodeRecords, send_signal, start, wait_until
 from beatd.cli.output import Duration, print_line, print_text
 from beatd.cli.worker import worker
 from beatd.exceptions import ConfigError
@@ -27,19 +27,19 @@ _SIGNAL = re.compile(r"-(?:SIG)?([A-Z]+|[1-9]\d?)")
 class Call(NamedTuple):
     """A call of one of the commands: the nodes, how each is to be started, and the signal that was named."""
 
-    memory: NodeRecords
+    records: NodeRecords
     nodes: list[Node]
     words: Words
     signal: signal.Signals
     timeout: float
 
     @property
-    def says_how(self) -> bool:
+    def has_options(self) -> bool:
         """True if there are options on the command line."""
         return bool(self.words.options or self.words.for_some)
 
-    def as_told(self, node: Node) -> Started:
-        """The node as the command line says."""
+    def record_given(self, node: Node) -> NodeRecord:
+        """Return the record of a node as the command line gives it."""
         options = self.words.options_of(node)
         options.pop("--hostname", None)
         folder = _folder()
@@ -48,17 +48,17 @@ class Call(NamedTuple):
         here = str(Path.cwd())
         files = [str(Path(here, Path(file).expanduser())) for file in (pidfile, logfile)]
         files[0] = files[0].replace("%i", "0").replace("%I", "")
-        return Started(node.name, as_arguments(options), here, *files)
+        return NodeRecord(node.name, as_arguments(options), here, *files)
 
-    def as_remembered(self, node: Node) -> Started:
-        """The node as it was started last; what the command line says, if it says anything or nothing is known."""
-        known = self.memory.recall(node.name)
-        return self.as_told(node) if known is None or self.says_how else known
+    def record_to_start(self, node: Node) -> NodeRecord:
+        """Return the record of the last start, unless there is none or the command line has options."""
+        known = self.records.read(node.name)
+        return self.record_given(node) if known is None or self.has_options else known
 
     def running(self, node: Node) -> int | None:
-        """The node's process, looked for where it was started, or where the command line says."""
-        known = self.memory.recall(node.name)
-        return (known.pid if known else None) or self.as_told(node).pid
+        """Return the process of a node, by the pid file of its last start or of the command line."""
+        known = self.records.read(node.name)
+        return (known.pid if known else None) or self.record_given(node).pid
 
 
 @click.group("multi")
@@ -106,14 +106,14 @@ def _command(name: str, summary: str) -> Callable[[Callable[[Call], Iterable[boo
 
 @_command("start", "Start nodes that are not running.")
 def _start(call: Call) -> Iterable[bool]:
-    return (_begin(call.as_told(node), call.memory) for node in call.nodes)
+    return (_begin(call.record_given(node), call.records) for node in call.nodes)
 
 
 @_command("restart", "Stop and start nodes again, with their last options or new ones.")
 def _restart(call: Call) -> Iterable[bool]:
     for node in call.nodes:
         ended = _end(call, node, wait=call.timeout)
-        yield ended and _begin(call.as_remembered(node), call.memory)
+        yield ended and _begin(call.record_to_start(node), call.records)
 
 
 @_command("stop", "Stop nodes after their running tasks; -QUIT: at once.")
@@ -123,10 +123,10 @@ def _stop(call: Call) -> Iterable[bool]:
 
 @_command("stopwait", "Stop nodes, and wait for their end.")
 def _stopwait(call: Call) -> Iterable[bool]:
-    for node in call.nodes:  # all are told before the first is waited for
+    for node in call.nodes:  # all get the signal before the first is waited for
         if (pid := call.running(node)) is not None:
-            tell(pid, call.signal)
-    return [_end(call, node, wait=call.timeout, told=True) for node in call.nodes]
+            send_signal(pid, call.signal)
+    return [_end(call, node, wait=call.timeout, is_signalled=True) for node in call.nodes]
 
 
 @_command("kill", "Kill nodes; tasks with acks_late run again elsewhere.")
@@ -137,7 +137,7 @@ def _kill(call: Call) -> Iterable[bool]:
 @_command("show", "Print the command line of each node.")
 def _show(call: Call) -> Iterable[bool]:
     for node in call.nodes:
-        print_text(shlex.join(call.as_remembered(node).command))
+        print_text(shlex.join(call.record_to_start(node).command))
         yield True
 
 
@@ -156,28 +156,28 @@ def _status(call: Call) -> Iterable[bool]:
         yield pid is not None
 
 
-def _begin(one: Started, memory: NodeRecords) -> bool:
+def _begin(one: NodeRecord, records: NodeRecords) -> bool:
     if (pid := one.pid) is not None:
         print_line(f"{one.node}: runs already, pid {pid}")
         return True
-    before = memory.recall(one.node)
+    before = records.read(one.node)
     try:
-        memory.remember(one)  # first: should this process be killed now, the node can still be stopped
+        records.write(one)  # first: should this process be killed now, the node can still be stopped
         print_line(f"{one.node}: started, pid {start(one)}")
     except ConfigError as error:
         for line in str(error).split("\n"):  # with the last lines of its log
             print_line(line, err=True)
         if one.pid is None:
-            memory.forget(one.node) if before is None else memory.remember(before)
+            records.remove(one.node) if before is None else records.write(before)
         return False
     return True
 
 
-def _end(call: Call, node: Node, *, wait: float | None, told: bool = False) -> bool:
+def _end(call: Call, node: Node, *, wait: float | None, is_signalled: bool = False) -> bool:
     """Signal a node, and wait for its end; one that does not run is where it should be."""
     pid = call.running(node)
-    if pid is None or not (told or tell(pid, call.signal)):
-        print_line(f"{node.name}: does not run" if not told else f"{node.name}: stopped")
+    if pid is None or not (is_signalled or send_signal(pid, call.signal)):
+        print_line(f"{node.name}: does not run" if not is_signalled else f"{node.name}: stopped")
         return True
     if wait is None:
         print_line(f"{node.name}: {call.signal.name} to pid {pid}")
@@ -199,13 +199,13 @@ def _read(command: str, words: tuple[str, ...], timeout: float) -> Call:
         number = named or number
         if named is None:
             left.append(word)
-    memory = NodeRecords(_folder())
+    records = NodeRecords(_folder())
     parted = read_words(left, worker)
     if not parted.names and command in {"start", "show", "names", "kill"}:
         raise click.UsageError("name the nodes: a number, a range such as 1-3, or names")
-    names = parted.names or tuple(memory.nodes())
+    names = parted.names or tuple(records.nodes())
     host = dict(parted.options).pop("--hostname", None)
-    return Call(memory, nodes(names, host=host and host.rpartition("@")[2]), parted, number, timeout)
+    return Call(records, nodes(names, host=host and host.rpartition("@")[2]), parted, number, timeout)
 
 
 def _signal(word: str) -> signal.Signals | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from beatd.cli import ANSWERED
+from beatd.cli.errors import ANSWERED
 from beatd.client import moments
 from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable, printable_lines
@@ -40,6 +40,11 @@ _FOLDED_AT_MOST = 500
 def joined(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> str:
     """Read an option with a list of names that may be given several times."""
     return ",".join(values)
+
+
+def split_names(text: str | None) -> list[str]:
+    """Return the names of a list that is written with commas."""
+    return [name for part in (text or "").split(",") if (name := part.strip())]
 
 
 def print_line(text: str, *, err: bool = False) -> None:

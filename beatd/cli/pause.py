@@ -8,7 +8,7 @@ import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
+from beatd.cli.installation import Installation, hint, installation, is_glob, matching_names
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, read_moment
 from beatd.client.history import pause_facts
 from beatd.clock import SystemClock
@@ -70,7 +70,7 @@ def pause(
         if done.paused:
             place.audit("pause", sorted(done.paused), by=author, after=pause_facts(note))
         _say("paused", "Paused", "already paused", sorted(done.paused), found, changed=done.changed, as_json=as_json)
-        place.warn_if_nobody_is_there()
+        place.warn_if_no_daemon()
 
 
 @click.command()
@@ -87,7 +87,7 @@ def resume(*, names: tuple[str, ...], tags: tuple[str, ...], config_file: str | 
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
         before = dict(runtime.pauses())
-        found, without = chosen(names, before)
+        found, without = matching_names(names, before)
         found = sorted({*found, *(name for name in _tagged(tags, place) if name in before)})
         resumed = runtime.resume(found)
         if resumed:
@@ -95,7 +95,7 @@ def resume(*, names: tuple[str, ...], tags: tuple[str, ...], config_file: str | 
             place.audit("resume", resumed, before=pause_facts(first) if first and len(resumed) == 1 else None)
         asked = sorted({*found, *(name for name in without if not is_glob(name))})
         _say("resumed", "Resumed", "not paused", resumed, asked, as_json=as_json)
-        place.warn_if_nobody_is_there()
+        place.warn_if_no_daemon()
 
 
 def _refuse_nothing(names: Sequence[str], tags: Sequence[str]) -> None:
@@ -137,10 +137,10 @@ def _existing(patterns: Sequence[str], place: Installation, runtime: Runtime) ->
     Whatever a leader has seen is known in the store. Only who names something else needs the files for it.
     """
     names = {*runtime.entry_names(), *(name for name, _ in runtime.tables()), *(name for name, _ in runtime.pauses())}
-    found, without = chosen(patterns, names)
+    found, without = matching_names(patterns, names)
     if without:
         names |= _in_files(place)
-        found, without = chosen(patterns, names)
+        found, without = matching_names(patterns, names)
     if without:
         what = "no entry matches" if is_glob(without[0]) else "there is no entry"
         raise click.UsageError(f'{what} "{without[0]}"{hint(without[0], names)}')

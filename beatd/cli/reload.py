@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from beatd.cli import add_to_error
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import installation
 from beatd.cli.output import Duration, plural, print_json, print_line
 from beatd.clock import SystemClock
@@ -30,7 +30,7 @@ def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
         if not alive:
             raise click.ClickException("no daemon is alive")
         orders = DaemonCommands(place.client, place.keys)
-        answers = _answers(orders, orders.give(DaemonCommand(what="reload")), alive, timeout)
+        answers = _answers(orders, orders.send(DaemonCommand(what="reload")), alive, timeout)
         place.audit("reload", alive, after={each: "ok" if one.ok else "errors" for each, one in answers.items()})
     if as_json:
         print_json({daemon: _facts(answers.get(daemon)) for daemon in alive})

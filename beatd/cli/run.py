@@ -26,9 +26,10 @@ from beatd import log_format as logs
 from beatd.app.find_app import importable_name
 from beatd.cli.celery_options import BEAT_IDLE, Level, idle_options
 from beatd.cli.celery_options import detach as in_background
+from beatd.cli.logfile import LogFile
 from beatd.cli.metrics import MetricsOptions, metrics_options
-from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import plural
+from beatd.cli.pidfile import locked
 from beatd.cli.sdnotify import ServiceManager, SignOfLife
 from beatd.clock import SystemClock
 from beatd.config import Config, Environment
@@ -89,7 +90,7 @@ def run(
     if detach:
         in_background("beat", pidfile, logfile)
         return
-    with held(Path(pidfile).expanduser()) if pidfile else contextlib.nullcontext():
+    with locked(Path(pidfile).expanduser()) if pidfile else contextlib.nullcontext():
         Process(config_file, app=app, metrics=metrics, dry_run=dry_run).serve(
             fail_fast=fail_fast, log_level=log_level, log_format=log_format, logfile=logfile
         )

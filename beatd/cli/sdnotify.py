@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 
-from beatd.clock import SystemClock, monotonic_us
+from beatd.clock import SystemClock
 from beatd.config import Environment
 
 log = logging.getLogger("beatd.sdnotify")
@@ -48,10 +48,6 @@ class ServiceManager:
     def ready(self, status: str = "") -> None:
         """The service does its work now, also again after a reload."""
         self.notify(READY, *([f"STATUS={_one_line(status)}"] if status else []))
-
-    def reloading(self) -> None:
-        """A reload has begun; ``ready`` ends it."""
-        self.notify("RELOADING=1", f"MONOTONIC_USEC={monotonic_us()}")
 
     def stopping(self) -> None:
         """The end has begun."""

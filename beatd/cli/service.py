@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from beatd import config
-from beatd.cli.output import joined, plural, print_json, print_line, write_file
+from beatd.cli.output import joined, plural, print_json, print_line, split_names, write_file
 from beatd.cli.systemd_units import (
     DAEMON,
     MARKER,
@@ -100,7 +100,7 @@ def install(
 
 def _known(builtin: str) -> str:
     """Return the names of built-in tasks, checked. Raises UsageError for an unknown one."""
-    names = [name.strip() for name in (builtin or "").split(",") if name.strip()]
+    names = split_names(builtin)
     if unknown := sorted(set(names) - set(NAMES)):
         raise click.UsageError(f"--builtin {', '.join(unknown)}: expected {' or '.join(NAMES)}")
     return ",".join(names)

@@ -13,7 +13,7 @@ import click
 from beatd import sources
 from beatd.beat.problems import shards_text
 from beatd.beat.shard_assignment import why_aside
-from beatd.cli import add_to_error
+from beatd.cli.errors import add_to_error
 from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems

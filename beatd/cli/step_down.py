@@ -7,7 +7,7 @@ import threading
 import click
 
 from beatd.beat.shard_assignment import eligible_daemons
-from beatd.cli import add_to_error
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import Duration, print_json, print_line
 from beatd.clock import SystemClock
@@ -42,7 +42,7 @@ def step_down(
         _refuse_if_alone(fleet, leader)
         clock = SystemClock()
         began = clock.monotonic()
-        DaemonCommands(place.client, place.keys).give(DaemonCommand(what="step_down", daemon=leader, rest_ms=rest_ms))
+        DaemonCommands(place.client, place.keys).send(DaemonCommand(what="step_down", daemon=leader, rest_ms=rest_ms))
         add_to_error({"daemon": leader})
         place.audit("step-down", [leader], after={"shards": sorted(shards), "for": duration_text(rest_ms)})
         heirs = _heirs(place, leader, shards, clock, began + timeout)

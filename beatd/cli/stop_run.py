@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from beatd.cli import add_to_error
-from beatd.cli.app_commands import client_app
+from beatd.cli.app_client import client_app
+from beatd.cli.errors import add_to_error
 from beatd.cli.installation import installation
 from beatd.cli.output import Duration, plural, print_json, print_line
 from beatd.cli.run_info import find_run
@@ -42,12 +42,12 @@ def stop_run(*, run_id: str, signal: str, timeout: float, config_file: str | Non
     if as_json:
         print_json({"run_id": run.record.run_id, "entry": run.record.entry, "was": run.word, "workers": workers})
     else:
-        print_line(_told(run, workers))
+        print_line(_run_text(run, workers))
     if not workers:
         raise click.exceptions.Exit(1)
 
 
-def _told(run: RunDetail, workers: list[str]) -> str:
+def _run_text(run: RunDetail, workers: list[str]) -> str:
     told = f"run {run.record.run_id} of {run.record.entry}"
     if not workers:
         return f"No worker has answered; workers of beatd skip {told} when they take it."

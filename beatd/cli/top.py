@@ -70,7 +70,7 @@ class Terminal:
 
         self._curses, self._screen, self._collector = curses, screen, collector
         self._view = View()
-        self._operations = Operations(collector.settings, self._told)
+        self._operations = Operations(collector.settings, self._show_outcome)
         self._keys = {
             curses.KEY_UP: "up", curses.KEY_DOWN: "down", curses.KEY_PPAGE: "pageup", curses.KEY_NPAGE: "pagedown",
             curses.KEY_HOME: "home", curses.KEY_END: "end", curses.KEY_BACKSPACE: "backspace",
@@ -99,7 +99,7 @@ class Terminal:
         if key and (change := self._view.press(key)):
             self._operations.make(change)
 
-    def _told(self, text: str) -> None:
+    def _show_outcome(self, text: str) -> None:
         self._view.message = text
         self._collector.look_again()
 

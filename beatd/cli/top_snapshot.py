@@ -34,7 +34,7 @@ from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.history import ALL_RECORDS
 from beatd.store.runtime_entries import Pause, Runtime
-from beatd.store.server_check import RareCheck, keys_in
+from beatd.store.server_check import ThrottledCheck, keys_in
 from beatd.timestamps import span_text, to_ms
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
@@ -57,21 +57,21 @@ class Collector:
         self.clock = SystemClock()
         self.wanted = Wanted()
         self.snapshot: Snapshot | None = None
-        self._rare = RareCheck()
-        self._plan = EntryListing(path, lambda: sources.load(path, app=app), self.clock)
-        self.settings = with_patience(self._plan.first().settings, PATIENCE_MS)
+        self._throttled = ThrottledCheck()
+        self._schedule = EntryListing(path, lambda: sources.load(path, app=app), self.clock)
+        self.settings = with_patience(self._schedule.first().settings, PATIENCE_MS)
         self._store = StoreView(self._overview, lambda: running_store(self.settings), self.settings.redis, self.clock)
         self._broker = BrokerView(
-            str(path), lambda: self._plan.settings, lambda: running_store(self.settings), self.clock
+            str(path), lambda: self._schedule.settings, lambda: running_store(self.settings), self.clock
         )
-        self._selector = Selector(self._plan, self._store, self.clock)
+        self._selector = Selector(self._schedule, self._store, self.clock)
         self._calendars = Calendars.of(self.settings)
         self._awake, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._collect, name="top-snapshot", daemon=True)
 
     def start(self) -> None:
         """Follow the files and the store."""
-        self._plan.start()
+        self._schedule.start()
         self._calendars.start(lambda _faults: None)
         self._thread.start()
 
@@ -80,7 +80,7 @@ class Collector:
         self._ended.set()
         self._awake.set()
         self._calendars.stop()
-        self._plan.stop()
+        self._schedule.stop()
         self._thread.join(0.5)
 
     def look_at(self, wanted: Wanted) -> None:
@@ -113,21 +113,21 @@ class Collector:
         self.snapshot = last._replace(now_ms=now_ms, away=last.away or Away(now_ms, reason))
 
     def _overview(self, client: redis.Redis) -> dict[str, Any]:
-        return facts(look_with(client, self.settings, self._rare))
+        return facts(look_with(client, self.settings, self._throttled))
 
     def _look(self, wanted: Wanted, now_ms: int) -> Snapshot:
         overview, timezone = self._store.status(), self.settings.timezone
-        self._selector.lay_over()
+        self._selector.overlay()
         table = (self._entries, self._runs, self._workers, self._queues)[wanted.tab](wanted, now_ms)
         leaders = sorted({shard["leader"] for shard in overview["shards"] if shard["leader"]})
-        faults = map(str, self._plan.faults[:3])
+        faults = map(str, self._schedule.faults[:3])
         alive = sum(daemon["alive"] for daemon in overview["daemons"])
         led = f"{leaders[0] if len(leaders) == 1 else len(leaders)} leads" if leaders else "nobody leads"
         return Snapshot(
             now_ms,
             f"{led}, {plural(alive, 'daemon')} alive",
             [local_text(text, timezone) for text in (*overview["problems"], *faults)],
-            len(self._plan.listing.entries),
+            len(self._schedule.listing.entries),
             overview["failing_count"],
             wanted.tab,
             table,
@@ -141,7 +141,7 @@ class Collector:
 
     def _entry_row(self, look: Outlook, outcome: EntryOutcome, now_ms: int) -> Row:
         name, next_ms = look.entry.name, look.held.again_ms if look.held else look.next_fire_ms
-        paused = self._plan.pause_of(name)
+        paused = self._schedule.pause_of(name)
         state = "paused" if paused else "held back" if look.held else "overdue" if outcome.is_late else look.note
         failing = outcome.failing_since_ms is not None
         style: Style = "bad" if failing else "warn" if look.held or outcome.is_late else "dim" if paused else ""
@@ -160,7 +160,7 @@ class Collector:
         workers = self._broker.workers()["workers"]
         active = {task["id"]: (worker["name"], task) for worker in workers for task in worker["active"]}
         rows = []
-        for run in self._store.newest(self._plan.listing.names(), RUNS, ALL_RECORDS, now_ms):
+        for run in self._store.newest(self._schedule.listing.names(), RUNS, ALL_RECORDS, now_ms):
             active.pop(run.record.run_id, None)
             rows.append(_run_row(run, now_ms))
         others = [
@@ -185,7 +185,7 @@ class Collector:
         return Table(("worker", "pool", "busy", "ran", "queues"), rows, 0, len(rows), seen["problem"] or "")
 
     def _queues(self, _wanted: Wanted, _now_ms: int) -> Table:
-        seen = self._broker.queues(self._plan.listing.entries)
+        seen = self._broker.queues(self._schedule.listing.entries)
         rows = [
             Row(
                 (queue["name"], f"{queue['messages']:,}", f"{queue['entries']:,}", f"{len(queue['workers'])}"),
@@ -213,10 +213,10 @@ def _since(moment: str | None, now_ms: int) -> str:
 
 
 class Operations:
-    """Makes changes one after the other; ``told`` gets the outcome of each as a sentence."""
+    """Makes changes one after the other; ``on_outcome`` gets the outcome of each as a sentence."""
 
-    def __init__(self, settings: Settings, told: Callable[[str], None]) -> None:
-        self._settings, self._told = settings, told
+    def __init__(self, settings: Settings, on_outcome: Callable[[str], None]) -> None:
+        self._settings, self._on_outcome = settings, on_outcome
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="top-change")
 
     def make(self, change: Change) -> None:
@@ -229,11 +229,11 @@ class Operations:
 
     def _make(self, change: Change) -> None:
         try:
-            self._told(self._made(change))
+            self._on_outcome(self._made(change))
         except BeatdError as error:
-            self._told(f"Not done: {error}")
-        except Exception as error:  # noqa: BLE001 - likewise
-            self._told(f"Not done: {error!r}")
+            self._on_outcome(f"Not done: {error}")
+        except Exception as error:  # noqa: BLE001 - it is shown; a log would break the screen
+            self._on_outcome(f"Not done: {error!r}")
 
     def _made(self, change: Change) -> str:
         settings, name, now_ms = self._settings, change.subject, SystemClock().now_ms()

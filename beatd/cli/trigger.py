@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from beatd.cli import add_to_error
 from beatd.cli.completion import entry_names, queue_names
+from beatd.cli.errors import add_to_error
 from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, print_line, read_json
@@ -82,7 +82,7 @@ def trigger(
     if as_json:
         print_json(document)
     elif seconds is not None:
-        print_line(_told(ending, seconds))
+        print_line(_ending_text(ending, seconds))
     if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
         raise click.exceptions.Exit(1)
 
@@ -110,7 +110,7 @@ def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | N
         raise click.BadParameter(str(error), param_hint="--wait") from None
 
 
-def _told(ending: Ending | None, seconds: float) -> str:
+def _ending_text(ending: Ending | None, seconds: float) -> str:
     if ending is None:
         return f"It has not ended within {seconds:g} s, as far as its result or a bundled worker tells."
     took = "" if ending.runtime_ms is None else f" in {span_text(ending.runtime_ms)}"

@@ -213,7 +213,7 @@ def _store_rules(
     if record is not None:
         if record.kind != "missed":
             yield _term_rule(term_of(seen.terms, record))
-        yield Rule("history", record.sent, _told(record, seen.blocker))
+        yield Rule("history", record.sent, _record_text(record, seen.blocker))
     elif answer.due_ms is not None and answer.due_ms <= begun_ms:
         yield Rule("first seen", False, _first_seen(seen.state))
     elif answer.due_ms is not None and seen.state is not None and answer.due_ms <= seen.state.last_due_ms:
@@ -263,7 +263,7 @@ def _term_rule(term: TermRecord | None) -> Rule:
     return Rule("term", None, f"claimed by {term.daemon_id} in term {term.token} of shard {term.shard}, {began}")
 
 
-def _told(record: Record, blocker: RunDetail | None) -> str:
+def _record_text(record: Record, blocker: RunDetail | None) -> str:
     """A line of history in words."""
     if record.kind == "missed":
         gap = f"from {utc_text(record.due_ms)} to {utc_text(record.at_ms)}"

@@ -12,6 +12,7 @@ from beatd import config
 from beatd.app.app import App
 from beatd.app.routing import Queues, direct_queue
 from beatd.app.settings import DEFAULTS
+from beatd.cli.output import split_names
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.worker.bootstrap import pool_for
@@ -74,10 +75,12 @@ def worker_settings(
 
 def _queues(options: dict[str, Any], conf: Any, hostname: str) -> tuple[str, ...]:
     declared = Queues(conf)
-    queues = tuple(map(declared.name_of, names_in(options["queues"]))) or declared.names or (conf.task_default_queue,)
+    queues = (
+        tuple(map(declared.name_of, split_names(options["queues"]))) or declared.names or (conf.task_default_queue,)
+    )
     if conf.worker_direct:
         queues = (*queues, direct_queue(hostname))
-    left = tuple(name for name in queues if name not in names_in(options["exclude_queues"]))
+    left = tuple(name for name in queues if name not in split_names(options["exclude_queues"]))
     if not left:
         raise ConfigError([Fault("beatd worker", None, "--exclude-queues", "no queue is left to consume")])
     return left
@@ -114,11 +117,6 @@ def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
             return most, max(1, least)
         wrong = "MAX must not be less than 1"
     raise ConfigError([Fault("beatd worker", None, "--autoscale", f"{text!r}: {wrong}")])
-
-
-def names_in(text: str | None) -> tuple[str, ...]:
-    """Return the words of a list with commas."""
-    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
 
 
 def settings_of_words(words: Iterable[str]) -> Iterator[tuple[str, Any]]:

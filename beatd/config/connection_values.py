@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from beatd import urls
-from beatd.config import schema_types as said
+from beatd.config import schema_types
 from beatd.config.schema_types import accepts, matching, or_variable
 from beatd.config.toml import Substituted
 from beatd.config.values import CONTROL, InvalidValue, Reader, shown, text
@@ -20,7 +20,7 @@ _WORD = r"[A-Za-z_][\w\u0080-\uffff]*"
 _APP_PATTERN = rf"^{_WORD}(?:\.{_WORD})*(?::{_WORD}(?:\.{_WORD})*)?$"
 
 
-@accepts(said.TEXT)
+@accepts(schema_types.TEXT)
 def secret(value: Any, _zone: str = "") -> str:
     """Text that is never shown, whatever is wrong with it."""
     if not isinstance(value, str):
@@ -73,7 +73,7 @@ def url(*schemes: str, also: str = "") -> Reader:
     return reader
 
 
-@accepts(said.TEXT)
+@accepts(schema_types.TEXT)
 def host(value: Any, _zone: str = "") -> str:
     """The name or address of a server."""
     name = text(value)

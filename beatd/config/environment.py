@@ -16,7 +16,7 @@ class Environment(NamedTuple):
     """The variables that commands look at; ``None`` where one is not set."""
 
     notify_socket: str | None
-    """``$NOTIFY_SOCKET``: where systemd wants to be told that the service is ready."""
+    """``$NOTIFY_SOCKET``: the socket on which systemd waits for the news that the service is ready."""
     watchdog_usec: str | None
     """``$WATCHDOG_USEC``: microseconds without a sign of life after which systemd restarts the service."""
     watchdog_pid: str | None

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from beatd.config import connection_values as connection
-from beatd.config import notifications, values
-from beatd.config import schema_types as said
+from beatd.config import notifications, schema_types, values
 from beatd.config.errors import ErrorReport, near
 from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable
 from beatd.config.toml import plain, substituted
@@ -44,7 +43,7 @@ def _blackout(value: Any, timezone: str) -> Blackout:
     return parse_blackout(plain(value), timezone=timezone)
 
 
-@accepts(said.ONLY_ON)
+@accepts(schema_types.ONLY_ON)
 def _only_on(value: Any, timezone: str) -> Blackout:
     """The days on which it does not run, from those on which it does."""
     return parse_blackout({"only_on": plain(value)}, timezone=timezone)
@@ -84,7 +83,7 @@ def _networks(value: Any, _zone: str = "") -> tuple[str, ...]:
 _BOUND = duration(1_000)
 
 
-@accepts(either({"enum": ["never"]}, *said.duration(1_000)["anyOf"]))
+@accepts(either({"enum": ["never"]}, *schema_types.duration(1_000)["anyOf"]))
 def duration_or_never(value: Any, _zone: str = "") -> int:
     """A length of time in milliseconds, at least a second; 0 for ``"never"``."""
     if plain(value) == "never":
@@ -190,6 +189,10 @@ CAN_BE_OFF = frozenset({"timezone", "dst"}).union(
 )
 """Settings of an entry for which ``false`` says that they are not set, whatever ``[defaults]`` say."""
 
+_PASSWORD = Field(
+    "password", connection.secret, "The password as it is: nothing in it is encoded.", "${PASSWORD:-secret}"
+)
+
 SECTIONS: Mapping[str, Fields] = {
     "redis": {
         "url": Field(
@@ -201,12 +204,7 @@ SECTIONS: Mapping[str, Fields] = {
         "host": Field("host", connection.host, "The host, where url names none.", "redis.example.com"),
         "port": Field("port", whole(1, 65_535), "The port, where url names none.", 6379),
         "username": Field("username", connection.secret, "The user, where url names none.", "beatd"),
-        "password": Field(
-            "password",
-            connection.secret,
-            "The password as it is: nothing in it is encoded.",
-            "${PASSWORD:-secret}",
-        ),
+        "password": _PASSWORD,
         "password_command": Field(
             "password_command",
             notifications.command,
@@ -228,12 +226,7 @@ SECTIONS: Mapping[str, Fields] = {
         "host": Field("host", connection.host, "The host, where url names none.", "rabbitmq.example.com"),
         "port": Field("port", whole(1, 65_535), "The port, where url names none.", 5672),
         "username": Field("username", connection.secret, "The user, where url names none.", "beatd"),
-        "password": Field(
-            "password",
-            connection.secret,
-            "The password as it is: nothing in it is encoded.",
-            "${PASSWORD:-secret}",
-        ),
+        "password": _PASSWORD,
         "default_queue": Field("default_queue", values.text, "The queue of entries that name none.", "cron"),
         "max_message_size": Field(
             "max_message_bytes",

@@ -67,22 +67,22 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
     sections = {name: _section(name, raw.get(name, {}), file.parent, report) for name in SECTIONS}
     app = read_value(connection.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
+    timezone, include = read_timezone(raw, "UTC", report), _include(raw.get("include", []), report)
+    allow_empty, state_dir = _allow_empty(raw, report), _state_dir(raw, file.parent, env, report)
+    _check_store(sections["redis"], sections["broker"], raw.get("redis", {}), report)
+    _check_replica_wait(sections["redis"], raw.get("redis", {}), report)
     return Settings(
         file=str(file),
-        timezone=read_timezone(raw, "UTC", report),
+        timezone=timezone,
         app=None if app is UNSET else app,
-        include=_include(raw.get("include", []), report),
-        allow_empty=_allow_empty(raw, report),
-        state_dir=_state_dir(raw, file.parent, env, report),
-        redis=_waiting(_beside_broker(sections, raw.get("redis", {}), report), raw.get("redis", {}), report),
-        broker=sections["broker"],
-        leader=_timed(sections["leader"], raw.get("leader", {}), report),
-        log=sections["log"],
-        history=sections["history"],
-        results=sections["results"],
-        worker=sections["worker"],
-        metrics=sections["metrics"],
-        web=_web(sections["web"], file.parent, report),
+        include=include,
+        allow_empty=allow_empty,
+        state_dir=state_dir,
+        **{
+            **sections,
+            "leader": _with_renewals(sections["leader"], raw.get("leader", {}), report),
+            "web": _with_paths(sections["web"], file.parent, report),
+        },
         notify=read_targets(raw.get(NOTIFY, {}), file.parent, report),
     )
 
@@ -157,8 +157,8 @@ def secret_files(raw: Mapping[str, Any], folder: FilePath) -> tuple[str, ...]:
     return tuple(str(folder / path) for path in (*named, *of_targets))
 
 
-def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSettings:
-    """A ttl on its own brings its renewals with it; both together must fit."""
+def _with_renewals(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSettings:
+    """Return the settings with a time between renewals, by default a third of the ttl; report one that is too long."""
     if not isinstance(raw, Mapping) or "renew" not in raw:
         return msgspec.structs.replace(leader, renew_ms=max(1, leader.ttl_ms // _RENEWALS))
     if leader.ttl_ms < _RENEWALS * leader.renew_ms:
@@ -170,16 +170,14 @@ def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSetti
     return leader
 
 
-def _beside_broker(sections: Mapping[str, Any], raw: Any, report: ErrorReport) -> RedisSettings:
-    """A cluster needs a broker beside it; the state store's own keys have another prefix than queues."""
-    redis: RedisSettings = sections["redis"]
+def _check_store(redis: RedisSettings, broker: BrokerSettings, raw: Any, report: ErrorReport) -> None:
+    """Report a cluster without another broker, and a key prefix in the URL of the state store."""
     if global_keyprefix(redis.url):
         key = next((key for key in ("url", FILE.format("url")) if key in raw), "url")
         report.add(("redis", key), _PREFIX_ELSEWHERE)
-    if is_cluster(redis.url) and sections["broker"].url is None and not report:
+    if is_cluster(redis.url) and broker.url is None and not report:
         key = next((key for key in ("url", FILE.format("url")) if key in raw), "url")
         report.add(("redis", key), f"{CLUSTER_BROKER}: write [broker] url")
-    return redis
 
 
 _PREFIX_ELSEWHERE = (
@@ -188,18 +186,17 @@ _PREFIX_ELSEWHERE = (
 )
 
 
-def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettings:
-    """Replicas are waited for in the time of one answer."""
+def _check_replica_wait(redis: RedisSettings, raw: Any, report: ErrorReport) -> None:
+    """Report a wait for replicas that is longer than the time-out of an answer."""
     if redis.wait_replicas and redis.wait_timeout_ms >= redis.timeout_ms:
         wait = as_written(raw, "wait_timeout", duration_text(redis.wait_timeout_ms))
         timeout = as_written(raw, "timeout", duration_text(redis.timeout_ms))
         key = next((key for key in ("wait_timeout", "timeout") if key in raw), "wait_replicas")
         report.add(("redis", key), f"expected a wait_timeout shorter than timeout ({timeout}), got {wait}")
-    return redis
 
 
-def _web(web: WebSettings, folder: FilePath, report: ErrorReport) -> WebSettings:
-    """The files of the page with absolute paths; what belongs together must be there together."""
+def _with_paths(web: WebSettings, folder: FilePath, report: ErrorReport) -> WebSettings:
+    """Return the settings with absolute paths; report a setting that needs another one beside it."""
     if bool(web.tls_cert) != bool(web.tls_key):
         report.add(("web", "tls_cert" if web.tls_cert else "tls_key"), "tls_cert and tls_key go together")
     if bool(web.user_header) != bool(web.trusted_proxies):

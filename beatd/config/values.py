@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from beatd.config import schema_types as said
+from beatd.config import schema_types
 from beatd.config.errors import near
 from beatd.config.schema_types import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of, matching, or_variable
 from beatd.config.toml import Substituted, plain, truth
@@ -66,7 +66,7 @@ def shown(value: object) -> str:
     return quoted(value.written) if isinstance(value, Substituted) else literal_shown(value)
 
 
-@accepts(said.TEXT)
+@accepts(schema_types.TEXT)
 def text(value: Any, _zone: str = "") -> str:
     """Text of at least one character, none of them a control character."""
     if not isinstance(value, str):
@@ -91,7 +91,7 @@ def whole(least: int, most: int = MOST) -> Reader:
     """A whole number within bounds; from a variable also as text."""
     bounds = f"from {least} to {most}" if most < MOST else f"of at least {least}"
 
-    @accepts(or_variable(said.number(least, most, "integer")))
+    @accepts(or_variable(schema_types.number(least, most, "integer")))
     def reader(value: Any, _zone: str = "") -> int:
         number = int(value) if isinstance(value, Substituted) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
         if isinstance(number, bool) or not isinstance(number, int):
@@ -122,7 +122,7 @@ def choice(*known: str) -> Reader:
 def duration(least_ms: int = 0) -> Reader:
     """A length of time in milliseconds: from seconds, ``"1h30m"``, ``"PT30S"`` or a timedelta."""
 
-    @accepts(said.duration(least_ms))
+    @accepts(schema_types.duration(least_ms))
     def reader(value: Any, _zone: str = "") -> int:
         ms = duration_ms(plain(value))
         if ms < least_ms:
@@ -135,7 +135,7 @@ def duration(least_ms: int = 0) -> Reader:
 def size(least: int, most: int) -> Reader:
     """A number of bytes: ``65536``, ``"64KiB"``, ``"1MB"``."""
 
-    @accepts(or_variable(either(said.number(least, most, "integer"), matching(_SIZE.pattern))))
+    @accepts(or_variable(either(schema_types.number(least, most, "integer"), matching(_SIZE.pattern))))
     def reader(value: Any, _zone: str = "") -> int:
         written = value if isinstance(value, str) else shown(value)
         found = _SIZE.fullmatch(written) if isinstance(value, str | int) and not isinstance(value, bool) else None
@@ -149,13 +149,13 @@ def size(least: int, most: int) -> Reader:
     return reader
 
 
-@accepts(said.duration(1))
+@accepts(schema_types.duration(1))
 def seconds(value: Any, timezone: str = "") -> float:
     """A length of time in seconds, longer than nothing."""
     return float(duration(1)(value, timezone) / 1000)
 
 
-@accepts(said.MOMENT)
+@accepts(schema_types.MOMENT)
 def moment(value: Any, timezone: str) -> datetime:
     """An instant, aware and in UTC. A naive time is one of ``timezone``, or the end of the gap of the clock in which it
     lies; a date is its midnight.
@@ -186,7 +186,7 @@ def moment(value: Any, timezone: str) -> datetime:
     return instant
 
 
-@accepts(either({"enum": ["auto", "never"]}, *said.duration(1)["anyOf"], said.INSTANT))
+@accepts(either({"enum": ["auto", "never"]}, *schema_types.duration(1)["anyOf"], schema_types.INSTANT))
 def expires(value: Any, timezone: str) -> Any:
     """``"auto"``, ``"never"``, a length of time in milliseconds, or an instant."""
     if isinstance(value, str):

@@ -4,6 +4,6 @@ The promise: what is written is a file that loads, and nothing is lost in silenc
 means something else here, is a note with the entry's name, what it is about, and why.
 """
 
-from beatd.importers.report import Carried, Found, Note, carry_over
+from beatd.importers.report import FoundSchedule, ImportResult, Note, carry_over
 
-__all__ = ["Carried", "Found", "Note", "carry_over"]
+__all__ = ["FoundSchedule", "ImportResult", "Note", "carry_over"]

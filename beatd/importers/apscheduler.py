@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.collected import ANY_AGE, Collected
 from beatd.importers.pickles import LARGEST, Record, class_of, read_pickle, zone_name
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.redaction import redacted_text
 from beatd.urls import shown as shown_url
 
@@ -98,13 +98,13 @@ class _States(list[tuple[str, bytes]]):
             self.states = [("", state) for state in (found if isinstance(found, list | tuple) else [found])]
 
 
-def read_apscheduler(jobs: Jobs, *, shown: str, timezone: str | None = None) -> Found:
+def read_apscheduler(jobs: Jobs, *, shown: str, timezone: str | None = None) -> FoundSchedule:
     """The jobs as entries."""
     collected = Collected(shown)
     for name, state in _states(collected, jobs):
         fields = state.fields if isinstance(state, Record) else state
         known_as = name or (str(fields.get("id") or "") if isinstance(fields, Mapping) else "")
-        with collected.one(known_as or shown):
+        with collected.reading(known_as or shown):
             if not isinstance(fields, Mapping) or "trigger" not in fields:
                 raise ValueError("is no job of APScheduler")
             _take(collected, known_as or "job", fields, timezone)
@@ -116,7 +116,7 @@ def _states(collected: Collected, jobs: Jobs) -> Iterator[tuple[str, Any]]:
         yield from jobs.states
         return
     for name, data in jobs:
-        with collected.one(name):
+        with collected.reading(name):
             yield name, read_pickle(data)
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from beatd.app.find_app import locate
 from beatd.importers.dump import write
-from beatd.importers.report import Found, Note
+from beatd.importers.report import FoundSchedule, Note
 from beatd.sources.app_check import app_remarks, task_remarks
 from beatd.sources.celery_schedule import is_celery_app, registrations, timezone_of
 from beatd.sources.child_process import ask
@@ -19,17 +19,17 @@ from beatd.sources.task_options import unused_options, with_task_options
 TIMEOUT_S = 60.0
 
 
-def read_celery_app(name: str) -> Found:
+def read_celery_app(name: str) -> FoundSchedule:
     """Return the registrations of the app ``MODULE[:APP]``. Raises ConfigError with the user's own traceback.
 
     The module is imported by a process of its own (:mod:`beatd.importers.celery_app`), with Celery.
     """
     answer = ask("beatd.importers.celery_app", [name], name=name, where="celery", timeout=TIMEOUT_S)
     notes = tuple(Note(*note) for note in answer["notes"])
-    return Found(answer["entries"], notes, answer["timezone"])
+    return FoundSchedule(answer["entries"], notes, answer["timezone"])
 
 
-def find(name: str) -> Found:
+def find(name: str) -> FoundSchedule:
     """Return the registrations as ``celery -A NAME beat`` sees them."""
     app = locate(name, is_celery_app, where="celery")
     notes: list[Note] = []
@@ -47,7 +47,7 @@ def find(name: str) -> Found:
     if not app.conf.enable_utc and not app.conf.timezone:
         why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"
         notes.append(Note(name, "timezone", why))
-    return Found(entries, tuple(notes), timezone_of(app) or "UTC")
+    return FoundSchedule(entries, tuple(notes), timezone_of(app) or "UTC")
 
 
 if __name__ == "__main__":

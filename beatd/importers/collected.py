@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from beatd.exceptions import ScheduleError
-from beatd.importers.report import Found, Note
+from beatd.importers.report import FoundSchedule, Note
 from beatd.schedules import Schedule, parse
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import Union
@@ -35,8 +35,8 @@ class Collected:
         self._place = ""
 
     @contextmanager
-    def one(self, place: str) -> Iterator[None]:
-        """Read one definition: what is wrong with it is a note, and costs only itself."""
+    def reading(self, place: str) -> Iterator[None]:
+        """Guard the reading of one definition: an error in it becomes a note, and the others are read."""
         self._place = place
         try:
             yield
@@ -79,9 +79,9 @@ class Collected:
             why = f"{', '.join(names[:5])}{more}: a time that a clock change skips runs right after it; {scheduler} "
             self.note(self.shown, "dst", why + 'leaves it out, and so does beatd with dst = "skip"')
 
-    def found(self, timezone: str | None) -> Found:
+    def found(self, timezone: str | None) -> FoundSchedule:
         """The result; without a ``timezone`` entries that have none of their own are in UTC."""
-        return Found(self.entries, tuple(self.notes), timezone or "UTC", self.last_runs, self._places)
+        return FoundSchedule(self.entries, tuple(self.notes), timezone or "UTC", self.last_runs, self._places)
 
 
 _CYCLE_BEGIN_S, _CYCLE_END_S = 1_767_225_600, 1_767_225_600 + 28 * 1_461 * 86_400 // 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beatd.importers.collected import OTHER_USER, OVERLAPS, Collected, command, leftovers
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.importers.yaml_file import Table, read_yaml, scalar
 
 _JOB = {
@@ -18,7 +18,7 @@ _CATCH_UP = {"skip": "none", "run-once": "latest", "run-all": "all"}
 _FIELDS = {"minute": "*", "hour": "*", "dayOfMonth": "*", "month": "*", "dayOfWeek": "*"}
 
 
-def read_cronstable(data: bytes, *, shown: str, timezone: str | None = None) -> Found:
+def read_cronstable(data: bytes, *, shown: str, timezone: str | None = None) -> FoundSchedule:
     """The jobs of a file. Other files that it includes are named, and are imported one by one."""
     collected = Collected(shown)
     for document in read_yaml(data, shown):
@@ -34,7 +34,7 @@ def read_cronstable(data: bytes, *, shown: str, timezone: str | None = None) -> 
             collected.note(shown, "", "has no jobs: expected a list under jobs")
         for number, job in enumerate(jobs if isinstance(jobs, list) else (), 1):
             place = collected.place(job.line) if isinstance(job, Table) else f"{shown}, job {number}"
-            with collected.one(place):
+            with collected.reading(place):
                 if not isinstance(job, Table):
                     raise ValueError("is no job: expected a mapping")  # noqa: TRY004 - it is what the file has
                 whole = _merged(defaults, job)

@@ -17,7 +17,7 @@ from beatd.exceptions import ConfigError, Fault
 from beatd.importers.collected import OTHER_USER
 from beatd.importers.crontab_times import plain_times
 from beatd.importers.file_format import FileFormat, binary_format, text_format
-from beatd.importers.report import Found, Note
+from beatd.importers.report import FoundSchedule, Note
 
 _ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*|"[^"]*"|'[^']*')[ \t]*=[ \t]*(.*)""", re.DOTALL)
 _BLANKS = re.compile(r"[ \t]+")
@@ -64,7 +64,9 @@ def decoded(data: bytes, shown: str) -> str:
     return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
-def read_crontab(text: str, *, shown: str, has_users: bool | None = False, timezone: str | None = None) -> Found:
+def read_crontab(
+    text: str, *, shown: str, has_users: bool | None = False, timezone: str | None = None
+) -> FoundSchedule:
     """The entries of a crontab. ``has_users``: its sixth field is a user's name, as in ``/etc/crontab``.
 
     With None it is not known; raises ConfigError if that field looks like a user's name. ``timezone`` is that of the
@@ -78,7 +80,7 @@ def read_crontab(text: str, *, shown: str, has_users: bool | None = False, timez
     for number, line in lines:
         reader.read(number, line)
     notes = (*reader.notes, *reader.of_all(timezone))
-    return Found(reader.entries, notes, timezone or "UTC", places=reader.places)
+    return FoundSchedule(reader.entries, notes, timezone or "UTC", places=reader.places)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

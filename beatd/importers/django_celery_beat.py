@@ -17,7 +17,7 @@ from beatd.app.find_app import import_module
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.dump import write
-from beatd.importers.report import Found, Note
+from beatd.importers.report import FoundSchedule, Note
 from beatd.redaction import redacted_text
 from beatd.sources.child_process import ask
 from beatd.timestamps import to_ms
@@ -25,7 +25,7 @@ from beatd.timestamps import to_ms
 TIMEOUT_S = 60.0
 
 
-def read_django_tables(settings: str) -> Found:
+def read_django_tables(settings: str) -> FoundSchedule:
     """The periodic tasks in the database of the Django project whose settings module is ``settings``.
 
     Django runs in a process of its own (:mod:`beatd.importers.django_celery_beat`). Raises ConfigError with the
@@ -34,7 +34,7 @@ def read_django_tables(settings: str) -> Found:
     where = "django-celery-beat"
     answer = ask("beatd.importers.django_celery_beat", [settings], name=settings, where=where, timeout=TIMEOUT_S)
     notes = tuple(Note(*note) for note in answer["notes"])
-    return Found(answer["entries"], notes, answer["timezone"], answer["last_runs"])
+    return FoundSchedule(answer["entries"], notes, answer["timezone"], answer["last_runs"])
 
 
 _OPTIONS = ("queue", "exchange", "routing_key", "priority")
@@ -42,7 +42,7 @@ _CRONTAB = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 _MICROSECONDS = {"days": 86_400_000_000, "hours": 3_600_000_000, "minutes": 60_000_000, "seconds": 1_000_000}
 
 
-def find(settings: str) -> Found:
+def find(settings: str) -> FoundSchedule:
     """The rows of ``PeriodicTask`` with their schedules."""
     import_module(settings, where="django-celery-beat")  # says what to do if it is not here
     project = _set_up(settings)
@@ -58,7 +58,7 @@ def find(settings: str) -> Found:
             notes += _different(row)
             if row.last_run_at is not None:
                 last_runs[row.name] = to_ms(_aware(row.last_run_at))
-    return Found(entries, tuple(notes), str(getattr(project, "CELERY_TIMEZONE", None) or "UTC"), last_runs)
+    return FoundSchedule(entries, tuple(notes), str(getattr(project, "CELERY_TIMEZONE", None) or "UTC"), last_runs)
 
 
 def _set_up(settings: str) -> Any:

@@ -22,7 +22,7 @@ TIMEOUT_S = 120.0
 _KINDS = ("interval", "crontab", "solar", "clocked")
 
 
-class Written(NamedTuple):
+class WrittenTasks(NamedTuple):
     """Names of tasks that were added, changed, and left as they are because no entry has their name."""
 
     added: list[str]
@@ -32,7 +32,7 @@ class Written(NamedTuple):
     lost: int
 
 
-def write_django_tables(settings: str, rows: Mapping[str, Mapping[str, Any]], *, dry_run: bool) -> Written:
+def write_django_tables(settings: str, rows: Mapping[str, Mapping[str, Any]], *, dry_run: bool) -> WrittenTasks:
     """Write rows into the database of the Django project whose settings module is ``settings``.
 
     Django runs in a process of its own. Raises ConfigError with the traceback; nothing is written then.
@@ -43,7 +43,7 @@ def write_django_tables(settings: str, rows: Mapping[str, Mapping[str, Any]], *,
         "beatd.importers.django_tables", words, name=settings, where=where, timeout=TIMEOUT_S, given=dumps(rows)
     )
     notes = tuple(Note(*note) for note in answer["notes"])
-    return Written(answer["added"], answer["changed"], answer["others"], notes, len(notes))
+    return WrittenTasks(answer["added"], answer["changed"], answer["others"], notes, len(notes))
 
 
 def _write(settings: str, how: str, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, robfig_times, without_zone
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.importers.yaml_file import Table, tables_of
 
 _KNOWN = {
@@ -22,7 +22,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, None: 1}
 
 
-def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> Found:
+def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> FoundSchedule:
     """The jobs of a JSON file: a list, one job, or a table with a list under ``jobs``. Raises ConfigError."""
     try:
         document = tables_of(json.loads(data))
@@ -37,7 +37,7 @@ def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> Found
     collected = Collected(shown)
     for number, job in enumerate(document, 1):
         name = job.text("name") if isinstance(job, Table) else ""
-        with collected.one(name or f"{shown}, job {number}"):
+        with collected.reading(name or f"{shown}, job {number}"):
             if not isinstance(job, Table) or not name:
                 raise ValueError("is no job of dkron: it has no name")
             _take(collected, job, timezone)

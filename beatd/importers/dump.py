@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from beatd.exceptions import ConfigError, MessageError
-from beatd.importers.report import Found, Note
+from beatd.importers.report import FoundSchedule, Note
 from beatd.message.json_codec import dumps
 from beatd.sources.celery_schedule import dropped, is_celery_schedule, notation
 
 
-def write(descriptor: int, where: str, name: str, find: Callable[[], Found]) -> None:
+def write(descriptor: int, where: str, name: str, find: Callable[[], FoundSchedule]) -> None:
     """Write what ``find`` finds as JSON, or the fault that it raises, and leave at once."""
     write_document(descriptor, where, name, lambda: _document(find()))
 
@@ -69,7 +69,7 @@ def plain(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, st
     return table, left_behind
 
 
-def _document(found: Found) -> dict[str, Any]:
+def _document(found: FoundSchedule) -> dict[str, Any]:
     entries, notes = {}, list(found.notes)
     for name, fields in found.entries.items():
         try:

@@ -1,4 +1,4 @@
-"""Formats of files, told by their content: an importer that got the wrong file can name the right one.
+"""Formats of files, recognised by their content: an importer that got the wrong file can name the right one.
 
 Nothing is parsed: a file with an error in its tenth line still is of its format.
 """

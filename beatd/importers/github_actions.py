@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from beatd.importers.collected import Collected, command, leftovers, seconds
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.importers.yaml_file import Table, read_yaml, scalar
 
 _SHELLS = ("bash", "sh")
@@ -22,7 +22,7 @@ _WORKFLOW = {"name", "on", "jobs", "env", "defaults", "permissions", "run-name"}
 _SET_UP = ("actions/checkout", "actions/setup-", "actions/cache")
 
 
-def read_github_actions(data: bytes, *, shown: str, timezone: str | None = None) -> Found:
+def read_github_actions(data: bytes, *, shown: str, timezone: str | None = None) -> FoundSchedule:
     """The schedule of a workflow file; GitHub's times are in UTC."""
     collected = Collected(shown)
     for document in read_yaml(data, shown):
@@ -40,7 +40,7 @@ def read_github_actions(data: bytes, *, shown: str, timezone: str | None = None)
         jobs = document.table("jobs")
         for key in jobs:
             job = jobs.table(key)
-            with collected.one(collected.place(job.line)):
+            with collected.reading(collected.place(job.line)):
                 _take(collected, document, str(key), job, crons)
     return collected.found("UTC" if timezone is None else timezone)
 

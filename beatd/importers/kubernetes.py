@@ -14,7 +14,7 @@ from beatd.importers.collected import (
     seconds,
     without_zone,
 )
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 from beatd.importers.yaml_file import Table, read_yaml
 
 _SPEC = {"schedule", "timeZone", "concurrencyPolicy", "suspend", "startingDeadlineSeconds", "jobTemplate"}
@@ -25,7 +25,7 @@ _CONTAINER = {"name", "image", "imagePullPolicy", "command", "args", "env", "wor
 _CONTAINER |= {"terminationMessagePath", "terminationMessagePolicy"}
 
 
-def read_kubernetes(data: bytes, *, shown: str, timezone: str | None = None) -> Found:
+def read_kubernetes(data: bytes, *, shown: str, timezone: str | None = None) -> FoundSchedule:
     """The CronJobs of a YAML file, also of a ``List`` such as ``kubectl get cronjobs -o yaml`` prints."""
     collected = Collected(shown)
     for document in read_yaml(data, shown):
@@ -34,7 +34,7 @@ def read_kubernetes(data: bytes, *, shown: str, timezone: str | None = None) -> 
         for item in document.tables("items") if is_list else [document]:
             if not isinstance(item, Table) or item.text("kind", of_list) != "CronJob":
                 continue
-            with collected.one(collected.place(item.line)):
+            with collected.reading(collected.place(item.line)):
                 _take(collected, item, timezone)
     if not collected.entries and not collected.notes:
         collected.note(shown, "", "has no CronJob")

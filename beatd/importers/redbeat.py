@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
-from beatd.importers.report import Found, Note
+from beatd.importers.report import FoundSchedule, Note
 from beatd.schedules import zone
 from beatd.timestamps import to_ms
 
@@ -20,7 +20,7 @@ class Reader(Protocol):
     def hget(self, name: str, key: str, /) -> Any: ...
 
 
-def read_redbeat(client: Reader, *, prefix: str = "redbeat:", timezone: str | None = None) -> Found:
+def read_redbeat(client: Reader, *, prefix: str = "redbeat:", timezone: str | None = None) -> FoundSchedule:
     """All entries under RedBeat's ``redbeat_key_prefix``. ``timezone`` is that of the Celery app; default: UTC."""
     entries: dict[str, dict[str, Any]] = {}
     notes: list[Note] = []
@@ -40,7 +40,7 @@ def read_redbeat(client: Reader, *, prefix: str = "redbeat:", timezone: str | No
     if timezone is None and any(isinstance(one, dict) and "every" not in one for one in schedules):
         why = "times are taken as UTC; --timezone names the zone of the Celery app"
         notes.append(Note(prefix, "timezone", why))
-    return Found(entries, tuple(notes), timezone or "UTC", last_runs)
+    return FoundSchedule(entries, tuple(notes), timezone or "UTC", last_runs)
 
 
 def _last_run(raw: Any) -> int | None:

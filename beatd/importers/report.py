@@ -26,7 +26,7 @@ class Note(NamedTuple):
         return f"{self.entry}: {self.about}: {self.why}" if self.about else f"{self.entry}: {self.why}"
 
 
-class Found(NamedTuple):
+class FoundSchedule(NamedTuple):
     """The fields of each entry as ``beat.toml`` has them, checked by nobody yet; and what had to be left behind."""
 
     entries: Mapping[str, Mapping[str, Any]]
@@ -46,7 +46,7 @@ _SPARE = {"options", "relative", "dst", *OPTIONS, *POLICIES}
 _LONGEST_LINE = 400
 
 
-class Carried(NamedTuple):
+class ImportResult(NamedTuple):
     """Result of an import: the entries, the file with them, and all notes."""
 
     entries: tuple[Entry, ...]
@@ -58,12 +58,12 @@ class Carried(NamedTuple):
 
 
 def carry_over(
-    found: Found,
+    found: FoundSchedule,
     *,
     header: tuple[str, ...] = (),
     timezone: str | None = None,
     defaults: Mapping[str, Any] = MappingProxyType({}),
-) -> Carried:
+) -> ImportResult:
     """Make entries, and the text of a file, of what was found. Its header lists what was left behind.
 
     ``timezone`` and ``defaults`` are those of the file: by default the time zone of what was found, and none.
@@ -76,7 +76,7 @@ def carry_over(
         entry, said = _entry(reader, name, fields)
         if entry is not None:
             try:
-                tables[name] = _against(defaults, fields, entry) | entry_table(entry, of_file)
+                tables[name] = _overriding(defaults, fields, entry) | entry_table(entry, of_file)
                 entries.append(entry)
             except Unwritable as error:
                 said.append(Note(name, dotted(error.path), error.reason))
@@ -87,12 +87,12 @@ def carry_over(
         lost += said[-1:] if entry is None else ()
     left_behind = (f"Left behind: {' '.join(str(note).split())}" for note in lost)
     toml = to_toml(tables, timezone=of_file, header=(*header, *map(printable, left_behind)))
-    return Carried(tuple(entries), tables, toml, tuple(notes), len(lost))
+    return ImportResult(tuple(entries), tables, toml, tuple(notes), len(lost))
 
 
-def _against(defaults: Mapping[str, Any], fields: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
-    """Policies that the source names, and that have to be written although they are the usual ones, and what the source
-    turns off: the defaults of the file say otherwise."""
+def _overriding(defaults: Mapping[str, Any], fields: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """Return the fields that override the defaults of the file: policies that the source names, although they are the
+    usual ones, and what it turns off."""
     named = (key for key in ("catch_up", "overlap", "enabled") if key in fields and key in defaults)
     options = fields.get("options")
     own = {**(options if isinstance(options, Mapping) else {}), **fields}

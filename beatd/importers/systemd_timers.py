@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.calendar_events import schedule_of
 from beatd.importers.collected import ANY_AGE, OTHER_USER, Collected, command
-from beatd.importers.report import Found
+from beatd.importers.report import FoundSchedule
 
 _LARGEST = 1 << 20
 _MOST_FILES = 5_000
@@ -62,14 +62,14 @@ class _Command(NamedTuple):
     may_fail: bool
 
 
-def read_systemd(place: Path, *, timezone: str | None = None) -> Found:
+def read_systemd(place: Path, *, timezone: str | None = None) -> FoundSchedule:
     """The timers of a folder, or one ``.timer`` file; services are looked for beside them. Raises ConfigError."""
     paths = sorted(place.glob("*.timer"))[:_MOST_FILES] if place.is_dir() else [place]
     if not paths:
         raise ConfigError([Fault(str(place), None, "", "has no .timer files")])
     collected = Collected(str(place))
     for path in paths:
-        with collected.one(str(path)):
+        with collected.reading(str(path)):
             timer = _read(path)
             _take(collected, path, path.name.removesuffix(".timer"), timer, timezone)
     collected.note_gaps("systemd", timezone)

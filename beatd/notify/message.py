@@ -1,4 +1,4 @@
-"""Messages: what a target is told, as text for people and as fields for programs."""
+"""Messages to targets: text for people, and fields for programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from beatd.model import NotifyTarget
-from beatd.planning.alerts import Brief, Changes, Condition, Subject
+from beatd.planning.alerts import BriefFailure, Changes, Condition, Subject
 from beatd.redaction import printable, redacted_text
 from beatd.timestamps import iso_ms, span_text, utc_text
 
@@ -120,7 +120,7 @@ def _line(subject: Subject, one: Condition, reasons: Mapping[str, str], *, again
     return f"{text} since {utc_text(one.since_ms)}{row}{still}{f': {reason}' if reason else ''}"
 
 
-def _brief_line(subject: Subject, one: Brief, reasons: Mapping[str, str]) -> str:
+def _brief_line(subject: Subject, one: BriefFailure, reasons: Mapping[str, str]) -> str:
     row = f" {one.failures:,} times in a row" if one.failures > 1 else ""
     reason = _reason(subject, Condition(one.since_ms), reasons)
     text = f"{printable(subject.name)} failed{row} at {utc_text(one.since_ms)} and succeeded at {utc_text(one.end_ms)}"

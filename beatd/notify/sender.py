@@ -139,7 +139,7 @@ class Sender:
         log.log(level, "Sent a %s to %s", notice.kind, notice.name, extra=extra)
 
     def _way(self, notice: Notice, directory: Directory) -> Callable[[], None] | None:
-        """The call that delivers a notice; None if its target is gone."""
+        """Return the call that delivers a notice; None if its target is gone."""
         now_ms = self._clock.now_ms()
         if notice.kind == "message":
             target = directory.targets.get(notice.name)
@@ -184,7 +184,7 @@ class Sender:
         self._note(taken, error)
 
     def _note(self, taken: TakenNotice, error: DeliveryFailed | None = None, *, given_up: bool = False) -> None:
-        """Note for people whether a destination is reached. Nothing is decided by it."""
+        """Note, for people alone, whether a destination is reached."""
         name = taken.notice.name if taken.notice.kind == "message" else _service(taken.destination)
         with suppress(StoreError):
             if error is not None:
@@ -195,7 +195,7 @@ class Sender:
                 self._reached.add(name)
 
     def _settle(self, settle: Callable[[], None]) -> None:
-        """Tell the outbox; tries again for some seconds, lest the notice be sent twice."""
+        """Write the outcome to the outbox; tries again for some seconds, so that the notice is not sent twice."""
         backoff, never = Backoff(0.5, 2.0), threading.Event()
         for _ in range(_SETTLE_TRIES - 1):
             with suppress(StoreError):

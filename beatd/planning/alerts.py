@@ -1,6 +1,6 @@
-"""Alerts: the difference between what is wrong now and what a notification target was told.
+"""Alerts: the difference between the conditions of now and those that a notification target knows of.
 
-A condition is something that is wrong, and since when. A target is told of it once; again when ``repeat`` has passed;
+A condition is something that is wrong, and since when. It is reported to a target once; again after ``repeat``;
 and when it is over. So a message is about a change, however many runs fail.
 """
 
@@ -46,8 +46,8 @@ class Condition(NamedTuple):
     text: str = ""
 
 
-class Told(NamedTuple):
-    """A condition that a target was told of, and when it was last told."""
+class ToldCondition(NamedTuple):
+    """A condition that was reported to a target, and when it was last reported."""
 
     since_ms: int
     told_ms: int
@@ -58,14 +58,14 @@ class Told(NamedTuple):
         return f"{self.since_ms} {self.told_ms}"
 
     @classmethod
-    def of(cls, text: str) -> Told:
-        """Read the text of a mark; one that cannot be read counts as told long ago."""
+    def of(cls, text: str) -> ToldCondition:
+        """Read the text of a mark; one that cannot be read counts as reported long ago."""
         words = text.split()
         return cls(int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdigit, words)) else cls(0, 0)
 
 
-class Brief(NamedTuple):
-    """Failures in a row that were over before anybody was told of them."""
+class BriefFailure(NamedTuple):
+    """Failures in a row that were over before they were reported."""
 
     since_ms: int
     end_ms: int
@@ -73,30 +73,30 @@ class Brief(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """News for a target, and what it need not know of any more."""
+    """Changes for a target: conditions to report, and marks to remove without a report."""
 
     begun: Mapping[Subject, Condition]
     lasting: Mapping[Subject, Condition]
-    """Told before, and to be told again."""
-    over: Mapping[Subject, Told]
+    """Reported before, and to be reported again."""
+    over: Mapping[Subject, ToldCondition]
     forgotten: frozenset[Subject]
-    """Over, and nothing to be told of."""
-    brief: Mapping[Subject, Brief] = MappingProxyType({})
+    """Over, and not reported."""
+    brief: Mapping[Subject, BriefFailure] = MappingProxyType({})
     """Begun and over since the last message."""
 
     @property
     def number(self) -> int:
-        """Number of changes to be told."""
+        """Number of changes to report."""
         return len(self.begun) + len(self.lasting) + len(self.over) + len(self.brief)
 
 
 _OF_ENTRIES = frozenset({"failure", "overdue", "missed", "held", "too_long"})
 _MISSED_FOR_MS = 3_600_000
-"""Missed runs are told for so long after the last of them."""
+"""Time (ms) after the last missed run for which missed runs are reported."""
 
 
 def is_for(target: NotifyTarget, entry: Entry) -> bool:
-    """True if the target is told of the entry: the entry names it, or names no target and fits patterns and tags."""
+    """True if the target gets reports of the entry: it names the target, or names none and fits patterns and tags."""
     if entry.policies.notify is not None:
         return target.name in entry.policies.notify
     if target.tags and not set(target.tags).intersection(entry.policies.tags):
@@ -107,14 +107,14 @@ def is_for(target: NotifyTarget, entry: Entry) -> bool:
 def changes(
     target: NotifyTarget,
     conditions: Mapping[Subject, Condition],
-    told: Mapping[Subject, Told],
+    told: Mapping[Subject, ToldCondition],
     *,
     entry: Callable[[str], Entry | None],
     now_ms: int,
     is_unknown: Callable[[Subject], bool] = lambda _: False,
-    recovered: Iterable[tuple[str, Brief]] = (),
+    recovered: Iterable[tuple[str, BriefFailure]] = (),
 ) -> Changes:
-    """News for a target. ``is_unknown`` tells what could not be looked at: it is not over.
+    """Return the changes for a target. ``is_unknown`` is true for what could not be checked: it is not over.
 
     ``recovered`` are entries that succeeded after failures since the target's last message, the oldest first.
 
@@ -127,7 +127,7 @@ def changes(
         if before is None or (subject.kind == "missed" and condition.since_ms > before.since_ms):
             begun[subject] = condition
         elif target.repeat_ms and subject.kind != "missed" and abs(now_ms - before.told_ms) >= target.repeat_ms:
-            lasting[subject] = condition  # abs: after a step of the clock it is told at once, and then as before
+            lasting[subject] = condition  # abs: after a step of the clock it is reported at once, and then as before
     over, forgotten = {}, set()
     for subject, before in told.items():
         if subject in wanted or is_unknown(subject):
@@ -162,5 +162,5 @@ def _concerns(target: NotifyTarget, subject: Subject, entry: Callable[[str], Ent
 
 
 def is_recent(before_ms: int, now_ms: int) -> bool:
-    """True if runs that were missed until then are worth telling."""
+    """True if runs that were missed until then are reported."""
     return abs(now_ms - before_ms) < _MISSED_FOR_MS

@@ -14,7 +14,7 @@ from beatd.schedules.blackout import Blackout
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 BUSIEST = 40
 _SPANS = 50
-"""Spans of one blackout that are told."""
+"""Spans of one blackout that are listed."""
 _BLACKOUTS = 50
 
 

@@ -203,7 +203,7 @@ class Upcoming(NamedTuple):
 
     @property
     def note(self) -> str:
-        """In words what is out of the ordinary: that it is not sent, waits, is overdue, or a clock change moves it."""
+        """The exceptions in words: it is not sent, waits, is overdue, or is moved by a clock change."""
         skip = "" if self.skip is None else _SKIPS.get(self.skip, f"not sent: {self.skip.value}")
         late = WAITS if self.waits else "overdue" if self.overdue else ""
         return "; ".join(filter(None, (skip or late, _DST[dst_note(self.entry.schedule, self.due_at)])))
@@ -261,7 +261,7 @@ def all_upcoming(
     """The runs of all entries that are due before ``until_ms``, in the order in which they leave.
 
     ``state_of`` gives the state of an entry, by default that of one that is new. With ``on_error`` an entry whose runs
-    cannot be computed is told to it and left out, and the others go on. ``waiting`` as in :func:`outlooks`.
+    cannot be computed is passed to it and left out, and the others go on. ``waiting`` as in :func:`outlooks`.
 
     No run leaves before it is due: so an entry is not looked at before what leaves earlier has been taken.
     """
@@ -289,7 +289,7 @@ def _isolated(entry: Entry, runs: Iterator[Upcoming], on_error: OnError) -> Iter
         for run in runs:
             _ = run.local, run.fire_at, run.note
             yield run
-    except Exception as error:  # noqa: BLE001 - told, and the others go on
+    except Exception as error:  # noqa: BLE001 - reported, and the others go on
         on_error(entry, error)
 
 

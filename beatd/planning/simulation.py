@@ -259,7 +259,7 @@ def simulate(
     ``limit`` runs would have to be computed; those that entries with equal schedules share count once.
     """
     groups = entry_groups(entries, from_ms)
-    _refuse_hopeless(groups, to_ms - from_ms, limit)
+    _refuse_too_many(groups, to_ms - from_ms, limit)
     width_s = width_s or column_width(to_ms - from_ms, FINEST)
     columns = [0] * -(-(to_ms - from_ms) // (width_s * 1000))
     top: list[tuple[int, int]] = []
@@ -290,8 +290,8 @@ def column_width(length_ms: int, at_most: int) -> int:
     return next((step for step in STEPS_S if step * 1000 * at_most >= length_ms), STEPS_S[-1])
 
 
-def _refuse_hopeless(groups: Sequence[EntryGroup], length_ms: int, limit: int) -> None:
-    """Say at once what would be found out after a long walk."""
+def _refuse_too_many(groups: Sequence[EntryGroup], length_ms: int, limit: int) -> None:
+    """Raise TooManyRuns at once, by the least number of runs, rather than after a long walk."""
     surely = [(group.at_least(length_ms), group.entries[0].name) for group in groups]
     total = sum(count for count, _ in surely)
     if total > limit:

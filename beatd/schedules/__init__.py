@@ -13,7 +13,7 @@ from beatd.schedules.duration import duration_ms, duration_text
 from beatd.schedules.interval import bind, every, maybe_schedule, schedule
 from beatd.schedules.parse import parse
 from beatd.schedules.schedule import BaseSchedule, Schedule, once
-from beatd.schedules.search import dst_note, is_chain, jittered, jittered_ms, latest, latest_ms, period_ms
+from beatd.schedules.search import dst_note, is_chain, jittered_ms, latest, latest_ms, period_ms
 from beatd.schedules.solar import solar
 from beatd.schedules.timezone import zone
 
@@ -33,7 +33,6 @@ __all__ = [
     "duration_text",
     "every",
     "is_chain",
-    "jittered",
     "jittered_ms",
     "joined_blackout",
     "latest",

@@ -26,7 +26,7 @@ class ScheduleState(NamedTuple):
     next: float
 
 
-class Surroundings:
+class TimeSource:
     """The time now and the zone of schedules that name none; the app replaces them by its own."""
 
     @staticmethod
@@ -38,13 +38,13 @@ class Surroundings:
         return "UTC"
 
 
-surroundings: Any = Surroundings
+_source: Any = TimeSource
 
 
-def set_surroundings(source: Any) -> None:
-    """Take the time and the zone from ``source``, which has the methods of :class:`Surroundings`."""
-    global surroundings  # noqa: PLW0603 - one current app for each process
-    surroundings = source
+def set_time_source(source: Any) -> None:
+    """Take the time and the zone from ``source``, which has the methods of :class:`TimeSource`."""
+    global _source  # noqa: PLW0603 - one current app for each process
+    _source = source
 
 
 class DueMethods:
@@ -62,7 +62,7 @@ class DueMethods:
 
     def now(self) -> datetime:
         """The time now, aware, of ``nowfun`` or of the app."""
-        return _aware(surroundings.now() if self.nowfun is None else self.nowfun())
+        return _aware(_source.now() if self.nowfun is None else self.nowfun())
 
     def remaining_delta(self, last_run_at: datetime) -> tuple[datetime, timedelta, datetime]:
         """Return the last run, the time from it to the run after it, and the time now; all in UTC."""
@@ -89,7 +89,7 @@ class DueMethods:
         named: Zone | None = getattr(self, "zone", None)
         if named is None or not named.is_open:
             return self
-        return cast(DueMethods, replace(cast(Any, self), zone=zone(surroundings.timezone())))
+        return cast(DueMethods, replace(cast(Any, self), zone=zone(_source.timezone())))
 
 
 def _aware(moment: datetime) -> datetime:

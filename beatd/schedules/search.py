@@ -98,13 +98,8 @@ def _runs_at(schedule: Schedule, t_ms: int) -> bool:
     return schedule.next_after_ms(t_ms - 1) == t_ms
 
 
-def jittered(name: str, due_at: datetime, jitter_ms: int, next_due: datetime | None) -> datetime:
-    """When the run ``name`` due at ``due_at`` is sent: in [due_at, due_at + jitter], before ``next_due``."""
-    return from_ms(jittered_ms(name, to_ms(due_at), jitter_ms, None if next_due is None else to_ms(next_due)))
-
-
 def jittered_ms(name: str, due_ms: int, jitter_ms: int, next_due_ms: int | None) -> int:
-    """``jittered`` in milliseconds since the epoch."""
+    """Return when a run is sent (ms): from ``due_ms`` to ``due_ms + jitter_ms``, and before ``next_due_ms``."""
     room = min(jitter_ms, min(LAST_MS + 1, LAST_MS + 1 if next_due_ms is None else next_due_ms) - due_ms - 1)
     if room <= 0:
         return due_ms

@@ -79,8 +79,8 @@ class DaemonCommands:
         self._client = client
         self._keys = keys
 
-    def give(self, command: DaemonCommand) -> str:
-        """Announce a command; returns its id."""
+    def send(self, command: DaemonCommand) -> str:
+        """Send a command to the daemons; returns its id."""
         command_id = secrets.token_hex(8)
         with translate_errors(self._client), self._client.pipeline() as pipeline:
             pipeline.hset(self._keys.orders, command_id, msgspec.json.encode(command))
@@ -89,7 +89,7 @@ class DaemonCommands:
             pipeline.execute()
         return command_id
 
-    def given(self) -> dict[str, DaemonCommand]:
+    def recent(self) -> dict[str, DaemonCommand]:
         """Return the commands of the last minute, by id; unreadable ones, perhaps of a later version, are left out."""
         with translate_script_errors(self._client, [self._keys.orders]):
             found: Any = self._client.hgetall(self._keys.orders)

@@ -59,7 +59,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     present: bool = False
     """True if it listens on a channel of its own while it lives: without a listener there it is gone."""
     resting_ms: int = 0
-    """For how long it is not to lead, as it was told to step down, unless there is nobody else."""
+    """Time left (ms) of a step-down, in which it leads only if there is nobody else."""
     revision: int = 0
     """Which of the changes of runtime entries and pauses was the last that it took over."""
     runtime: int = 0

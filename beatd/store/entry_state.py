@@ -182,7 +182,7 @@ class EntryPast:
     """Stretches of time whose runs have ended."""
 
     def reason(self, due_ms: int, *, comes: bool) -> Reason | None:
-        """Why a run is not to be sent, if so. ``comes``: what is due after the last due comes by itself."""
+        """Return the reason not to send a run, if any. ``comes``: what is due after the last due comes by itself."""
         if due_ms > self.last_due_ms:
             is_missed = any(after < due_ms < before for after, before in self.passed_over)
             return "to_come" if comes and not is_missed else None
@@ -251,7 +251,7 @@ def _was_sent(record: records.Record) -> bool:
 log = logging.getLogger("beatd.store")
 
 SAID_KEPT = 10_000
-"""Entries of which is remembered what was said."""
+"""Entries whose last warning is remembered, so that it is not repeated."""
 
 
 class UnfinishedRun(NamedTuple):

@@ -143,7 +143,7 @@ class Groups:
             self._client.incr(self._key(group, ".t"))
 
     def end(self, parts: Sequence[Part], owner: str) -> Ends:
-        """Note the ends of tasks. For each complete header the body must be sent, and then :meth:`sent` be told.
+        """Note the ends of tasks. For each complete header the body must be sent, and :meth:`sent` called after that.
 
         Nobody else gets it meanwhile; the same ``owner`` gets it again when it asks again. A header that another one
         has got is to be asked for again: that worker may end before it has sent the body.

@@ -240,7 +240,7 @@ class Keys:
         self.audit = f"{self._tag}:audit"
         """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
         self.audited_digest = f"{self._tag}:audited_digest"
-        """string, for ever: digest of the files' schedule that the audit was told of last."""
+        """string, for ever: digest of the files' schedule that the audit has recorded last."""
         self.format = f"{self._tag}:format"
         """string, for ever: version of the format of all keys, see :mod:`beatd.store.server_check`."""
         self.orders = f"{self._tag}:orders"
@@ -252,7 +252,7 @@ class Keys:
         self.notices_due = f"{self._tag}:notices_due"
         """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
         self.pinged = f"{self._tag}:pinged"
-        """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
+        """hash, 7 days after the last write: entry → its runs whose start or end was reported to its monitor."""
         self.undelivered = f"{self._tag}:undelivered"
         """hash, 7 days after the last write: destination of notifications → since when it has got none, and why, see
         :mod:`beatd.store.undelivered`."""
@@ -260,7 +260,7 @@ class Keys:
         """string, 7 days after the last write: its age says when shard 0 last had a leader."""
 
     def alerts(self, target: str) -> str:
-        """hash, 7 days after the last write: ``<kind> <entry>`` → ``<since ms> <told ms>``, what a target was told."""
+        """hash, 7 days after the last write: ``<kind> <entry>`` → ``<since ms> <told ms>``, as it was reported."""
         return f"{self._tag}:alerts:{target}"
 
     def present(self, daemon_id: str) -> str:

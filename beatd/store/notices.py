@@ -1,4 +1,4 @@
-"""Outbox of notifications: notices that are to be sent, and marks of what was told.
+"""Outbox of notifications: notices that are to be sent, and marks of those that were sent.
 
 Notices and marks are written in one step, under the lease of shard 0: what is marked as told is in the outbox, so the
 next leader neither loses nor repeats it. A notice that was taken comes again after a while unless it is settled, as its

@@ -16,7 +16,7 @@ _NOTICED_WITHIN_MS = 60_000
 
 
 class OutageWatch:
-    """Watch of one store. May be told from any thread."""
+    """Watch of one store. Its methods may be called from any thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -95,7 +95,7 @@ class Results(Protocol):
 
 
 class NoResults:
-    """No result backend: workers throw results away, and whoever asks for one is told so."""
+    """No result backend: workers throw results away, and asking for one raises an error that says so."""
 
     groups: GroupStore = NoGroups()
     keeps_runs = False

@@ -55,7 +55,7 @@ class RuntimeReplica:
         self._reader = BoundedReader(client)
 
     def refresh(self, *, anew: bool = False) -> RuntimeChanges:
-        """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
+        """Bring the copy up to date; ``anew`` reads everything, for a reader that may have missed changes.
 
         Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
         what it was, or a part of the way to what the store has, of which the next call tells.

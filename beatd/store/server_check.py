@@ -138,7 +138,7 @@ def keys_in(client: redis.Redis, prefix: str, results: str = "") -> Keys:
 
 
 def readable_keys(client: redis.Redis, prefix: str, results: str = "") -> Keys:
-    """Return the same for who reads once: of a cluster without the shards whose node does not answer now."""
+    """Return the same for a single read: of a cluster without the shards whose node does not answer now."""
     keys = keys_in(client, prefix, results)
     return keys.without(_away_parts(client, keys))
 
@@ -157,7 +157,7 @@ def _away_parts(client: redis.Redis, keys: Keys) -> dict[int, str]:
 
 
 class NodeCheck:
-    """Check of the nodes of a cluster, for who looks again and again: a look begins with it.
+    """Check of the nodes of a cluster, for repeated reads: each begins with it.
 
     It leaves parts whose node does not answer out of ``keys``, which are the looker's own. So a look is about the
     others, and tells of an absent part neither that it has something nor that it has not. A node that goes away later
@@ -213,8 +213,8 @@ KeyCheck = Callable[["redis.Redis", Keys], dict[str, str]]
 """Finds wrong types of keys; returns them by key."""
 
 
-class RareCheck:
-    """Check of the keys of entries that is made at most once a minute while it finds nothing, for who looks often."""
+class ThrottledCheck:
+    """Check of the keys of entries that is made at most once a minute while it finds nothing, for frequent reads."""
 
     def __init__(self) -> None:
         self._again_at = 0.0

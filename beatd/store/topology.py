@@ -82,7 +82,7 @@ def key_of(command: Sequence[Any]) -> str | bytes | None:
 
 
 class Topology:
-    """The nodes of a cluster and who has which slot, as last heard; connections to them."""
+    """The nodes of a cluster and their slots, as last heard; connections to them."""
 
     def __init__(self, url: RedisUrl, options: dict[str, Any], kind: type[Any]) -> None:
         self._seeds = tuple(Address(*node) for node in url.nodes)

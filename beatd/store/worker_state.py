@@ -39,7 +39,7 @@ class RevokedStore:
         self._key = keys.workers().revoked
 
     @property
-    def there(self) -> bool:
+    def is_configured(self) -> bool:
         """True if there is a store."""
         return self._client is not None
 
@@ -112,7 +112,7 @@ class DelayedMessages:
             found: Any = self._client.zrange(self._waiting, 0, at_most - 1, withscores=True)
         return [(_read(member), int(due)) for member, due in found]
 
-    def strike(self, messages: Sequence[DelayedMessage]) -> None:
+    def remove(self, messages: Sequence[DelayedMessage]) -> None:
         """Remove messages that are in their queues now."""
         with translate_errors(self._client):
             self._client.zrem(self._lent, *(message.member for message in messages))

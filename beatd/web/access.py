@@ -30,7 +30,7 @@ _REFUSED_MAX = 1_000
 
 
 class Person(NamedTuple):
-    """Somebody who asks. ``role``: None may not even read."""
+    """The sender of a request. ``role``: None may not even read."""
 
     name: str
     role: Role | None
@@ -45,7 +45,7 @@ class Person(NamedTuple):
 
 
 class Access:
-    """``reads``: whether nobody may read. ``settings`` as ``[web]`` has them."""
+    """``reads``: True if requests without a token may read. ``settings`` are those of ``[web]``."""
 
     def __init__(self, settings: WebSettings, tokens: Tokens, clock: Clock, *, reads: bool) -> None:
         self._settings, self._tokens, self._clock = settings, tokens, clock
@@ -58,15 +58,17 @@ class Access:
     @property
     def can_log_in(self) -> bool:
         """True if there are tokens."""
-        return self._tokens.there
+        return self._tokens.is_configured
 
     @property
     def can_operate(self) -> bool:
         """True if anybody can have the right to act."""
-        return self._tokens.there or (bool(self._settings.user_header) and self._settings.proxy_role == "operate")
+        return self._tokens.is_configured or (
+            bool(self._settings.user_header) and self._settings.proxy_role == "operate"
+        )
 
     def person(self, request: Request) -> Person:
-        """The person who asks. Raises HTTPException 401 for a token that is not known, 429 after too many of these."""
+        """Return the sender. Raises HTTPException 401 for a token that is not known, 429 after too many of these."""
         header = request.headers.get("authorization")
         scheme, _, text = (header or "").partition(" ")
         if scheme.lower() == "bearer":
@@ -105,7 +107,7 @@ class Access:
         return is_new
 
     def require(self, request: Request, role: Role) -> Person:
-        """The person who asks, if they have that role. Raises HTTPException 401 or 403."""
+        """Return the sender, if they have that role. Raises HTTPException 401 or 403."""
         person = self.person(request)
         if person.role == role or person.operates:
             return person

@@ -195,7 +195,7 @@ class Operator:
         if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
             raise HTTPException(400, f"a name has 1 to {LONGEST_NAME} characters that can be printed")
         self._refuse_of_file(name)
-        settings, defaults = self._documents.plan.settings, self._documents.plan.defaults
+        settings, defaults = self._documents.schedule.settings, self._documents.schedule.defaults
         with _in_words():
             stored = checked(name, table, timezone=settings.timezone, defaults=defaults)
         if fault := unknown_target(stored.get(NOTIFY) or (), [target.name for target in settings.notify]):
@@ -210,12 +210,14 @@ class Operator:
 
     def _call_faults(self, name: str, table: Mapping[str, Any]) -> list[str]:
         """Faults in the task and the arguments of an entry, as far as the app of the file tells."""
-        plan = self._documents.plan
+        schedule = self._documents.schedule
         try:
             one = entry(
-                name, table, timezone=plan.settings.timezone, defaults=plan.defaults, source=runtime_place(name)
+                name, table, timezone=schedule.settings.timezone, defaults=schedule.defaults, source=runtime_place(name)
             )
-            return [f"{fault.path}: {fault.message}" for fault in call_faults(plan.settings, plan.defaults, [one])]
+            return [
+                f"{fault.path}: {fault.message}" for fault in call_faults(schedule.settings, schedule.defaults, [one])
+            ]
         except ConfigError as error:
             return [f"it could not be checked against the app: {error.faults[0].message}"]
 
@@ -251,8 +253,8 @@ class Operator:
         return {"done": f"{subject} {text}"}
 
     def _refuse_of_file(self, name: str) -> None:
-        self._documents.selector.lay_over()
-        entry = self._documents.plan.listing.entry(name)
+        self._documents.selector.overlay()
+        entry = self._documents.schedule.listing.entry(name)
         if entry is not None and kind_of(entry) != "runtime":
             raise HTTPException(409, f"{name} is in {entry.source}, and that counts: change it there")
 

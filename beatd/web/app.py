@@ -44,17 +44,17 @@ PROBES_AT_ONCE = 4
 _PLAIN = ("/healthz", "/readyz", "/metrics", "/live", "/calendar.ics", "/badge/")
 
 
-class Installation(NamedTuple):
-    """The installation that the page looks at."""
+class PageSources(NamedTuple):
+    """Sources of the page: the schedule, the views of store and broker, and the clock."""
 
-    plan: EntryListing
+    schedule: EntryListing
     store: StoreView
     broker: BrokerView
     clock: Clock
 
 
 class Guards(NamedTuple):
-    """Names that the page answers to (``None``: all), tokens, and whether nobody may read."""
+    """Names that the page answers to (``None``: all), tokens, and the rights of requests without one."""
 
     hosts: Collection[str] | None
     tokens: Tokens = Tokens(None)
@@ -62,14 +62,14 @@ class Guards(NamedTuple):
     anonymous_reads: bool = True
 
 
-def create(seen: Installation, guards: Guards) -> Starlette:
+def create(sources: PageSources, guards: Guards) -> Starlette:
     """The ASGI application."""
     page, acting = shared_page(), anyio.CapacityLimiter(ACTIONS_AT_ONCE)
-    documents = Documents(*seen)
-    access = Access(guards.settings, guards.tokens, seen.clock, reads=guards.anonymous_reads)
+    documents = Documents(*sources)
+    access = Access(guards.settings, guards.tokens, sources.clock, reads=guards.anonymous_reads)
     operator = Operator(documents)
     site = Site(documents, operator, access, page)
-    endpoint = metrics.PageEndpoint(seen.plan, seen.store, seen.clock)
+    endpoint = metrics.PageEndpoint(sources.schedule, sources.store, sources.clock)
     programs = Programs(documents, endpoint, access, anyio.CapacityLimiter(PROBES_AT_ONCE))
     forms = Forms(operator, access, acting, site.edit_form, secure=guards.settings.tls_cert is not None)
     errors = Errors(site)
@@ -82,7 +82,7 @@ def create(seen: Installation, guards: Guards) -> Starlette:
         ],
         middleware=[
             Middleware(Guard, page.policy, guards.hosts),
-            Middleware(RateLimit, seen.clock),
+            Middleware(RateLimit, sources.clock),
             Middleware(GZipMiddleware, minimum_size=2_000),
         ],
         exception_handlers={
@@ -95,7 +95,7 @@ def create(seen: Installation, guards: Guards) -> Starlette:
 
 
 class Programs:
-    """Health, metrics, and the API of 0.1.0."""
+    """Endpoints for programs beside API v1: health, metrics, and the API of 0.1.0."""
 
     def __init__(
         self, documents: Documents, endpoint: metrics.PageEndpoint, access: Access, probing: anyio.CapacityLimiter

@@ -1,11 +1,10 @@
-"""The broker as the page sees it: workers, queues and dead letters; one question for all who ask at about the time."""
+"""View of the broker for the page: workers, queues and dead letters. Readers share one answer for some seconds."""
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from beatd.client.dead_letters import (
     DeadLetterSource,
@@ -21,33 +20,10 @@ from beatd.client.workers import QueueLength, WorkerClient, queue_facts
 from beatd.clock import Clock
 from beatd.exceptions import BeatdError
 from beatd.model import Entry, Settings
-
-T = TypeVar("T")
+from beatd.web.shared import Shared
 
 SHARED_S = 4.0
 """Time for which an answer of workers and queues holds."""
-
-
-class Shared(Generic[T]):
-    """A value that is read at most every ``seconds``, however many ask for it."""
-
-    def __init__(self, read: Callable[[], T], clock: Clock, seconds: float) -> None:
-        self._read, self._clock, self._seconds = read, clock, seconds
-        self._reading = threading.Lock()
-        self._value: T | None = None
-        self._until = 0.0
-
-    def __call__(self) -> T:
-        with self._reading:
-            if self._value is None or self._clock.monotonic() > self._until:
-                self._value = self._read()
-                self._until = self._clock.monotonic() + self._seconds
-            return self._value
-
-    def forget(self) -> None:
-        """Read anew at the next call."""
-        with self._reading:
-            self._value = None
 
 
 class Letters(NamedTuple):
@@ -92,19 +68,19 @@ class BrokerView:
             return Letters(found, sum(place.letters.count() for place in places))
 
     def grouped_letters(self, wanted: Filter, limit: int) -> Letters:
-        """The same; of those that are alike only the newest, and their number."""
+        """Return the dead letters that match in groups of alike ones: the newest of each, and how many there are."""
         with open_places(self._file, None, None) as places:
             groups = grouped(matching_letters(places, wanted, None))[:limit]
             total = sum(place.letters.count() for place in places)
             return Letters([facts(one.newest) for one in groups], total, [one.size for one in groups])
 
     def requeue(self, wanted: Filter) -> tuple[int, list[Refusal]]:
-        """Send dead letters again; how many were, and what cannot be."""
+        """Send dead letters again; returns how many were sent, and the refusals."""
         with open_places(self._file, None, None) as places:
             return each_place(places, wanted, DeadLetterSource.requeue)
 
     def purge(self, wanted: Filter) -> int:
-        """Throw dead letters away; how many were there."""
+        """Throw dead letters away; returns how many were there."""
         with open_places(self._file, None, None) as places:
             count, _ = each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
         return count

@@ -53,10 +53,10 @@ class RunQuery(NamedTuple):
 class Documents:
     """Reader of all documents. Raises HTTPException for what is not there, and StoreError."""
 
-    def __init__(self, plan: EntryListing, store: StoreView, broker: BrokerView, clock: Clock) -> None:
-        self.plan, self.store, self.broker, self.clock = plan, store, broker, clock
-        self.selector = Selector(plan, store, clock)
-        self._timeline = Timeline(plan, store, clock)
+    def __init__(self, schedule: EntryListing, store: StoreView, broker: BrokerView, clock: Clock) -> None:
+        self.schedule, self.store, self.broker, self.clock = schedule, store, broker, clock
+        self.selector = Selector(schedule, store, clock)
+        self._timeline = Timeline(schedule, store, clock)
 
     def status(self) -> Document:
         """The document of ``beatd status --json``."""
@@ -65,14 +65,14 @@ class Documents:
     def problems(self) -> dict[str, Any]:
         """All problems as sentences, and whether runs leave; the first ones keep them from leaving."""
         status = self.store.status()
-        found = [*status["problem_details"], *map(problem_facts, file_problems(self.plan, status))]
+        found = [*status["problem_details"], *map(problem_facts, file_problems(self.schedule, status))]
         return {"ready": status["ready"], "problems": found}
 
     def entries(self, view: View) -> dict[str, Any]:
         """A page of the entries that match."""
         part = self.selector.slice(view)
         found = [
-            entry_facts(look, part.outcome(look.entry.name), self.plan.pause_of(look.entry.name))
+            entry_facts(look, part.outcome(look.entry.name), self.schedule.pause_of(look.entry.name))
             for look in part.outlooks
         ]
         counted = {"total": part.total, "matching": part.matching, "page": part.page, "pages": part.pages}
@@ -96,7 +96,7 @@ class Documents:
         following = upcoming(entry, state or new_state(now_ms), ResumePoints(now_ms, waiting))
         return Description(
             look,
-            self.plan.pause_of(name),
+            self.schedule.pause_of(name),
             outcomes.result()[name],
             details,
             [] if look.next_due_ms is None else list(islice(following, NEXT)),
@@ -106,8 +106,8 @@ class Documents:
 
     def entry_named(self, name: str) -> Entry:
         """The entry in force of that name; HTTPException 404."""
-        self.selector.lay_over()
-        entry = self.plan.listing.entry(name)
+        self.selector.overlay()
+        entry = self.schedule.listing.entry(name)
         if entry is None:
             raise HTTPException(404, f"there is no entry {name!r}")
         return entry
@@ -115,7 +115,7 @@ class Documents:
     def history(self, name: str, *, failed: bool) -> dict[str, Any]:
         """The last runs of one entry, the newest first, as in ``beatd history --json``."""
         runs, totals = self.store.history(name, self.clock.now_ms())
-        if not runs and self.plan.listing.entry(name) is None:
+        if not runs and self.schedule.listing.entry(name) is None:
             raise HTTPException(404, f"there is no entry {name!r}")
         shown = [run for run in runs if run.word in FAILED] if failed else runs
         return {"entry": name, "runs": list(map(_run_document, shown)), "totals": counts(totals)}
@@ -146,11 +146,11 @@ class Documents:
         status = self.store.status()
         keys = ("state_store", "daemons", "shards", "outbox", "runtime", "same_schedule", "ready")
         config = {
-            "file": str(self.plan.path),
-            "digest": self.plan.listing.digest,
-            "entries": len(self.plan.listing.entries),
-            "in_force": not mismatch(status, self.plan.listing.digest, 1e9),
-            "faults": [fault_facts(fault) for fault in self.plan.faults],
+            "file": str(self.schedule.path),
+            "digest": self.schedule.listing.digest,
+            "entries": len(self.schedule.listing.entries),
+            "in_force": not mismatch(status, self.schedule.listing.digest, 1e9),
+            "faults": [fault_facts(fault) for fault in self.schedule.faults],
         }
         return {**{key: status[key] for key in keys}, "config": config}
 
@@ -165,8 +165,8 @@ class Documents:
 
     def queues(self) -> dict[str, Any]:
         """The queues and their lengths."""
-        self.selector.lay_over()
-        return self.broker.queues(self.plan.listing.entries)
+        self.selector.overlay()
+        return self.broker.queues(self.schedule.listing.entries)
 
     def dead_letters(self, wanted: Filter, limit: int) -> dict[str, Any]:
         """The dead letters that match, the newest first."""
@@ -175,7 +175,7 @@ class Documents:
 
     def timeline(self, window: str) -> dict[str, Any]:
         """The load of the coming window, and what ran."""
-        self.selector.lay_over()
+        self.selector.overlay()
         return self._timeline.document(window)
 
     def audit(self, limit: int, entry: str = "") -> dict[str, Any]:
@@ -187,14 +187,14 @@ class Documents:
         return self.store.changes(limit, entry or "*")
 
     def _names(self) -> list[str]:
-        self.selector.lay_over()
-        return self.plan.listing.names()
+        self.selector.overlay()
+        return self.schedule.listing.names()
 
     def moment_ms(self, text: str, name: str, *, base_ms: int | None = None) -> int:
         """The moment that a parameter means, in the zone of the file; HTTPException 400."""
         now_ms = self.clock.now_ms()
         try:
-            zone = self.plan.settings.timezone
+            zone = self.schedule.settings.timezone
             return read_moment(text, timezone=zone, base_ms=base_ms or now_ms, now_ms=now_ms)
         except ScheduleError as error:
             raise HTTPException(400, f"{name}: {error}") from None
@@ -224,17 +224,17 @@ def fault_facts(fault: Fault) -> dict[str, Any]:
     return {"file": fault.file, "line": fault.line, "path": fault.path, "message": fault.message}
 
 
-def file_problems(plan: EntryListing, status: Document | None) -> Iterator[Problem]:
+def file_problems(schedule: EntryListing, status: Document | None) -> Iterator[Problem]:
     """Problems of the page's own file. ``status`` is None while the store is away."""
-    faults = plan.faults
+    faults = schedule.faults
     if faults:
         more = f" … and {len(faults) - FAULTS_SHOWN} more" if faults[FAULTS_SHOWN:] else ""
         listed = "; ".join(map(str, faults[:FAULTS_SHOWN]))
         text = f"The file has errors; showing the last valid schedule: {listed}{more}"
-        yield Problem("page_file_broken", text, subject=str(plan.path))
-    elif status is not None and mismatch(status, plan.listing.digest, plan.age):
-        text = f"No daemon has the schedule of {plan.path}, which is shown below: run beatd reload"
-        yield Problem("page_schedule_unknown", text, subject=str(plan.path))
+        yield Problem("page_file_broken", text, subject=str(schedule.path))
+    elif status is not None and mismatch(status, schedule.listing.digest, schedule.age):
+        text = f"No daemon has the schedule of {schedule.path}, which is shown below: run beatd reload"
+        yield Problem("page_schedule_unknown", text, subject=str(schedule.path))
 
 
 def mismatch(status: Document, digest: str, age: float) -> bool:

@@ -97,7 +97,7 @@ class EntryListing:
         self.faults = config.refused
         return config
 
-    def lay_over(self, tables: Mapping[str, bytes], pauses: Mapping[str, bytes]) -> None:
+    def overlay(self, tables: Mapping[str, bytes], pauses: Mapping[str, bytes]) -> None:
         """Show the runtime entries and pauses of the store, too; costs nothing while they are the same."""
         with self._changing:
             merged = self._merged

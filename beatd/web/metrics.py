@@ -32,7 +32,7 @@ from beatd.web.store_view import StoreView
 __all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "outcome_families", "text", "without_store"]
 
 BY_ENTRY = EntryLimit(1_000)
-"""With more entries, only the sum of their runs is told: each label value is a time series for ever."""
+"""With more entries, only the sum of their runs is exported: each label value is a time series for ever."""
 
 
 def families(
@@ -92,7 +92,7 @@ def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> It
 
 
 def ended_in_all(totals: Mapping[str, int]) -> Metric:
-    """Ended attempts by outcome: for schedules with more entries than may be told one by one."""
+    """Ended attempts by outcome: for schedules with more entries than are exported one by one."""
     return family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
 
 
@@ -107,9 +107,9 @@ def without_store(entries: int, away_s: float, problem: Problem) -> Iterator[Met
 class PageEndpoint:
     """The endpoint of the page's process: an :class:`~beatd.metrics.server.Endpoint`."""
 
-    def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
+    def __init__(self, schedule: EntryListing, store: StoreView, clock: Clock) -> None:
         self._clock = clock
-        self._plan = plan
+        self._schedule = schedule
         self._store = store
 
     def metrics(self) -> bytes:
@@ -137,9 +137,9 @@ class PageEndpoint:
     def _families(self) -> list[Metric]:
         try:
             mirror = self._store.mirror()
-            self._plan.lay_over(mirror.tables, mirror.pauses)
-            names = [entry.name for entry in self._plan.listing.entries]
-            limit = EntryLimit.parse(self._plan.metric_entries)
+            self._schedule.overlay(mirror.tables, mirror.pauses)
+            names = [entry.name for entry in self._schedule.listing.entries]
+            limit = EntryLimit.parse(self._schedule.metric_entries)
             status, now_ms = self._store.status(), self._clock.now_ms()
             late = LateEntries(self._store.overdue(), self._store.too_long(), _undelivered(status))
             failures = {one["entry"]: one["failures"] for one in status["failing"]}
@@ -147,7 +147,7 @@ class PageEndpoint:
             outcomes = [*troubles, *self._ended(names, limit)]
             sizes = self._store.sizes()
             found = [one["kind"] for one in status["problem_details"]]
-            found += [one.kind for one in file_problems(self._plan, status)]
+            found += [one.kind for one in file_problems(self._schedule, status)]
             waiting = [
                 problem_family(found),
                 gauge("beatd_dead_letters", sizes.dead_letters),
@@ -155,5 +155,5 @@ class PageEndpoint:
             ]
             return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
         except StoreError as error:
-            number, away_s = len(self._plan.listing.entries), self._store.outage.away_s
+            number, away_s = len(self._schedule.listing.entries), self._store.outage.away_s
             return list(without_store(number, away_s, store_problem(error)))

@@ -41,7 +41,7 @@ WINDOW = Parameter("window", "Length of the window.", "24h", choices=tuple(WINDO
 
 
 class Call(NamedTuple):
-    """One request of the API: who asks, and what was given."""
+    """One request of the API: its sender, and what was given."""
 
     documents: Documents
     path: Mapping[str, str]

@@ -104,7 +104,7 @@ def milliseconds(ms: int) -> str:
 
 
 class Frame(NamedTuple):
-    """Frame of every page: who looks, what they may do, and what was done just now."""
+    """Frame of every page: the reader, what they may do, and what was done just now."""
 
     person: Person
     now_ms: int

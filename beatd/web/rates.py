@@ -46,7 +46,7 @@ class Buckets:
 
 
 class RateLimit:
-    """Middleware that answers 429 to who asks too often. Health checks are always answered."""
+    """Middleware that answers 429 to an address that asks too often. Health checks are always answered."""
 
     def __init__(self, app: ASGIApp, clock: Clock) -> None:
         self._app = app

@@ -84,29 +84,29 @@ class Slice(NamedTuple):
 class Selector:
     """Selects entries of a listing. Raises :class:`~beatd.exceptions.StoreError`."""
 
-    def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
-        self._plan, self._store, self._clock = plan, store, clock
+    def __init__(self, schedule: EntryListing, store: StoreView, clock: Clock) -> None:
+        self._schedule, self._store, self._clock = schedule, store, clock
         self._ordering = threading.Lock()
         self._next: dict[str, int] = {}
         self._ordered: tuple[Entry, ...] = ()
         self._order_until = 0.0
 
-    def lay_over(self) -> None:
+    def overlay(self) -> None:
         """Show the runtime entries and pauses that the store has now."""
         mirror = self._store.mirror()
-        self._plan.lay_over(mirror.tables, mirror.pauses)
+        self._schedule.overlay(mirror.tables, mirror.pauses)
 
     def look(self) -> Document:
         """The document of ``beatd status --json``; what the store has now is shown, too. Both are read side by side."""
         with ThreadPoolExecutor(1, "overview") as threads:
             overview = threads.submit(self._store.status)
-            self.lay_over()
+            self.overlay()
             return overview.result()
 
     def slice(self, view: View) -> Slice:
         """The part that is shown, with state and outcomes."""
-        self.lay_over()
-        now_ms, listing = self._clock.now_ms(), self._plan.listing
+        self.overlay()
+        now_ms, listing = self._clock.now_ms(), self._schedule.listing
         found = self._sorted(self._filtered(listing.search(view.query), view), view.sort)
         pages = max(-(-len(found) // view.per_page), 1)
         first = (min(view.page, pages) - 1) * view.per_page
@@ -122,7 +122,7 @@ class Selector:
         """State and next run of entries, given those that are held back."""
         now_ms, names = self._clock.now_ms(), [entry.name for entry in entries]
         states = self._store.states(entries, now_ms=now_ms)
-        paused = {name: pause for name in names if (pause := self._plan.pause_of(name))}
+        paused = {name: pause for name in names if (pause := self._schedule.pause_of(name))}
         waiting, last_dues = self._store.waiting(entries, states, now_ms), self._store.last_dues
         looks = outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=last_dues, waiting=waiting)
         notes = {name: pause.note for name, pause in paused.items()}
@@ -141,7 +141,7 @@ class Selector:
         elif view.only == "overdue":
             wanted = {**self._store.overdue(), **self._store.too_long()}
         elif view.only == "paused":
-            wanted = self._plan.paused
+            wanted = self._schedule.paused
         else:
             wanted = self._store.held([entry.name for entry in entries])
         return tuple(entry for entry in entries if entry.name in wanted)
@@ -161,7 +161,7 @@ class Selector:
 
     def _next_runs(self) -> dict[str, int]:
         """When the next run of each entry leaves, at most :data:`ORDER_S` old."""
-        entries = self._plan.listing.entries
+        entries = self._schedule.listing.entries
         with self._ordering:
             if self._ordered is not entries or self._clock.monotonic() > self._order_until:
                 looks = self.outlooks(entries, self._store.held([entry.name for entry in entries]))

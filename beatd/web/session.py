@@ -39,7 +39,7 @@ def verify(key: bytes, purpose: str, signed: str, now_ms: int) -> Any:
 
 
 def form_token(key: bytes, identity: str) -> str:
-    """The token that the forms of somebody carry: no other site can know it."""
+    """Return the token for the forms of a person: no other site can know it."""
     return _mac(key, "form", identity)
 
 

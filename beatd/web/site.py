@@ -93,13 +93,13 @@ class Site:
     def entries(self, request: Request) -> Response:
         """Problems and entries; while the store is down, that it is, with 503."""
         view = view_of(read_parameters(request.query_params, SELECTION))
-        documents, file, now_ms = self._documents, str(self._documents.plan.path), self._documents.clock.now_ms()
+        documents, file, now_ms = self._documents, str(self._documents.schedule.path), self._documents.clock.now_ms()
         try:
             status, part = documents.selector.look(), documents.selector.slice(view)
         except StoreError as error:
             away = store_problem(error)._replace(text=unreachable_text(error))
-            problems = [shown(problem_facts(one)) for one in (away, *file_problems(documents.plan, None))]
-            part = Slice(view, total=len(documents.plan.listing.entries))
+            problems = [shown(problem_facts(one)) for one in (away, *file_problems(documents.schedule, None))]
+            part = Slice(view, total=len(documents.schedule.listing.entries))
             facts: dict[str, Any] = {"status": None, "part": part, "problems": problems, "daemons": [], "rows": []}
             return self._html(request, "page.html", "/", 503, file=file, filters=FILTERS, orders=ORDERS, **facts)
         problems = [shown(one) for one in documents.problems()["problems"]]
@@ -160,12 +160,12 @@ class Site:
         try:
             return self._documents.entry_named(name).timezone
         except HTTPException:
-            return self._documents.plan.settings.timezone
+            return self._documents.schedule.settings.timezone
 
     def timeline(self, request: Request) -> Response:
         """The load of the coming day or week, and what ran."""
         window = read_parameters(request.query_params, (WINDOW,))["window"]
-        document, zone = self._documents.timeline(window), self._documents.plan.settings.timezone
+        document, zone = self._documents.timeline(window), self._documents.schedule.settings.timezone
         return self._html(
             request, "timeline.html", "/timeline", title="Timeline", window=window, document=document,
             map=heat_map(document, zone), bars=past_bars(document["past"], zone), herds=herds(document),
@@ -205,7 +205,7 @@ class Site:
         changes = [
             {**audit_facts(record), "text": change_text(record), "run": _run_of(record.after)} for record in records
         ]
-        known = {entry.name for entry in self._documents.plan.listing.entries}
+        known = {entry.name for entry in self._documents.schedule.listing.entries}
         return self._html(request, "audit.html", "/audit", title="Audit", changes=changes, known=known)
 
     def edit(self, request: Request) -> Response:
@@ -246,8 +246,8 @@ class Site:
         if name:
             entries: tuple[Any, ...] = (documents.entry_named(name),)
         else:
-            documents.selector.lay_over()
-            entries = documents.plan.listing.entries
+            documents.selector.overlay()
+            entries = documents.schedule.listing.entries
         enabled = [entry for entry in entries if entry.policies.enabled]
         states = documents.store.states(enabled, now_ms=now_ms)
         known = {entry.name: state for entry, state in zip(enabled, states, strict=True) if state is not None}
@@ -276,7 +276,7 @@ class Site:
         note = self._access.read_note(request)
         now_ms = self._documents.clock.now_ms()
         frame = Frame(person, now_ms, note, self._access.can_log_in, place, _path_of(request))
-        facts = {"zone": self._documents.plan.settings.timezone, **facts}
+        facts = {"zone": self._documents.schedule.settings.timezone, **facts}
         answer = HTMLResponse(encodable(self._page.render(template, frame, **facts)), code)
         if note:
             answer.delete_cookie(session.NOTE, path="/", httponly=True, samesite="strict")

@@ -1,4 +1,4 @@
-"""The state store as the page sees it: bounded looks, shared by all who ask at about the same time."""
+"""View of the state store for the page: every read is bounded, and readers share one answer for half a second."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from beatd.store.outcomes import Summary
 from beatd.store.pipeline import joint_reads
 from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import readable_keys
+from beatd.web.shared import Shared
 
 if TYPE_CHECKING:
     import redis
@@ -60,18 +61,14 @@ class StoreView:
         self._clock = clock
         self.outage = OutageWatch(clock)
         """Since when the store has been away, as far as this process knows."""
-        self._opening, self._looking, self._mirroring = threading.Lock(), threading.Lock(), threading.Lock()
+        self._opening = threading.Lock()
         self._shared: redis.Redis | None = None
-        """The client of all looks, and where and when it was used last."""
+        """The client of all reads, and where and when it was used last."""
         self._shared_url, self._shared_at = "", 0.0
-        self._answer: Document | StoreError | None = None
-        self._answer_until = 0.0
-        self._summing = threading.Lock()
-        self._summaries: Mapping[str, Summary] = {}
-        self._summed_at = -SHARED_S - 1
         self._replica: RuntimeReplica | None = None
-        self._mirrored: RuntimeReplica | StoreError | None = None
-        self._mirror_until = 0.0
+        self._status = Shared(self._read_status, clock, SHARED_S, error=StoreError)
+        self._mirror = Shared(self._refreshed_replica, clock, SHARED_S, error=StoreError)
+        self._summaries = Shared(self._read_summaries, clock, SHARED_S)
 
     def close(self) -> None:
         """End the connections that are kept."""
@@ -80,37 +77,18 @@ class StoreView:
 
     def status(self) -> Document:
         """The document of ``beatd status --json``, at most half a second old."""
-        with self._looking:
-            began = self._clock.monotonic()
-            if self._answer is None or began > self._answer_until:
-                try:
-                    with self._client() as client:
-                        self._answer = self._overview(client)
-                except StoreError as error:
-                    self._answer = error
-                self._answer_until = self._holds_until(began)
-            answer = self._answer
-        if isinstance(answer, StoreError):
-            raise answer.with_traceback(None)
-        return answer
+        return self._status()
 
     def mirror(self) -> RuntimeReplica:
         """The runtime entries and pauses, as they were at most half a second ago."""
-        with self._mirroring:
-            began = self._clock.monotonic()
-            if self._mirrored is None or began >= self._mirror_until:
-                try:
-                    self._mirrored = self._followed()
-                except StoreError as error:  # those who wait share it: else each would wait for a store that hangs
-                    self._mirrored = error
-                self._mirror_until = self._holds_until(began)
-            mirrored = self._mirrored
-        if isinstance(mirrored, StoreError):
-            raise mirrored.with_traceback(None)
-        return mirrored
+        return self._mirror()
 
-    def _followed(self) -> RuntimeReplica:
-        """The replica, which has read by the client in use what has changed."""
+    def _read_status(self) -> Document:
+        with self._client() as client:
+            return self._overview(client)
+
+    def _refreshed_replica(self) -> RuntimeReplica:
+        """Return the replica, brought up to date by the client in use."""
         with self._client() as client:
             if self._replica is None:
                 self._replica = RuntimeReplica(client, self._keys(client))
@@ -118,11 +96,6 @@ class StoreView:
                 self._replica.connect(client)
             self._replica.refresh()
             return self._replica
-
-    def _holds_until(self, began: float) -> float:
-        """The end (monotonic s) of the time for which an answer holds that was asked for at ``began``."""
-        now = self._clock.monotonic()
-        return now + max(SHARED_S, now - began)
 
     def states(self, entries: Sequence[Entry], *, now_ms: int) -> list[EntryState | None]:
         """Return the state of each entry; ``None`` for one that no leader has seen yet."""
@@ -159,7 +132,7 @@ class StoreView:
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
         """When the last runs of entries were due, as far as their history says."""
         with self._client() as client:
-            return Histories(client, self._keys(client)).last_dues(names)
+            return self._histories(client).last_dues(names)
 
     def outcomes(self, names: Sequence[str], now_ms: int, *, held: Container[str]) -> dict[str, EntryOutcome]:
         """The outcomes of entries: the last ten runs, failures, what is overdue."""
@@ -187,13 +160,11 @@ class StoreView:
 
     def summaries(self) -> Mapping[str, Summary]:
         """The summaries of all entries, at most half a second old."""
-        with self._summing:
-            now = self._clock.monotonic()
-            if now - self._summed_at > SHARED_S:
-                with self._reader() as reader:
-                    self._summaries = reader.summaries()
-                self._summed_at = now
-            return self._summaries
+        return self._summaries()
+
+    def _read_summaries(self) -> Mapping[str, Summary]:
+        with self._reader() as reader:
+            return reader.summaries()
 
     def totals(self, names: Container[str]) -> Counter[str]:
         """Ends of attempts of these entries together, by outcome."""
@@ -237,8 +208,8 @@ class StoreView:
         record = audit_record(self._clock.now_ms(), action, [subject], by=by, via="page", before=before, after=after)
         with self._client() as client:
             Audit(client, self._keys(client)).note(record)
-        with self._looking, self._mirroring:  # who has acted sees it at once
-            self._answer, self._mirror_until = None, 0.0
+        for shared in (self._status, self._mirror):  # a change is shown at once
+            shared.forget()
 
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, self._keys(client))
@@ -264,7 +235,7 @@ class StoreView:
 
     @contextmanager
     def _client(self) -> Iterator[redis.Redis]:
-        """The client that looks share. One that is replaced ends with the last of its looks."""
+        """The client that reads share. One that is replaced ends with the last of its reads."""
         with self._watched():
             url, now = self._url(), self._clock.monotonic()
             with self._opening:

@@ -83,7 +83,7 @@ class Stream:
 
 
 def _lasting(value: object) -> object:
-    """The document without what changes at every look."""
+    """The document without the fields that change at every read."""
     if isinstance(value, dict):
         return {key: _lasting(each) for key, each in value.items() if key not in _VOLATILE}
     return [_lasting(each) for each in value] if isinstance(value, list | tuple) else value

@@ -33,8 +33,8 @@ _NAMED = 5
 class Timeline:
     """Timelines of the entries in force. Raises :class:`~beatd.exceptions.StoreError`."""
 
-    def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
-        self._plan, self._store, self._clock = plan, store, clock
+    def __init__(self, schedule: EntryListing, store: StoreView, clock: Clock) -> None:
+        self._schedule, self._store, self._clock = schedule, store, clock
         self._computing = threading.Lock()
         self._entries: tuple[Entry, ...] = ()
         self._now_ms = 0
@@ -43,7 +43,7 @@ class Timeline:
 
     def document(self, window: str) -> dict[str, Any]:
         """The timeline of a window of :data:`WINDOWS`; computed once a minute, by one thread."""
-        entries, now_ms = self._plan.listing.entries, self._clock.now_ms() // SHARED_MS * SHARED_MS
+        entries, now_ms = self._schedule.listing.entries, self._clock.now_ms() // SHARED_MS * SHARED_MS
         with self._computing:
             if entries is not self._entries or now_ms != self._now_ms:
                 past = self._past_of(self._phased(entries, now_ms), now_ms)

@@ -51,7 +51,7 @@ class Tokens:
             self._take(self._file, self._state(self._file))
 
     @property
-    def there(self) -> bool:
+    def is_configured(self) -> bool:
         """True if there is a file of tokens."""
         return self._file is not None
 

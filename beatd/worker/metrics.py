@@ -1,4 +1,4 @@
-"""Metrics of the worker: counts of tasks in its thread, told to the exporter process when that asks."""
+"""Metrics of the worker: counts of tasks in its thread, sent to the exporter process when that asks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from beatd.worker.snapshot import Snapshot, encode
 
 
 class WorkerState(NamedTuple):
-    """The parts of a worker that know what is to be told."""
+    """The parts of a worker that are measured."""
 
     pool: Pool
     consumer: Consumer

@@ -21,7 +21,7 @@ MARK_MS = 2_000
 
 
 class RunOutcomes:
-    """Collects what the store is told of the scheduler's runs; messages of other clients are passed over."""
+    """Collects the outcomes of the scheduler's runs for the store; messages of other clients are passed over."""
 
     def __init__(self, clock: Clock, hostname: str) -> None:
         self.ended: list[Ended] = []

@@ -22,7 +22,7 @@ from beatd.worker.admission.poison import PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.admission.strategy import Decisions, Strategy
 from beatd.worker.consumers import Consumer
-from beatd.worker.consumers.base import UNWANTED_S
+from beatd.worker.consumers.base import UNWANTED_S, log_away
 from beatd.worker.control.panel import WorkerHandles
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.effects import Effect, Ended, Revoked
@@ -172,18 +172,7 @@ class Worker:
             pause = self._backoff.failed()
             if self._backoff.attempts >= PUBLISH_ATTEMPTS:
                 self._app.outgoing.backlog.close(str(error))
-            log.log(
-                self._backoff.level,
-                "A server is away%s, trying again in %ss: %s",
-                self._backoff.since_text,
-                pause,
-                error,
-                extra={
-                    "event": "worker_reconnecting",
-                    "attempt": self._backoff.attempts,
-                    "since": self._backoff.since,
-                },
-            )
+            log_away(log, self._backoff, "A server is", pause, error)
             self._beat()
             self._back_off(pause)
             return

@@ -23,20 +23,20 @@ NOUNS = """
     export exporter families field fields file find fixup form format github global graph group groups healthcheck
     heap heatmap held history holidays http import importers imports info information init inspect installation
     interval job json keyprefix keys kombu kubernetes lease letters limits lines lint list listen literals load loader
-    log logging loop management manual members memory merge message messages metrics migrate migration mingle model
-    models moments monitors multi next node nodes notation notices notifications notifier notify openapi operations
-    options outage outbox outcome outcomes outlet output overdue page pages panel parameters parking parse parser
-    parts pause pending phrase pickles pings pipeline places plan planning plugin poison policies poller pool pools
-    prefork presence preview problems process processes project protocol proxies publisher publishing pydantic queues
-    rabbitmq rate rates reader reason record recoveries redaction redbeat redis references registration registry reload
-    remote renames replacement replica report request requests result results retry revoked rights routing rows rpc run
-    runs runtime
-    schedule schedules schema schemas script sdnotify seams search secret security selection sender sent sentinels
-    serialization server service session settings settlement shard shared shutdown signals signature simulate
-    simulation site snapshot solar solo source sources spec stamps state states status step stop store strategy stream
-    subprocess support system systemd table tables targets task tasks template term testing threads timeline timers
-    times timestamps timezone tls tokens toml top topology trace traces tracing trigger tutorial types undelivered
-    units unlock url urls usage values view watch watchdog web why words worker workers writer yaml
+    log logfile logging loop management manual members memory merge message messages metrics migrate migration mingle
+    model models moments monitors multi next node nodes notation notices notifications notifier notify openapi
+    operations options outage outbox outcome outcomes outlet output overdue page pages panel parameters parking parse
+    parser parts pause pending phrase pickles pidfile pings pipeline places plan planning plugin poison policies
+    poller pool pools prefork presence preview problems process processes project protocol proxies publisher
+    publishing purge pydantic queues rabbitmq rate rates reader reason record recoveries redaction redbeat redis
+    references registration registry reload remote renames replacement replica report request requests result results
+    retry revoked rights routing rows rpc run runs runtime schedule schedules schema schemas script sdnotify seams
+    search secret security selection sender sent sentinels serialization server service session settings settlement
+    shard shared shell shutdown signals signature simulate simulation site snapshot solar solo source sources spec
+    stamps state states status step stop store strategy stream subprocess support system systemd table tables targets
+    task tasks template term testing threads timeline timers times timestamps timezone tls tokens toml top topology
+    trace traces tracing trigger tutorial types unacked undelivered units unlock url urls usage values view watch
+    watchdog web why words worker workers writer yaml
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

@@ -171,13 +171,8 @@ class chain(Composition):  # noqa: N801 - Celery's name
 
     def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
         """Stamp all steps; see :meth:`Signature.stamp`."""
-        chosen = None if visitor is None else visitor.on_chain_start(self, **headers) or {}
-        headers = self._stamped_by(chosen, headers, append=append_stamps)
-        self.stamp_links(visitor, append_stamps, **headers)
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **headers)
-        if visitor is not None:
-            visitor.on_chain_end(self, **headers)
+        begin, end = (None, None) if visitor is None else (visitor.on_chain_start, visitor.on_chain_end)
+        self._stamp_tasks(visitor, begin, end, headers, append=append_stamps)
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -189,13 +189,8 @@ class chord(Composition):  # noqa: N801 - Celery's name
 
     def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
         """Stamp the tasks of the header, and the body; see :meth:`Signature.stamp`."""
-        chosen = None if visitor is None else visitor.on_chord_header_start(self, **headers) or {}
-        headers = self._stamped_by(chosen, headers, append=append_stamps)
-        self.stamp_links(visitor, append_stamps, **headers)
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **headers)
-        if visitor is not None:
-            visitor.on_chord_header_end(self, **headers)
+        begin, end = (None, None) if visitor is None else (visitor.on_chord_header_start, visitor.on_chord_header_end)
+        headers = self._stamp_tasks(visitor, begin, end, headers, append=append_stamps)
         if self.body is not None:
             if visitor is not None:
                 chosen = visitor.on_chord_body(self, **headers) or {}

@@ -131,13 +131,8 @@ class group(Composition):  # noqa: N801 - Celery's name
 
     def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
         """Stamp all members; see :meth:`Signature.stamp`."""
-        chosen = None if visitor is None else visitor.on_group_start(self, **headers) or {}
-        headers = self._stamped_by(chosen, headers, append=append_stamps)
-        self.stamp_links(visitor, append_stamps, **headers)
-        for task in self.tasks:
-            task.stamp(visitor, append_stamps, **headers)
-        if visitor is not None:
-            visitor.on_group_end(self, **headers)
+        begin, end = (None, None) if visitor is None else (visitor.on_group_start, visitor.on_group_end)
+        self._stamp_tasks(visitor, begin, end, headers, append=append_stamps)
         return self
 
     def __or__(self, other: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The broadcasting side of a broker: remote control goes to all workers, answers come back, events go to who listens.
+"""The broadcasting side of a broker: remote control goes to all workers, answers come back, events go to listeners.
 
 Names, queues and forms are kombu's pidbox and Celery's event exchange, so that tools for Celery's workers are heard by
 beatd's, and the reverse. The promise: nothing is kept for listeners that are not there, and one connection, with file
@@ -10,7 +10,7 @@ from __future__ import annotations
 from beatd.broker.bus.base import Bus, BusMessage, EventFactory, LamportClock, Names
 from beatd.broker.bus.client import ControlClient, addressed, command_body, wait_for
 from beatd.exceptions import BrokerError
-from beatd.urls import is_amqp, is_redis, place_of, redis_url
+from beatd.urls import is_amqp, is_redis, redis_url, shown
 
 __all__ = [
     "Bus",
@@ -28,10 +28,10 @@ __all__ = [
 
 
 def call(url: str, names: Names) -> ControlClient:
-    """A line to the workers at ``url``; raises :class:`~beatd.exceptions.BrokerError` if none can be had."""
+    """Return a client of the workers at ``url``; raises :class:`~beatd.exceptions.BrokerError` if there can be none."""
     bus = open(url, names)
     if bus is None:
-        raise BrokerError(f"broker {place_of(url)} cannot broadcast: remote control needs Redis or RabbitMQ")
+        raise BrokerError(f"broker {shown(url)} cannot broadcast: remote control needs Redis or RabbitMQ")
     return ControlClient(bus, names)
 
 

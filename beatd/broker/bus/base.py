@@ -81,7 +81,7 @@ _REPLIES = re.compile(r"reply\.[\w.-]+\.pidbox")
 
 
 def check_reply_address(exchange: Any, routing_key: Any) -> None:
-    """Refuse to answer to what is no mailbox: who asks must not choose an arbitrary key or exchange to be written to.
+    """Refuse to answer to what is no mailbox: a sender must not choose an arbitrary key or exchange to be written to.
 
     Raises :class:`MessageError`.
     """

@@ -1,4 +1,4 @@
-"""One call to workers, from somebody who is no worker: a command, and the answers to it."""
+"""Client of remote control: sends a command to workers, and returns their answers."""
 
 from __future__ import annotations
 

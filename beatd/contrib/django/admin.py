@@ -86,12 +86,12 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The entries that match, with their state; actions on those that are selected."""
         self._require(self.has_view_or_change_permission(request))
-        there = installation()
+        installed = installation()
         if request.method == "POST":
-            return self._act_on_selected(request, there)
+            return self._act_on_selected(request, installed)
         values = {key: request.GET[key] for key in _LISTING if request.GET.get(key)}
         view = _view_of(values)
-        documents = there.documents
+        documents = installed.documents
         part = documents.selector.slice(view)
         return self._page(
             request,
@@ -102,7 +102,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
             links=_links(values, part),
             problems=[{**one, "text": in_current_zone(one["text"])} for one in documents.problems()["problems"]],
             actions=ACTIONS if self.has_change_permission(request) else {},
-            file=str(documents.plan.path),
+            file=str(documents.schedule.path),
             **(extra_context or {}),
         )
 
@@ -166,29 +166,29 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     ) -> HttpResponse:
         """The form of a new entry of the state store."""
         self._require(self.has_add_permission(request))
-        there = installation()
-        form = EntryForm(request.POST or None, rules=_rules(there))
+        installed = installation()
+        form = EntryForm(request.POST or None, rules=_rules(installed))
         if request.method == "POST" and "_explain" not in request.POST and form.is_valid():
             name = form.cleaned_data["name"]
-            if _is_there(there, name):
+            if _exists(installed, name):
                 form.add_error("name", "an entry of this name is there already")
             else:
-                return self._saved(request, there, name, form)
-        return self._form(request, "Add entry", form, there, **(extra_context or {}))
+                return self._saved(request, installed, name, form)
+        return self._form(request, "Add entry", form, installed, **(extra_context or {}))
 
     @_in_words
     def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The form of an entry of the state store."""
         self._require(self.has_change_permission(request))
-        name, there = name_of(object_id), installation()
-        _stored_only(there, name)
-        table = there.operator.stored_table(name)
+        name, installed = name_of(object_id), installation()
+        _stored_only(installed, name)
+        table = installed.operator.stored_table(name)
         form = EntryForm(
-            request.POST or None, rules=_rules(there), fixed_name=name, initial=EntryForm.initial_of(table)
+            request.POST or None, rules=_rules(installed), fixed_name=name, initial=EntryForm.initial_of(table)
         )
         if request.method == "POST" and "_explain" not in request.POST and form.is_valid():
-            return self._saved(request, there, name, form)
-        return self._form(request, f"Edit {name}", form, there, name=name, entry_id=id_of(name))
+            return self._saved(request, installed, name, form)
+        return self._form(request, f"Edit {name}", form, installed, name=name, entry_id=id_of(name))
 
     @_in_words
     def delete_view(
@@ -196,10 +196,10 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
     ) -> HttpResponse:
         """Remove an entry from the state store, after a question."""
         self._require(self.has_delete_permission(request))
-        name, there = name_of(object_id), installation()
-        _stored_only(there, name)
+        name, installed = name_of(object_id), installation()
+        _stored_only(installed, name)
         if request.method == "POST":
-            self._tell(request, lambda: there.operator.remove(_who(request), name)["done"])
+            self._tell(request, lambda: installed.operator.remove(_who(request), name)["done"])
             return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_changelist"))
         shown: dict[str, Any] = {"name": name, "entry_id": id_of(name)}
         return self._page(request, "remove", f"Remove {name}?", **shown, **(extra_context or {}))
@@ -226,31 +226,31 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         """A page that says why something is not there or not possible."""
         return self._page(request, "message", "Schedule", code, text=text, lines=lines or [])
 
-    def _act_on_selected(self, request: HttpRequest, there: Installation) -> HttpResponse:
+    def _act_on_selected(self, request: HttpRequest, installed: Installation) -> HttpResponse:
         self._require(self.has_change_permission(request))
         names = request.POST.getlist("_selected_action")[:_SELECTED_MAX]
         if not names:
             messages.warning(request, "Select entries first; nothing was changed.")
         action, who = request.POST.get("action", ""), _who(request)
         for name in names:
-            self._tell(request, partial(_act, there, who, action, name, request))
+            self._tell(request, partial(_act, installed, who, action, name, request))
         return HttpResponseRedirect(request.get_full_path())
 
-    def _saved(self, request: HttpRequest, there: Installation, name: str, form: EntryForm) -> HttpResponse:
+    def _saved(self, request: HttpRequest, installed: Installation, name: str, form: EntryForm) -> HttpResponse:
         try:
-            done = there.operator.put(_who(request), name, form.table)
+            done = installed.operator.put(_who(request), name, form.table)
         except HTTPException as error:
             form.add_error(None, error.detail)
-            return self._form(request, name, form, there)
+            return self._form(request, name, form, installed)
         messages.success(request, f"Done: {name} is {done['change']}; it is in force on all daemons within a second.")
         for fault in done["warnings"]:
             messages.warning(request, str(fault))
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_change", args=(id_of(name),)))
 
     def _form(
-        self, request: HttpRequest, title: str, form: EntryForm, there: Installation, **facts: Any
+        self, request: HttpRequest, title: str, form: EntryForm, installed: Installation, **facts: Any
     ) -> HttpResponse:
-        tasks = sorted({entry.task for entry in there.documents.plan.listing.entries} | _known_tasks())
+        tasks = sorted({entry.task for entry in installed.documents.schedule.listing.entries} | _known_tasks())
         return self._page(
             request, "form", title, 400 if form.is_bound and form.errors and "_explain" not in request.POST else 200,
             form=form, tasks=tasks, explained=form.explained, **facts,
@@ -285,34 +285,34 @@ def _who(request: HttpRequest) -> str:
     return str(request.user.get_username())
 
 
-def _act(there: Installation, who: str, action: str, name: str, request: HttpRequest) -> str:
+def _act(installed: Installation, who: str, action: str, name: str, request: HttpRequest) -> str:
     """Carry an action out; returns what was done. Raises HTTPException, StoreError, BrokerError."""
     match action:
         case "run":
-            done = there.operator.run_now(who, name, RunNow())
+            done = installed.operator.run_now(who, name, RunNow())
         case "pause":
             wanted = PauseUntil(reason=request.POST.get("reason", ""), length=request.POST.get("for", ""))
-            done = there.operator.pause(who, name, wanted)
+            done = installed.operator.pause(who, name, wanted)
         case "resume":
-            done = there.operator.resume(who, name)
+            done = installed.operator.resume(who, name)
         case _:
             raise HTTPException(400, "choose an action first")
     return str(done["done"])
 
 
-def _rules(there: Installation) -> dict[str, Any]:
-    plan = there.documents.plan
-    return {"timezone": plan.settings.timezone, "defaults": plan.defaults}
+def _rules(installed: Installation) -> dict[str, Any]:
+    schedule = installed.documents.schedule
+    return {"timezone": schedule.settings.timezone, "defaults": schedule.defaults}
 
 
-def _is_there(there: Installation, name: str) -> bool:
-    there.documents.selector.lay_over()
-    return there.documents.plan.listing.entry(name) is not None
+def _exists(installed: Installation, name: str) -> bool:
+    installed.documents.selector.overlay()
+    return installed.documents.schedule.listing.entry(name) is not None
 
 
-def _stored_only(there: Installation, name: str) -> None:
+def _stored_only(installed: Installation, name: str) -> None:
     """Raise HTTPException 409 for an entry of the files or the app."""
-    entry = there.documents.entry_named(name)
+    entry = installed.documents.entry_named(name)
     if kind_of(entry) != "runtime":
         raise HTTPException(409, f"{name} is in {entry.source}, and that counts: change it there")
 

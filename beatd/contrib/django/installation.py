@@ -14,7 +14,7 @@ from beatd.clock import SystemClock
 from beatd.contrib.django.conf import app_name, schedule_file, timeout_ms
 from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store, with_patience
-from beatd.store.server_check import RareCheck
+from beatd.store.server_check import ThrottledCheck
 from beatd.web.actions import Operator
 from beatd.web.broker_view import BrokerView
 from beatd.web.documents import Documents
@@ -43,14 +43,14 @@ def installation() -> Installation:
     with _opening:
         if key not in _opened:
             clock = SystemClock()
-            plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
-            settings = with_patience(plan.first().settings, patience_ms)
+            schedule = EntryListing(path, lambda: sources.load(path, app=app), clock)
+            settings = with_patience(schedule.first().settings, patience_ms)
             url = partial(running_store, settings)
-            rare = RareCheck()
-            store = StoreView(lambda client: facts(look_with(client, settings, rare)), url, settings.redis, clock)
-            broker = BrokerView(str(path), lambda: plan.settings, url, clock)
-            plan.start()
+            throttled = ThrottledCheck()
+            store = StoreView(lambda client: facts(look_with(client, settings, throttled)), url, settings.redis, clock)
+            broker = BrokerView(str(path), lambda: schedule.settings, url, clock)
+            schedule.start()
             Calendars.of(settings).start(lambda _faults: None)  # those of runtime entries, too
-            documents = Documents(plan, store, broker, clock)
+            documents = Documents(schedule, store, broker, clock)
             _opened[key] = Installation(documents, Operator(documents))
         return _opened[key]

@@ -1,6 +1,6 @@
 """The embedded store: a private, persistent server on a Unix socket, shared by everyone who opens the same directory.
 
-Whoever comes first starts it, whoever leaves last stops it. Two locks make that safe, and the kernel frees both when a
+The first user starts it, the last one stops it. Two locks make that safe, and the kernel frees both when a
 process dies: ``start.lock`` is held while somebody starts or stops the server, ``users.lock`` is shared by all who use
 it. A server that dies is started again by any of its users, with its data (at most the last second is lost).
 """

@@ -100,7 +100,7 @@ class RevokedSync:
     @property
     def kept(self) -> bool:
         """True if there is a state store."""
-        return self._store.there
+        return self._store.is_configured
 
     def ids(self) -> list[str]:
         """Return the ids that this worker knows."""
@@ -112,7 +112,7 @@ class RevokedSync:
 
     def remember(self, ids: list[str]) -> None:
         """Save ids in the state store, for all workers and for later ones."""
-        if not self._store.there:
+        if not self._store.is_configured:
             return
         self._unsaved.update(dict.fromkeys(ids[-LIMIT:]))
         while len(self._unsaved) > LIMIT:
@@ -132,7 +132,7 @@ class RevokedSync:
         """Save and load revoked ids now."""
         now = self._clock.now_ms()
         self._revoked.tidy(now)
-        if not self._store.there:
+        if not self._store.is_configured:
             self._due = self._clock.monotonic() + _IDLE_S
             return
         since = now - KEPT_MS if self._seen_ms is None else min(self._seen_ms, now) - _OVERLAP_MS

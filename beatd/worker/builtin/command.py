@@ -23,7 +23,7 @@ from beatd.config.environment import inherited
 from beatd.exceptions import SoftTimeLimitExceeded, TaskError
 
 
-def surroundings(env: Mapping[str, str] | None, inherit: bool | Sequence[str], user: str | None) -> dict[str, Any]:
+def _process_options(env: Mapping[str, str] | None, inherit: bool | Sequence[str], user: str | None) -> dict[str, Any]:
     """Return arguments for ``subprocess.Popen``: the environment, and the user's id, groups and home.
 
     Raises ``ValueError`` for what is impossible.
@@ -246,7 +246,7 @@ def command(
     _check_number("kill_after", kill_after)
     accepted = _codes(expect)
     try:
-        options = {"cwd": _directory(cwd), **surroundings(env, inherit_env, user)}
+        options = {"cwd": _directory(cwd), **_process_options(env, inherit_env, user)}
     except ValueError as error:
         raise CommandFailed(str(error)) from None
     with DeadMansSwitch() as switch:

@@ -47,18 +47,18 @@ def open_consumer(
         return RedisConsumer(redis_url(url), queues, name=name, clock=clock, keys=keys, bindings=bindings)
     from beatd.worker.consumers.parking import MemoryParking, Parking, StoreParking  # noqa: PLC0415
 
-    aside: Parking = MemoryParking(clock)
+    parking: Parking = MemoryParking(clock)
     if store_url:
         publisher = broker.open(url, arguments=arguments, transport_options=transport_options)
-        aside = StoreParking(store_url, publisher, keys=keys, clock=clock, name=name)
+        parking = StoreParking(store_url, publisher, keys=keys, clock=clock, name=name)
     if is_amqp(url):
         from beatd.worker.consumers.rabbitmq import AmqpConsumer  # noqa: PLC0415
 
         steps = [step for step in (declare, bindings and broker.binder_of(bindings, arguments)) if step]
-        return AmqpConsumer(url, queues, aside=aside, arguments=arguments, declare=_all(steps))
+        return AmqpConsumer(url, queues, parking=parking, arguments=arguments, declare=_all(steps))
     from beatd.worker.consumers.kombu import KombuConsumer  # noqa: PLC0415
 
-    return KombuConsumer(url, queues, aside=aside, arguments=arguments, transport_options=transport_options)
+    return KombuConsumer(url, queues, parking=parking, arguments=arguments, transport_options=transport_options)
 
 
 def _all(steps: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from beatd.clock import Backoff
 from beatd.worker.messages import Delivery
 
 UNWANTED_S = 2.0
@@ -19,6 +21,13 @@ def never() -> bool:
 def is_due(now_ms: int, due_ms: int, period_ms: int) -> bool:
     """Tell if periodic work is to be done, which was planned for ``due_ms``: also after the clock was set back."""
     return not 0 < due_ms - now_ms <= period_ms
+
+
+def log_away(log: logging.Logger, backoff: Backoff, server: str, pause: float, error: Exception) -> None:
+    """Log that a server cannot be reached, since when, and that it is tried again after ``pause`` seconds."""
+    extra = {"event": "worker_reconnecting", "attempt": backoff.attempts, "since": backoff.since}
+    text = "%s away%s, trying again in %ss: %s"
+    log.log(backoff.level, text, server, backoff.since_text, pause, error, extra=extra)
 
 
 class Consumer(Protocol):

@@ -24,7 +24,7 @@ from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.urls import shown
-from beatd.worker.consumers.base import never
+from beatd.worker.consumers.base import log_away, never
 from beatd.worker.consumers.parking import Parking
 from beatd.worker.messages import Delivery
 
@@ -102,7 +102,7 @@ class KombuConsumer:
         url: str,
         queues: Sequence[str],
         *,
-        aside: Parking,
+        parking: Parking,
         arguments: Arguments,
         transport_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -110,7 +110,7 @@ class KombuConsumer:
         self._options = {"transport_options": dict(transport_options or {})}
         self._names = list(queues)
         self._arguments = arguments
-        self._aside = aside
+        self._parking = parking
         self._arrived: deque[Delivery] = deque()
         self._held: dict[int, tuple[int, Any]] = {}
         """By tag: the connection's number and kombu's message."""
@@ -138,7 +138,7 @@ class KombuConsumer:
         return list(self._names)
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
-        return self._aside.waiting(at_most)
+        return self._parking.waiting(at_most)
 
     def add_queue(self, name: str) -> None:
         if name not in self._names:
@@ -152,7 +152,7 @@ class KombuConsumer:
 
     def start(self, stopping: Callable[[], bool] = never) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._live, name="kombu-consumer", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="kombu-consumer", daemon=True)
             self._thread.start()
         until = monotonic() + _START_WITHIN_S
         while not self._connected.wait(_SLICE_S) and not stopping():
@@ -180,17 +180,17 @@ class KombuConsumer:
         self._command("requeue", deliveries)
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
-        if deliveries and self._aside.park(deliveries):
+        if deliveries and self._parking.park(deliveries):
             self._command("ack", [delivery for delivery, _ in deliveries])
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
         """Bury deliveries; without a state store they go to the queue's dead-letter exchange, if it has one."""
         if deliveries:
-            verb = "ack" if self._aside.bury(deliveries) else "reject"
+            verb = "ack" if self._parking.bury(deliveries) else "reject"
             self._command(verb, [delivery for delivery, _ in deliveries])
 
     def tend(self) -> None:
-        if due := self._aside.tend():
+        if due := self._parking.tend():
             self._arrived.extend(due)
             self._wake_loop()
 
@@ -198,7 +198,7 @@ class KombuConsumer:
         return []  # unknown: the broker does not tell
 
     def idle_for(self) -> float:
-        return self._aside.idle_for()
+        return self._parking.idle_for()
 
     def beat(self) -> None:
         """Do nothing: the broker detects the end of this process itself."""
@@ -207,11 +207,11 @@ class KombuConsumer:
         self._stopping.set()
         if self._thread is not None:  # without a connection it has nothing to finish, and may hang in the network
             self._thread.join(_FINISH_WITHIN_S if self._is_serving else _SLICE_S)
-        self._aside.close()
+        self._parking.close()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 self._serve()
@@ -219,25 +219,10 @@ class KombuConsumer:
                 self._error = error
                 pause = self._backoff.failed()
                 if isinstance(error, self._errors):
-                    self._say_away(error, pause)
+                    log_away(log, self._backoff, f"Broker {self.place}", pause, error)
                 else:
                     log.exception("Broker %s: consuming failed", self.place, extra={"event": "consumer_failed"})
                 self._stopping.wait(pause)
-
-    def _say_away(self, error: Exception, pause: float) -> None:
-        log.log(
-            self._backoff.level,
-            "Broker %s away%s, trying again in %ss: %s",
-            self.place,
-            self._backoff.since_text,
-            pause,
-            error,
-            extra={
-                "event": "worker_reconnecting",
-                "attempt": self._backoff.attempts,
-                "since": self._backoff.since,
-            },
-        )
 
     def _serve(self) -> None:
         """Serve one connection until it breaks; its unsettled messages come again with the next one."""
@@ -258,11 +243,11 @@ class KombuConsumer:
                 self._backoff.succeeded()
                 self._is_serving = True
                 try:
-                    self._work(connection, consumer)
+                    self._read_messages(connection, consumer)
                 finally:
                     self._is_serving = False
 
-    def _work(self, connection: Any, consumer: Any) -> None:
+    def _read_messages(self, connection: Any, consumer: Any) -> None:
         """Read messages and send acknowledgements until the worker stops."""
         while not self._stopping.is_set():
             self._drain(connection)
@@ -274,7 +259,7 @@ class KombuConsumer:
 
     def _make_room(self, consumer: Any) -> None:
         """Take more messages ahead by those that wait here for their time: they must not keep others from coming."""
-        wanted = min(_UNSETTLED_MAX, self._aside.unsettled() + _PREFETCH)
+        wanted = min(_UNSETTLED_MAX, self._parking.unsettled() + _PREFETCH)
         if wanted >= self._prefetch + _PREFETCH // 2:
             consumer.qos(prefetch_count=wanted)
             self._prefetch = wanted
@@ -289,7 +274,7 @@ class KombuConsumer:
                 connection.drain_events(timeout=_POLL_S)
 
     def _on_message(self, message: Any) -> None:
-        if is_redelivered(message) and self._reunite(message):
+        if is_redelivered(message) and self._match_redelivery(message):
             return
         self._tag += 1
         self._held[self._tag] = (self._generation, message)
@@ -297,7 +282,7 @@ class KombuConsumer:
         self._arrived.append(Delivery(self._tag, queue_of(message), raw, fault))
         self._wake_loop()
 
-    def _reunite(self, message: Any) -> bool:
+    def _match_redelivery(self, message: Any) -> bool:
         """True if the message came by an earlier connection and runs here or has ended: do not run it again."""
         identity = _identity(message)
         verb = self._missed.pop(identity, None)

@@ -50,7 +50,7 @@ class Parking(Protocol):
         """Release the messages that are due; returns those that this worker holds."""
 
     def unsettled(self) -> int:
-        """Return the number of parked messages that the broker has not been told of."""
+        """Return the number of parked messages that are not acknowledged to the broker."""
 
     def idle_for(self) -> float:
         """Return the seconds until :meth:`tend` is due."""
@@ -153,7 +153,7 @@ class StoreParking:
         for some in _with_each_id_once(parcels):
             for number, reason in self._publisher.publish_many([parcel for _, parcel in some]):
                 self._bury(some[number][0], f"its time has come, and the broker does not take it: {reason}")
-        self._waiting.strike(found)
+        self._waiting.remove(found)
 
     def _parcel(self, one: DelayedMessage) -> OutgoingMessage | None:
         try:

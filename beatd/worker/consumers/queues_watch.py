@@ -103,7 +103,7 @@ class QueueWatcher:
             connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_S, check_health=False)
             self._waiting[connection._sock.fileno()] = (key, connection, monotonic())
         except (redis.RedisError, OSError) as error:
-            log.debug("No doorbell for %s: %s", key, error, extra={"event": "doorbell_failed"})
+            log.debug("Unwatched list %s: %s", key, error, extra={"event": "doorbell_failed"})
             if connection is not None:
                 self._drop(connection)
 

@@ -66,11 +66,11 @@ class RedisConsumer:
         """The lists of all queues, by priority."""
         self._first = 0
         """The place of the queue whose lists come first in their priority."""
-        self._doorbell = QueueWatcher(self._client)
+        self._watcher = QueueWatcher(self._client)
         self._came_short = False
         """True if the last takes have emptied the queues: their lists are to be watched."""
         self._is_waiting = False
-        """True if the last take has asked no queue: a doorbell that rings after it is for the next one."""
+        """True if the last take has asked no queue: a message that arrives after it is for the next one."""
         self._listen_to_queues()
         self.place = place_of(self._client)
         self._take, self._return, self._park, self._wake = (
@@ -102,7 +102,7 @@ class RedisConsumer:
     def _listen_to_queues(self) -> None:
         """Order the lists of all queues by priority, as kombu does."""
         self._sources = list(zip(*map(self._names.queues, self._queues), strict=True))
-        self._doorbell.change([key for step in self._sources for key in step])
+        self._watcher.change([key for step in self._sources for key in step])
 
     def _lists(self) -> list[str]:
         """Return all lists in the order in which they are asked. Queues take turns: none starves another."""
@@ -118,7 +118,7 @@ class RedisConsumer:
     def take(self, at_most: int) -> list[Delivery]:
         if self._uncertain:
             return self._recover()
-        if not self._sources or self._doorbell.is_silent():
+        if not self._sources or self._watcher.is_silent():
             self._is_waiting = True
             return []
         keys = [self._unacked, self._shared.workers, self._shared.tag, *self._lists()]
@@ -150,12 +150,12 @@ class RedisConsumer:
 
     def files(self) -> list[int]:
         if not self._is_waiting:  # here, and not before a take: the messages are on their way to the pool now
-            self._doorbell.answer()
+            self._watcher.answer()
         self._is_waiting = False
         if self._came_short:
             self._came_short = False
-            self._doorbell.listen()
-        return self._doorbell.files()
+            self._watcher.listen()
+        return self._watcher.files()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
@@ -233,7 +233,7 @@ class RedisConsumer:
             pipeline.execute()
 
     def stop(self) -> None:
-        self._doorbell.close()
+        self._watcher.close()
         self._rescue(self._id)
         with translate_errors(self._client):
             self._client.delete(self._keys.worker(self._id, "alive"))

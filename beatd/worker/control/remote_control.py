@@ -101,20 +101,20 @@ class RemoteControl:
     def turn(self) -> float:
         """Answer commands and send events; returns the seconds until the next call."""
         waits = [self._sharing.tend()]
-        if self._mingling is not None and not self._mingles(self._mingling):
+        if self._mingling is not None and not self._continue_mingling(self._mingling):
             self._mingling = None
         if self._bus is not None and self._node is not None and self._heart is not None:
             try:
                 waits.append(self._serve(self._bus, self._node, self._heart))
             except BrokerError as error:
-                waits.append(self._lose(self._bus, error))
+                waits.append(self._disconnect(self._bus, error))
             except Exception as error:  # a defect here must not be the end of a worker
                 log.exception("Remote control failed", extra={"event": "control_failed"})
-                waits.append(self._lose(self._bus, error))
+                waits.append(self._disconnect(self._bus, error))
         return min(waits)
 
     @staticmethod
-    def _mingles(mingling: Mingle) -> bool:
+    def _continue_mingling(mingling: Mingle) -> bool:
         """Read answers of other workers; false after the last one."""
         try:
             return mingling.turn()
@@ -168,14 +168,14 @@ class RemoteControl:
             self._tend_at = now + _TEND_S
             bus.tend()
         next_beat = heart.beat(bus)
-        letters = bus.requests(_COMMANDS_A_TURN)
-        for letter in letters:
-            node.take(letter, bus)
+        messages = bus.requests(_COMMANDS_A_TURN)
+        for message in messages:
+            node.take(message, bus)
         flush_in = self._stream.flush_in()
         if flush_in is not None and flush_in <= 0 and bus.listening:
             self._stream.flush(bus)
             flush_in = self._stream.flush_in()
-        if len(letters) == _COMMANDS_A_TURN:
+        if len(messages) == _COMMANDS_A_TURN:
             return 0.0
         return min(next_beat, math.inf if flush_in is None or not bus.listening else flush_in)
 
@@ -188,7 +188,7 @@ class RemoteControl:
             log.info("Remote control is back at %s", bus.place, extra={"event": "control_back"})
         self._backoff.succeeded()
 
-    def _lose(self, bus: Bus, error: Exception) -> float:
+    def _disconnect(self, bus: Bus, error: Exception) -> float:
         """Drop a broken connection and back off; tasks go on."""
         bus.close()
         self._online = False

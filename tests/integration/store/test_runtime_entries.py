@@ -227,8 +227,8 @@ def test_ten_thousand_entries_are_read_in_slices(runtime, mirror, client):
 
 def test_orders_stay_for_a_while_and_are_answered(client):
     orders = DaemonCommands(client, KEYS)
-    given = orders.give(DaemonCommand(what="step_down", daemon="a", rest_ms=1_000))
-    assert orders.given() == {given: DaemonCommand(what="step_down", daemon="a", rest_ms=1_000)}
+    given = orders.send(DaemonCommand(what="step_down", daemon="a", rest_ms=1_000))
+    assert orders.recent() == {given: DaemonCommand(what="step_down", daemon="a", rest_ms=1_000)}
     answer = CommandReply(ok=False, digest="d", entries=2, faults=["x"], more_faults=1)
     orders.answer(given, "a", answer)
     assert orders.answers(given) == {"a": answer}
@@ -239,4 +239,4 @@ def test_orders_stay_for_a_while_and_are_answered(client):
 def test_orders_that_cannot_be_read_are_left_out(client):
     orders = DaemonCommands(client, KEYS)
     client.hset(KEYS.orders, mapping={"1": "x", "2": '{"what": "dance"}', b"\xff": '{"what": "reload"}'})
-    assert orders.given() == {}
+    assert orders.recent() == {}

@@ -7,7 +7,7 @@ import pytest
 
 from beatd import config
 from beatd.clock import SystemClock
-from beatd.web.app import Guards, Installation, create
+from beatd.web.app import Guards, PageSources, create
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.security import LOCAL_NAMES
@@ -42,12 +42,12 @@ class Real:
     def __init__(self, folder, url):
         file, clock = folder / "beat.toml", SystemClock()
         file.write_text(CONFIG.format(url=url))
-        self.plan = EntryListing(file, lambda: config.load(file, env={}), clock)
-        settings = self.plan.first().settings
+        self.schedule = EntryListing(file, lambda: config.load(file, env={}), clock)
+        settings = self.schedule.first().settings
         self.store = StoreView(lambda _client: document(), lambda: url, settings.redis, clock)
-        broker = BrokerView(str(file), lambda: self.plan.settings, lambda: url, clock)
+        broker = BrokerView(str(file), lambda: self.schedule.settings, lambda: url, clock)
         tokens = Tokens(write_tokens(folder / "tokens"))
-        self.app = create(Installation(self.plan, self.store, broker, clock), Guards(LOCAL_NAMES, tokens))
+        self.app = create(PageSources(self.schedule, self.store, broker, clock), Guards(LOCAL_NAMES, tokens))
 
     def ask(self, method, url, token=OPERATE, **more):
         headers = {"Authorization": f"Bearer {token}"} if token else {}

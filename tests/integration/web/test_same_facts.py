@@ -55,7 +55,7 @@ def answer(command, *arguments):
 
 
 def test_list_describe_and_api_say_the_same(real, past):
-    file = ["--config", str(real.plan.path)]
+    file = ["--config", str(real.schedule.path)]
     [listed] = answer(list_entries, "tick", *file)["entries"]
     described = answer(describe, "tick", *file)
     [by_api] = [one for one in real.ask("GET", "/api/v1/entries").json()["entries"] if one["name"] == "tick"]
@@ -100,7 +100,7 @@ def test_runs_by_hand_count_as_runs_everywhere(real, redis_url, claimed, tally, 
     with connect(redis_url) as client:
         client.hset(KEYS.shard().runs, "tick", claimed)
         client.hset(KEYS.shard().tally, "tick", tally)
-    file = ["--config", str(real.plan.path)]
+    file = ["--config", str(real.schedule.path)]
     assert answer(list_entries, "tick", *file)["entries"][0]["runs"] == count
     described = CliRunner().invoke(describe, ["tick", *file], catch_exceptions=False).stdout
     assert [line.split(maxsplit=1)[1] for line in described.splitlines() if line.startswith("Runs ")] == [words]
@@ -111,9 +111,9 @@ def test_runs_by_hand_count_as_runs_everywhere(real, redis_url, claimed, tally, 
 
 
 def test_the_api_filters_by_tag(real):
-    text = real.plan.path.read_text().replace('task = "tasks.tick"', 'task = "tasks.tick"\ntags = ["billing"]')
-    real.plan.path.write_text(text)
-    real.plan.first()
+    text = real.schedule.path.read_text().replace('task = "tasks.tick"', 'task = "tasks.tick"\ntags = ["billing"]')
+    real.schedule.path.write_text(text)
+    real.schedule.first()
     found = real.ask("GET", "/api/v1/entries?tag=billing").json()
     assert [one["name"] for one in found["entries"]] == ["tick"]
     assert found["entries"][0]["tags"] == ["billing"]
@@ -138,8 +138,8 @@ def test_an_entry_that_is_put_by_the_api_is_checked_against_tasks(real, caplog):
 
 
 def test_an_entry_that_is_put_by_the_api_names_targets_that_there_are(real):
-    real.plan.path.write_text(real.plan.path.read_text() + '\n[notify.ops]\ncommand = ["true"]\n')
-    real.plan.first()
+    real.schedule.path.write_text(real.schedule.path.read_text() + '\n[notify.ops]\ncommand = ["true"]\n')
+    real.schedule.first()
     table = {"task": "t", "schedule": "1h", "notify": ["opps"]}
     answer = real.ask("PUT", "/api/v1/entries/x", json={"table": table})
     assert answer.status_code == 400
@@ -172,7 +172,7 @@ def test_the_run_that_waits_for_the_one_before_is_told_alike(real, redis_url, ca
         client.hset(shard.fingerprints, "queued", f"{due_ms - 100 * minute} {parse('*/5 * * * *').fingerprint}")
         client.hset(shard.running, "queued", f"{run_id('queued', due_ms - 5 * minute)} {now_ms + 60 * minute}")
         Leases(client, KEYS, daemon_id="d", ttl_ms=600_000).take([0])
-    options = ["--config", str(real.plan.path)]
+    options = ["--config", str(real.schedule.path)]
     waits = {"due_at": iso_ms(due_ms), "note": "waits: the run before has not ended"}
     [listed] = answer(list_entries, "queued", *options)["entries"]
     assert (listed["next_due_at"], listed["note"]) == tuple(waits.values())

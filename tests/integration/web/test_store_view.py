@@ -19,7 +19,7 @@ from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates, Fingerprints
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.server_check import RareCheck
+from beatd.store.server_check import ThrottledCheck
 from beatd.web import store_view
 from beatd.web.store_view import IDLE_S, SHARED_S, StoreView
 from tests.fakes import FakeClock
@@ -164,7 +164,7 @@ def test_runtime_entries_are_read_by_a_new_connection_after_a_pause_too(redis_ur
 def test_looks_share_a_connection(client, redis_url):
     settings, clock = Settings(redis=RedisSettings(url=redis_url)), FakeClock()
     seen = StoreView(
-        lambda shared: facts(look_with(shared, settings, RareCheck())), lambda: redis_url, settings.redis, clock
+        lambda shared: facts(look_with(shared, settings, ThrottledCheck())), lambda: redis_url, settings.redis, clock
     )
 
     def look():

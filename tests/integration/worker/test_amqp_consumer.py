@@ -151,7 +151,7 @@ def test_messages_that_wait_for_their_time_keep_no_others_from_coming(make, publ
     found = []
     wait_until(lambda: found.extend(consumer.take(4)) or found, 15, "the one that may run")
     assert ids(found) == ["now"]
-    assert consumer._line._number < 60, "the broker is not told of each of them"
+    assert consumer._connection._number < 60, "the broker is not told of each of them"
 
 
 def test_queues_come_and_go(make, publish, take, queue):
@@ -172,12 +172,12 @@ def test_queues_come_and_go(make, publish, take, queue):
     assert ids(take(make(queue), 1)) == ["3"]  # and not 1, which was acknowledged on another line than it came by
 
 
-def test_what_is_at_work_is_reunited_after_a_break(make, publish, take, queue):
+def test_a_running_message_is_recognised_after_a_break(make, publish, take, queue):
     consumer = make(queue)
     publish(queue, "1", "2", "3")
     one, two, three = take(consumer, 3, at_once=3)
     consumer.ack([one])
-    consumer._line.drop()
+    consumer._connection.drop()
     consumer.tend()  # notices
     consumer.ack([two])  # there is no line that knows it
     publish(queue, "4")
@@ -196,7 +196,7 @@ def test_another_message_under_the_id_of_one_that_has_run_is_not_taken_for_its_r
     consumer.ack(take(consumer, 1))
     publish(queue, "same")
     wait_until(lambda: consumer.tend() or consumer._ready, 15, "the other one, which has not begun")
-    consumer._line.drop()
+    consumer._connection.drop()
     consumer.tend()  # notices
     assert ids(take(consumer, 1)) == ["same"]
 
@@ -205,7 +205,7 @@ def test_what_has_been_rejected_without_a_connection_does_not_run_again(make, pu
     consumer = make(queue)
     publish(queue, "1", "2")
     one, two = take(consumer, 2)
-    consumer._line.drop()
+    consumer._connection.drop()
     consumer.tend()
     consumer.reject([one])
     publish(queue, "3")

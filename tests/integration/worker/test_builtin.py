@@ -190,7 +190,7 @@ def test_what_cannot_be_asked_is_explained(url, words):
         http(url)
 
 
-# -- surroundings, limits, log -------------------------------------------------------------------------------------
+# -- environment, limits, log --------------------------------------------------------------------------------------
 
 
 def test_a_shell_line(tmp_path):

@@ -103,7 +103,7 @@ def reached(elsewhere, queue):
     """A consumer by kombu, and a publisher."""
     url, options = elsewhere
     consumer = KombuConsumer(
-        url, [queue], aside=MemoryParking(SystemClock()), arguments=broker.no_arguments, transport_options=options
+        url, [queue], parking=MemoryParking(SystemClock()), arguments=broker.no_arguments, transport_options=options
     )
     publisher = broker.open(url, transport_options=options)
     consumer.start()
@@ -195,7 +195,7 @@ def test_a_broker_that_never_answers_keeps_no_worker_from_stopping(queue):
     """As a host that hangs: connecting takes longer than a worker may take to stop."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"amqp://127.0.0.1:{silent.getsockname()[1]}//"
-        consumer = KombuConsumer(url, [queue], aside=MemoryParking(SystemClock()), arguments=broker.no_arguments)
+        consumer = KombuConsumer(url, [queue], parking=MemoryParking(SystemClock()), arguments=broker.no_arguments)
         asked = itertools.count()
         began = time.monotonic()
         consumer.start(lambda: next(asked) == 2)

@@ -41,7 +41,7 @@ def make_consumer(redis_url, clock):
 
     yield make
     for consumer in made:
-        consumer._doorbell.close()
+        consumer._watcher.close()
         consumer._client.close()
 
 
@@ -246,7 +246,7 @@ def test_buried_messages_keep_their_reason(make_consumer, server):
     assert server.hlen(consumer._keys.worker(consumer._id, "unacked")) == 0
 
 
-def test_the_doorbell_rings_for_every_list_and_takes_nothing(make_consumer, publish, server):
+def test_the_watcher_notifies_for_every_list_and_takes_nothing(make_consumer, publish, server):
     consumer = make_consumer(queues=("a", "b"))
     assert consumer.take(5) == []
     files = consumer.files()
@@ -260,7 +260,7 @@ def test_the_doorbell_rings_for_every_list_and_takes_nothing(make_consumer, publ
     assert len(consumer.files()) == 8, "every list is watched again"
 
 
-def test_a_queue_of_which_the_doorbell_is_silent_is_not_asked(make_consumer, publish, server):
+def test_a_queue_without_a_notification_is_not_asked(make_consumer, publish, server):
     def asked():
         return server.info("commandstats").get("cmdstat_rpop", {}).get("calls", 0)
 
@@ -275,25 +275,25 @@ def test_a_queue_of_which_the_doorbell_is_silent_is_not_asked(make_consumer, pub
     assert ids(consumer.take(5)) == ["1"], "also without tend"
     assert len(consumer.files()) == 4
     assert consumer.take(5) == []
-    listening, stale = consumer._doorbell, monotonic() - 60
+    listening, stale = consumer._watcher, monotonic() - 60
     listening._waiting = {file: (key, link, stale) for file, (key, link, _) in listening._waiting.items()}
     before = asked()
     assert consumer.take(5) == []
     assert asked() > before, "a connection whose call is not answered in time may be dead"
 
 
-def test_a_doorbell_that_rings_after_a_take_is_heard(make_consumer, publish):
+def test_a_message_after_a_take_is_noticed(make_consumer, publish):
     consumer = make_consumer()
     assert consumer.take(5) == []
     assert len(consumer.files()) == 4
     assert consumer.take(5) == [], "silent: the server is not asked"
     publish("1")
-    assert select.select(consumer._doorbell.files(), [], [], 5)[0]
+    assert select.select(consumer._watcher.files(), [], [], 5)[0]
     assert select.select(consumer.files(), [], [], 0)[0], "the loop must not wait"
     assert ids(consumer.take(5)) == ["1"]
 
 
-def test_a_doorbell_rings_once_for_a_worker_without_room(make_consumer, publish):
+def test_a_worker_without_room_is_notified_once(make_consumer, publish):
     consumer = make_consumer()
     assert consumer.take(5) == []
     files = consumer.files()
@@ -303,7 +303,7 @@ def test_a_doorbell_rings_once_for_a_worker_without_room(make_consumer, publish)
     assert ids(consumer.take(5)) == ["1"], "when there is room again"
 
 
-def test_the_doorbell_does_not_read_a_large_message(make_consumer, publish):
+def test_the_watcher_does_not_read_a_large_message(make_consumer, publish):
     consumer = make_consumer()
     for number in (1, 2):
         assert consumer.take(5) == []
@@ -311,20 +311,20 @@ def test_the_doorbell_does_not_read_a_large_message(make_consumer, publish):
         assert len(files) == 4
         publish(str(number), args=("x" * 1_500_000,))
         assert len(select.select(files, [], [], 5)[0]) == 1
-        consumer._doorbell.answer()
-        assert consumer._doorbell._idle == {}, "its connection is not used again"
+        consumer._watcher.answer()
+        assert consumer._watcher._idle == {}, "its connection is not used again"
         assert ids(consumer.take(5)) == [str(number)]
         assert len(consumer.files()) == 4
 
 
-def test_the_doorbell_of_a_cancelled_queue_is_hung_up(make_consumer, publish):
+def test_a_cancelled_queue_is_not_watched(make_consumer, publish):
     consumer = make_consumer(queues=("a", "b"))
     assert consumer.take(5) == []
     publish("1", queue="b")
     assert select.select(consumer.files(), [], [], 5)[0]
-    consumer._doorbell.answer()
+    consumer._watcher.answer()
     consumer.cancel_queue("b")
-    assert set(consumer._doorbell._idle) == set()
+    assert set(consumer._watcher._idle) == set()
     assert len(consumer.files()) == 4
 
 
@@ -335,7 +335,7 @@ def test_a_server_that_is_away_is_beatds_error(make_consumer, start_server):
     server.kill()
     with pytest.raises(StoreUnavailable):
         consumer.take(1)
-    consumer._doorbell.answer()
+    consumer._watcher.answer()
     server.start()
     assert consumer.take(1) == []
 

@@ -15,7 +15,7 @@ class MemoryOrders:
         self.answers = {}
         self.down = False
 
-    def given(self):
+    def recent(self):
         return dict(self.orders)
 
     def answer(self, order_id, daemon_id, answer):

@@ -2,9 +2,10 @@
 
 import pytest
 
-from beatd.broker import Address, is_amqp, is_redis, place_of
+from beatd.broker import Address, is_amqp, is_redis
 from beatd.broker.publisher import outgoing_message
 from beatd.message.protocol import build
+from beatd.urls import shown as shown_url
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from beatd.message.protocol import build
     ],
 )
 def test_a_url_is_shown_without_what_is_secret(url, shown):
-    assert place_of(url) == shown
+    assert shown_url(url) == shown
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from celery.bin.celery import celery
 from click.testing import CliRunner
 
-from beatd.cli import ALIASES, ELSEWHERE, main
+from beatd.cli import ALIASES, UNSUPPORTED, main
 from beatd.cli.global_options import FLAGS, VALUES
 
 
@@ -35,7 +35,7 @@ def ours(words: tuple[str, ...]) -> click.Command:
 
 @pytest.mark.parametrize(("words", "theirs"), [*commands(celery)])
 def test_options_of_celerys_commands_are_accepted(words, theirs):
-    if words[0] in ELSEWHERE:
+    if words[0] in UNSUPPORTED:
         return
     missing = spellings(theirs) - spellings(ours(words)) - {*FLAGS, *VALUES, "--help"}
     assert sorted(missing) == []
@@ -45,7 +45,7 @@ def test_options_of_all_commands_are_accepted():
     assert spellings(celery) - {*FLAGS, *VALUES} == {"--version"}
 
 
-@pytest.mark.parametrize("word", sorted(ELSEWHERE))
+@pytest.mark.parametrize("word", sorted(UNSUPPORTED))
 def test_commands_of_celery_that_are_missing_are_answered_in_words(word):
     done = CliRunner().invoke(main, ["-A", "proj", word])
     assert done.exit_code == 2

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from beatd import config
 from beatd.cli import main
-from beatd.cli.edit import put_into
+from beatd.cli.edit import put_entries
 from beatd.config.editor import with_entries
 
 WRITTEN = """\
@@ -108,13 +108,13 @@ def test_of_two_changes_at_once_none_is_lost(file, monkeypatch):
 
     def interrupted(*given, **options):
         if not seen:  # another command begins, while this one has read the file and not written it
-            seen.append(threading.Thread(target=put_into, args=(file, {"y": table}), kwargs={"replace": False}))
+            seen.append(threading.Thread(target=put_entries, args=(file, {"y": table}), kwargs={"replace": False}))
             seen[0].start()
             seen[0].join(0.5)
         return with_entries(*given, **options)
 
     table = {"task": "t", "schedule": "1h"}
     monkeypatch.setattr("beatd.cli.edit.with_entries", interrupted)
-    put_into(file, {"x": table}, replace=False)
+    put_entries(file, {"x": table}, replace=False)
     seen[0].join(30)
     assert {entry.name for entry in config.load(file).entries} == {"a", "x", "y"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beatd.cli.app_commands import print_event
+from beatd.cli.events import print_event
 from beatd.cli.events_view import KEPT, EventsView
 from beatd.cli.output import cell_len
 

@@ -11,7 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from beatd.cli import Commands, add_to_error, main
+from beatd.cli import Commands, main
+from beatd.cli.errors import add_to_error
 from beatd.cli.output import print_json
 from beatd.exceptions import StoreUnavailable
 

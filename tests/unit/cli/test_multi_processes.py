@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from beatd.cli.multi_processes import NodeRecords, Started, held, owner_of
+from beatd.cli.multi_processes import NodeRecord, NodeRecords
+from beatd.cli.pidfile import locked, owner_of
 from beatd.exceptions import ConfigError
 
 
@@ -14,7 +15,7 @@ from beatd.exceptions import ConfigError
 def test_another_file_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "beat.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="not a pid file"), held(path):
+    with pytest.raises(ConfigError, match="not a pid file"), locked(path):
         pass
     assert path.read_bytes() == content
     assert owner_of(path) is None
@@ -23,7 +24,7 @@ def test_another_file_is_left_as_it_is(tmp_path, content):
 def test_no_link_is_followed(tmp_path):
     path, target = tmp_path / "pid", tmp_path / "target"
     path.symlink_to(target)
-    with pytest.raises(ConfigError, match="symbolic link"), held(path):
+    with pytest.raises(ConfigError, match="symbolic link"), locked(path):
         pass
     assert not target.exists()
     assert owner_of(path) is None
@@ -32,7 +33,7 @@ def test_no_link_is_followed(tmp_path):
 def test_a_pipe_and_a_folder_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(ConfigError), held(path):
+        with pytest.raises(ConfigError), locked(path):
             pass
         assert owner_of(path) is None
 
@@ -41,7 +42,7 @@ def test_a_pipe_and_a_folder_are_refused(tmp_path):
 def test_a_stale_one_is_taken_over(tmp_path, content):
     path = tmp_path / "pid"
     path.write_bytes(content)
-    with held(path):
+    with locked(path):
         assert path.read_bytes() == b"%d\n" % os.getpid()
     assert not path.exists()
 
@@ -61,14 +62,14 @@ NODE_0_1_0 = """{
 def test_a_record_of_0_1_0_is_read(tmp_path):
     (tmp_path / "celery1@host.json").write_text(NODE_0_1_0 % "/srv/proj/celery1.pid")
     records = NodeRecords(tmp_path)
-    started = Started(
+    started = NodeRecord(
         "celery1@host",
         ["--app=proj", "--concurrency=2"],
         "/srv/proj",
         "/srv/proj/celery1.pid",
         "/srv/proj/celery1%I.log",
     )
-    assert (records.nodes(), records.recall("celery1@host")) == (["celery1@host"], started)
+    assert (records.nodes(), records.read("celery1@host")) == (["celery1@host"], started)
     assert started.command[2:5] == ["beatd", "worker", "--app=proj"]
 
 
@@ -90,9 +91,9 @@ def test_a_worker_of_0_1_0_that_still_runs_is_found_by_its_pid_file(tmp_path):
     command = [sys.executable, "-c", PIDFILE_0_1_0, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout.readline() == "held\n"
-        assert NodeRecords(tmp_path).recall("celery1@host").pid == worker.pid
-        with pytest.raises(ConfigError, match=f"belongs to process {worker.pid}"), held(path):
+        assert NodeRecords(tmp_path).read("celery1@host").pid == worker.pid
+        with pytest.raises(ConfigError, match=f"belongs to process {worker.pid}"), locked(path):
             pass
         worker.stdin.close()
         worker.wait(timeout=30)
-    assert NodeRecords(tmp_path).recall("celery1@host").pid is None
+    assert NodeRecords(tmp_path).read("celery1@host").pid is None

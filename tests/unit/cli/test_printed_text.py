@@ -12,8 +12,8 @@ PRINTERS = ROOT / "cli" / "output.py"
 """The module whose functions print: they escape what they are given."""
 
 ALLOWED = {
-    ("cli/__init__.py", "_print_error"): "escaped; the module of output imports this one",
-    ("cli/__init__.py", "_print_document"): "JSON in ASCII; the module of output imports this one",
+    ("cli/errors.py", "_print_error"): "escaped; the module of output imports this one",
+    ("cli/errors.py", "_print_document"): "JSON in ASCII; the module of output imports this one",
     ("cli/__init__.py", "_version"): "the number of the version alone",
     ("cli/tutorial.py", "_wait"): "the words are of that file",
     ("cli/worker.py", "_show_banner"): "each line of the banner is escaped",

@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 from beatd import config
 from beatd.cli import main
 from beatd.cli.multi import multi
-from beatd.cli.multi_processes import NodeRecords, held, owner_of
+from beatd.cli.multi_processes import NodeRecords
+from beatd.cli.pidfile import locked, owner_of
 from beatd.cli.service import service
 from beatd.cli.systemd_units import DAEMON, SYSUSERS, UNITS, WORKER, installed_as
 from beatd.exceptions import ConfigError
@@ -121,7 +122,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess
 
 
 def test_a_start_record_gives_the_same_command_line(node: subprocess.Popen[str], tmp_path: Path) -> None:
-    started = NodeRecords(tmp_path / "beatd" / "multi").recall(NODE)
+    started = NodeRecords(tmp_path / "beatd" / "multi").read(NODE)
     assert started is not None
     assert (started.folder, started.pid) == (str(tmp_path), node.pid)
     words = started.command[started.command.index("worker") + 1 :]
@@ -141,14 +142,14 @@ def test_a_node_is_found_and_stopped(node: subprocess.Popen[str]) -> None:
 def test_a_pid_file_is_owned_while_its_process_lives(node: subprocess.Popen[str], tmp_path: Path) -> None:
     path = tmp_path / "celery1.pid"
     assert owner_of(path) == node.pid
-    with pytest.raises(ConfigError, match=f"belongs to process {node.pid}"), held(path):
+    with pytest.raises(ConfigError, match=f"belongs to process {node.pid}"), locked(path):
         pass
 
 
 def test_a_pid_file_that_was_left_behind_is_taken_over(tmp_path: Path) -> None:
     path = Path(shutil.copy(DATA / "celery1.pid", tmp_path))
     assert owner_of(path) is None
-    with held(path):
+    with locked(path):
         assert path.read_text() == f"{os.getpid()}\n"
     assert not path.exists()
 

@@ -13,7 +13,7 @@ from beatd import config
 from beatd.config.loader import load_settings
 from beatd.config.writer import table_text
 from beatd.exceptions import ConfigError
-from beatd.importers import Found, carry_over
+from beatd.importers import FoundSchedule, carry_over
 from beatd.importers.cronstable import read_cronstable
 from beatd.importers.dkron import read_dkron
 from beatd.importers.github_actions import read_github_actions
@@ -479,7 +479,7 @@ def test_defaults_of_the_file_change_nothing_that_is_carried_over(tmp_path):
 def test_what_the_source_turns_off_stays_off_beside_defaults_of_the_file(form):
     off = {"queue": False, "expires": False}
     fields = {"task": "t", "schedule": 30, **({"options": off} if form == "options" else off), "ignore_result": False}
-    done = carry_over(Found({"x": fields}), defaults={"queue": "q", "ignore_result": True, "priority": 3})
+    done = carry_over(FoundSchedule({"x": fields}), defaults={"queue": "q", "ignore_result": True, "priority": 3})
     assert done.tables["x"] == {"queue": False, "task": "t", "schedule": "30s", "ignore_result": False}
 
 

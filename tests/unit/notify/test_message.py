@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from beatd.model import NotifyTarget
 from beatd.notify.message import listed, message, trial
-from beatd.planning.alerts import Changes, Condition, Subject, Told
+from beatd.planning.alerts import Changes, Condition, Subject, ToldCondition
 
 NOW = 1_800_000_000_000
 TARGET = NotifyTarget(name="ops", webhook="https://example.com/SECRET")
@@ -34,7 +34,7 @@ def test_one_failure_is_one_line_with_its_error():
 
 def test_a_herd_is_a_number_and_ten_names():
     begun = [(Subject("failure", f"entry-{n:05}"), Condition(NOW)) for n in range(10_000)]
-    found = changes(begun, [(Subject("overdue", "late"), Told(NOW - 90_000, NOW))])
+    found = changes(begun, [(Subject("overdue", "late"), ToldCondition(NOW - 90_000, NOW))])
     body = message(TARGET, found, NOW, {}, "beatd")
     lines = body["text"].splitlines()
     assert lines[0] == "beatd: 10,000 entries fail; late is not overdue any more"

@@ -6,7 +6,7 @@ import pytest
 
 from beatd import config
 from beatd.model import NotifyTarget
-from beatd.planning.alerts import Brief, Condition, Subject, Told, changes, is_for
+from beatd.planning.alerts import BriefFailure, Condition, Subject, ToldCondition, changes, is_for
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
@@ -34,7 +34,7 @@ def news(one: NotifyTarget, conditions, told=(), now_ms=NOW, **more):
 def test_a_failure_is_told_once_and_its_end_too():
     failing = {FAILURE_OF_A: Condition(NOW - 5)}
     assert news(target(), failing).begun == failing
-    told = {FAILURE_OF_A: Told(NOW - 5, NOW)}
+    told = {FAILURE_OF_A: ToldCondition(NOW - 5, NOW)}
     assert news(target(), failing, told).number == 0
     assert news(target(), {}, told).over == told
 
@@ -49,7 +49,7 @@ def test_only_kinds_that_were_asked_for_are_told():
     one = target(on=("overdue",))
     conditions = {FAILURE_OF_A: Condition(NOW), Subject("overdue", "a"): Condition(NOW)}
     assert list(news(one, conditions).begun) == [Subject("overdue", "a")]
-    found = news(one, {}, {Subject("overdue", "a"): Told(NOW, NOW)})
+    found = news(one, {}, {Subject("overdue", "a"): ToldCondition(NOW, NOW)})
     assert found.number == 0
     assert found.forgotten == {Subject("overdue", "a")}, "nobody asked for recovery"
 
@@ -57,14 +57,14 @@ def test_only_kinds_that_were_asked_for_are_told():
 @pytest.mark.parametrize("step_ms", [24 * HOUR, -24 * HOUR - 1, 10**12])
 def test_what_lasts_is_told_again_also_after_a_step_of_the_clock(step_ms):
     one = target(repeat_ms=24 * HOUR)
-    told = {FAILURE_OF_A: Told(NOW - 5, NOW)}
+    told = {FAILURE_OF_A: ToldCondition(NOW - 5, NOW)}
     assert not news(one, {FAILURE_OF_A: Condition(NOW - 5)}, told, NOW + HOUR).number
     assert news(one, {FAILURE_OF_A: Condition(NOW - 5)}, told, NOW + step_ms).lasting
 
 
 def test_missed_runs_are_an_event_without_an_end():
     subject = Subject("missed", "a")
-    told = {subject: Told(NOW, NOW)}
+    told = {subject: ToldCondition(NOW, NOW)}
     assert not news(target(), {subject: Condition(NOW)}, told).number
     assert news(target(), {subject: Condition(NOW + 1)}, told).begun
     gone = news(target(), {}, told)
@@ -72,13 +72,13 @@ def test_missed_runs_are_an_event_without_an_end():
 
 
 def test_an_entry_that_left_the_schedule_is_forgotten_without_a_word():
-    told = {Subject("failure", "gone"): Told(NOW, NOW)}
+    told = {Subject("failure", "gone"): ToldCondition(NOW, NOW)}
     found = news(target(), {Subject("failure", "gone"): Condition(NOW)}, told)
     assert (found.number, found.forgotten) == (0, set(told))
 
 
 def test_what_could_not_be_looked_at_is_not_over():
-    found = news(target(), {}, {FAILURE_OF_A: Told(NOW, NOW)}, is_unknown=lambda one: one.kind == "failure")
+    found = news(target(), {}, {FAILURE_OF_A: ToldCondition(NOW, NOW)}, is_unknown=lambda one: one.kind == "failure")
     assert (found.number, found.forgotten) == (0, set())
 
 
@@ -89,9 +89,9 @@ def test_entries_that_name_their_targets_are_told_to_these_only():
 
 
 def test_marks_are_read_back():
-    subject, told = Subject("held", "a name with blanks"), Told(5, 7)
-    assert (Subject.of(subject.field), Told.of(told.text)) == (subject, told)
-    assert Told.of("changed by hand") == Told(0, 0)
+    subject, told = Subject("held", "a name with blanks"), ToldCondition(5, 7)
+    assert (Subject.of(subject.field), ToldCondition.of(told.text)) == (subject, told)
+    assert ToldCondition.of("changed by hand") == ToldCondition(0, 0)
 
 
 def test_a_target_with_tags_is_told_of_entries_that_have_one_of_them():
@@ -102,7 +102,7 @@ def test_a_target_with_tags_is_told_of_entries_that_have_one_of_them():
     assert not is_for(target(tags=("eu",), match=("billing-*",)), tagged), "both must fit"
 
 
-BRIEF = Brief(NOW - 10, NOW - 5, 2)
+BRIEF = BriefFailure(NOW - 10, NOW - 5, 2)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ BRIEF = Brief(NOW - 10, NOW - 5, 2)
         ({"after": 3}, {}, {}, 0),
         ({"match": ("b",)}, {}, {}, 0),
         ({}, {FAILURE_OF_A: Condition(NOW)}, {}, 0),
-        ({}, {}, {FAILURE_OF_A: Told(NOW - 10, NOW)}, 0),
+        ({}, {}, {FAILURE_OF_A: ToldCondition(NOW - 10, NOW)}, 0),
     ],
 )
 def test_failures_that_are_over_are_told_unless_they_are_told_already(more, conditions, told, number):

@@ -11,11 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.schedules import jittered, parse_blackout
+from beatd.schedules import jittered_ms, parse_blackout
+from beatd.timestamps import from_ms, to_ms
 
 T = datetime(2026, 3, 1, 10, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
 INSTANTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+
+
+def jittered(name, due_at, jitter_ms, next_due):
+    return from_ms(jittered_ms(name, to_ms(due_at), jitter_ms, None if next_due is None else to_ms(next_due)))
 
 
 @given(st.text(max_size=30), INSTANTS, st.integers(0, 10**8), st.one_of(st.none(), st.integers(1, 10**8)))

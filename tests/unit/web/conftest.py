@@ -1,4 +1,4 @@
-"""The page's application without a server: a plan from a file, a store that says what it is told to."""
+"""The page's application without a server: a schedule from a file, a store that says what it is told to."""
 
 import asyncio
 from collections import Counter
@@ -15,7 +15,7 @@ from beatd.planning.problems import problem_facts
 from beatd.store.daemon_registry import Sizes
 from beatd.store.history_reader import Totals
 from beatd.store.outage import OutageWatch
-from beatd.web.app import Guards, Installation, create
+from beatd.web.app import Guards, PageSources, create
 from beatd.web.broker_view import Letters
 from beatd.web.entries import EntryListing
 from beatd.web.security import LOCAL_NAMES
@@ -203,7 +203,7 @@ class Site:
         self.path = path
         self.clock = FakeClock()
         self.store = Told(document())
-        self.plan = EntryListing(path, lambda: config.load(path, env={}), self.clock)
+        self.schedule = EntryListing(path, lambda: config.load(path, env={}), self.clock)
         self.hosts = LOCAL_NAMES
         self.broker = ToldBroker()
         self.tokens = Tokens(None)
@@ -212,15 +212,15 @@ class Site:
 
     def write(self, text):
         self.path.write_text(text)
-        self.plan.first()
-        self.store.document["daemons"][0]["digest"] = self.plan.listing.digest
+        self.schedule.first()
+        self.store.document["daemons"][0]["digest"] = self.schedule.listing.digest
 
     def known(self, name, **state):
         self.store.known[name] = EntryState(**{"last_due_ms": NOW, "first_seen_ms": NOW, "runs": 0, **state})
 
     @property
     def app(self):
-        seen = Installation(self.plan, self.store, self.broker, self.clock)
+        seen = PageSources(self.schedule, self.store, self.broker, self.clock)
         return create(seen, Guards(self.hosts, self.tokens, self.settings, self.reads))
 
     def get(self, url, host="localhost:8800", method="GET", headers=(), peer="127.0.0.1", **more):

@@ -327,7 +327,7 @@ def test_the_page_of_an_entry_with_any_name_can_be_reached(site, name):
 @pytest.mark.parametrize("path", ["/", "/fleet", "/entries/tick", "/timeline", "/nothing-here"])
 def test_a_file_whose_name_is_no_utf_8_is_shown(site, tmp_path, path):
     site.path = tmp_path / os.fsdecode(b"caf\xe9.toml")
-    site.plan = EntryListing(site.path, lambda: config.load(site.path, env={}), site.clock)
+    site.schedule = EntryListing(site.path, lambda: config.load(site.path, env={}), site.clock)
     site.write('[beat_schedule.tick]\ntask = "tasks.tick"\nschedule = "*/5 * * * *"\n')
     assert site.get(path).status_code == (404 if path == "/nothing-here" else 200)
     assert path not in ("/", "/fleet") or r"caf\udce9.toml" in site.get(path).text

@@ -124,7 +124,7 @@ def test_a_zone_of_its_own_is_shown_beside_utc(site):
 def test_problems_stand_at_the_top_in_words(site):
     skew = "vm-1: its clock is 2.0 s ahead of the state store's"
     problems = [Problem("nobody_leads", "nobody leads"), Problem("clock_skew", skew, subject="vm-1")]
-    site.store.document = document([daemon(digest=site.plan.listing.digest, shards=[])], problems=problems)
+    site.store.document = document([daemon(digest=site.schedule.listing.digest, shards=[])], problems=problems)
     site.store.document["shards"] = [shard(leader=None)]
     seen = words(site)
     assert "2 problems" in seen

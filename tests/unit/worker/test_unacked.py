@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beatd.broker.amqp_codec import Content
-from beatd.worker.consumers.rabbitmq import UnackedMessages
+from beatd.worker.consumers.unacked import UnackedMessages
 from beatd.worker.messages import Delivery
 
 
