@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import msgspec
 
+from beatd.config.toml_blocks import Block
 from beatd.model import Entry
 
 
@@ -18,6 +20,8 @@ class EntryCache:
 
     def __init__(self, context: str) -> None:
         self.context = context
+        self.blocks: Sequence[Block] = ()
+        """Those of the text; none if it is parsed as a whole."""
         self.entries: list[Entry] = []
         self.meanings = array("Q")
         self._marks = array("q")
@@ -34,31 +38,18 @@ class EntryCache:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def keep(self, other: EntryCache, part: slice) -> None:
-        """Keep a part of another cache as it is."""
+    def keep(self, other: EntryCache, part: slice, lines: int = 0) -> None:
+        """Keep a part of another cache, so many lines further down in the file."""
+        entries = other.entries[part]
         self._marks += other._marks[part]
-        self.entries += other.entries[part]
+        self.entries += [moved(entry, entry.line + lines) for entry in entries] if lines else entries
         self.meanings += other.meanings[part]
-
-    def common(self, marks: array[int]) -> tuple[int, int]:
-        """The numbers of entries at the start and at the end of a file that have these marks, as they have here."""
-        most = min(len(marks), len(self._marks))
-        start = _same(self._marks[:most], marks[:most])
-        most -= start
-        end = _same(self._marks[: -most - 1 : -1], marks[: -most - 1 : -1])
-        return start, end
 
     def places(self, part: slice) -> dict[int, int]:
         """Map marks of a part to the positions of their entries."""
         found = dict(zip(self._marks[part], range(len(self._marks))[part], strict=True))
         found.pop(0, None)
         return found
-
-
-def _same(marks: array[int], others: array[int]) -> int:
-    """The number of marks, up to the first that differs or is 0."""
-    pairs = enumerate(zip(marks, others, strict=True))
-    return next((number for number, (mark, other) in pairs if mark != other or not mark), len(marks))
 
 
 def moved(entry: Entry, line: int) -> Entry:

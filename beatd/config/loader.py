@@ -3,7 +3,7 @@
 Each file goes one way: text, tables and variables (``toml``), settings (``settings``) or entries (``entries``), whose
 values are read by ``fields`` and ``values``. Settings can be loaded alone, because
 commands that operate a running system have to work while an entry is being repaired. Of a hundred thousand entries, a
-change touches one: the others are found again by the hash of their text, and are the same objects as before.
+change touches one: the others are found again by the hashes of their texts, and are the same objects as before.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from beatd.config.settings import read_settings, read_timezone, refuse_settings,
 from beatd.config.shared_blackouts import SECTION, read_shared_blackouts
 from beatd.config.targets import NOTIFY, unknown_target
 from beatd.config.toml import PARSED_AT_ONCE, SCHEDULE, Document, Piece, RawEntry, plain, read, substitute
+from beatd.config.toml_blocks import Cut, lines_of
 from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
@@ -65,10 +66,15 @@ def load_settings(path: str | Path, *, env: Mapping[str, str] | None = None) -> 
 
 
 def _parsed(
-    path: Path, env: Mapping[str, str], report: ErrorReport, document: Document | None = None
+    path: Path,
+    env: Mapping[str, str],
+    report: ErrorReport,
+    *,
+    document: Document | None = None,
+    before: EntryCache | None = None,
 ) -> tuple[Document, dict[str, Any]]:
     """The document in a file, and its settings with the values of variables."""
-    document = document or Document(str(path), read(path, str(path)))
+    document = document or Document(str(path), read(path, str(path)), before.blocks if before else ())
     settings = document.settings
     return document, substitute(settings, env, report, ()) if "${" in document.text else settings
 
@@ -163,7 +169,7 @@ class _Load:
     def main(self, path: Path, document: Document | None = None) -> Config:
         absolute = path.absolute()  # not resolved: a watcher must see a symbolic link change
         report = ErrorReport()
-        document, raw = _parsed(path, self.env, report, document)
+        document, raw = _parsed(path, self.env, report, document=document, before=self.before.get(str(path)))
         settings = read_settings(raw, absolute, self.env, report)
         self.most_bytes = settings.broker.max_message_bytes
         self.light = self.most_bytes // LARGEST_GROWTH
@@ -204,7 +210,7 @@ class _Load:
         """Read one included file; its time zone and defaults, if it has its own, hold for its entries only."""
         report = ErrorReport()
         try:
-            document, raw = _parsed(file, self.env, report)
+            document, raw = _parsed(file, self.env, report, before=self.before.get(str(file)))
             refuse_settings(raw, main, report)
             timezone = read_timezone(raw, timezone, report)
             own = read_defaults(raw.get("defaults", {}), timezone, report, self.blackouts)
@@ -221,19 +227,26 @@ class _Load:
             report.add((SCHEDULE,), f"expected tables such as [beat_schedule.my-entry], got {shown(document.schedule)}")
         now = self.memory[document.file] = EntryCache(repr((timezone, plain(defaults), self.most_bytes, self.targets)))
         before = self.before.get(document.file)
-        if before is None or before.context != now.context:
+        if before is None:
             before = EntryCache("")
+        elif before.context != now.context:
+            before, document = EntryCache(""), Document(document.file, document.text)
         file = _File(document, EntryReader(timezone, defaults), before, now, report, "${" in document.text, [])
         for raw in document.whole():
             self.entry(file, raw, 0, len(document.text))
-        head, tail = before.common(document.marks)
-        end, end_before = len(document.marks) - tail, len(before.entries) - tail
-        last = slice(end_before, end_before + tail)
-        first_new = head if self.keep(file, slice(0, head), 0) else 0
-        self.read(file, first_new, end, slice(first_new, end_before))
-        if not self.keep(file, last, end):
-            self.read(file, end, end + tail, last)
+        if document.cut:
+            self.take_pieces(file, document.cut)
         self.take_names(file)
+
+    def take_pieces(self, file: _File, cut: Cut) -> None:
+        """The entries of a file that is read in pieces: keep those in blocks as before, and read the others."""
+        now, before = file.now, file.before
+        now.blocks = cut.blocks(file.document.text)
+        first = sum(block.entries for block in cut.head)
+        last = len(before.entries) - sum(block.entries for block in cut.tail)
+        now.keep(before, slice(first))
+        self.read(file, slice(first, last))
+        now.keep(before, slice(last, None), lines=lines_of(now.blocks) - lines_of(before.blocks))
 
     def take_names(self, file: _File) -> None:
         """Take the names of a file's entries; report those that another entry has."""
@@ -250,23 +263,12 @@ class _Load:
                 text = f"the entry {quoted(each.name)} is already defined at {other.source}"
                 file.report.add((SCHEDULE, each.name), text)
 
-    def keep(self, file: _File, part: slice, first: int) -> bool:
-        """Keep entries that are as they were, if they are on the lines where they were.
-
-        ``first`` is the number of the first of them in the document.
-        """
-        entries = file.before.entries[part]
-        if not entries or entries[0].line != file.document.line_at(first):
-            return not entries
-        file.now.keep(file.before, part)
-        return True
-
-    def read(self, file: _File, start: int, end: int, part: slice) -> None:
-        """Read some of the entries of a file; of those whose text was in a ``part`` of what was there before, only the
+    def read(self, file: _File, part: slice) -> None:
+        """Read the new entries of a file; of those whose text was in a ``part`` of what was there before, only the
         line is new, and those that are written as others need not be parsed."""
         document, before, templates = file.document, file.before, EntryTemplates()
         places, new = before.places(part), list[Piece]()
-        for piece in document.pieces(start, end):
+        for piece in document.pieces():
             text, mark, line = piece
             if (place := places.get(mark)) is not None:
                 entry, meaning = moved(before.entries[place], line), before.meanings[place]

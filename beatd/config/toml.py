@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice, pairwise
@@ -21,6 +20,7 @@ from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
 from beatd.config.errors import ErrorReport, dotted
+from beatd.config.toml_blocks import HEADER, Block, cut
 from beatd.config.toml_lines import KeyPath, Position, PositionIndex
 from beatd.config.toml_parser import DUPLICATE_KEY, TomlError, parse
 from beatd.exceptions import ConfigError, Fault
@@ -30,12 +30,6 @@ SCHEDULE = "beat_schedule"
 _LARGEST = 256 * 1024 * 1024
 PARSED_AT_ONCE = 500
 """Pieces that are parsed together."""
-
-_NAME = r"\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')"
-_END = r"\](?:[ \t]*(?:#[^\n]*)?\r?)(?=\n|\Z)"
-_HEADER = re.compile(_NAME + _END)
-_INSIDE = re.compile(_NAME + r"\.[^\]\n]+" + _END)
-_INDENTED = re.compile(r"\n[ \t]+\[")
 
 
 class RawEntry(NamedTuple):
@@ -53,31 +47,21 @@ Piece = tuple[str, int, int]
 class Document:
     """One parsed file: ``settings`` (all but the schedule) and the entries, which are parsed as they are taken."""
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(self, file: str, text: str, before: Sequence[Block] = ()) -> None:
         self.file = file
         self.text = text
-        self._starts = _starts(text)
-        """The offsets of the entries, and the end of the text; empty if it is parsed as a whole."""
-        self.settings = self._parsed(text[: self._starts[0]] if self._starts else text, 1)
-        if self._starts and SCHEDULE in self.settings:
-            self._starts = array("Q")
+        self.cut = cut(text, before)
+        """The entries that differ from those in the blocks ``before``; None if the text is parsed as a whole."""
+        self.settings = self._parsed(text[: self.cut.first] if self.cut else text, 1)
+        if self.cut and SCHEDULE in self.settings:
+            self.cut = None
             self.settings = self._parsed(text, 1)
         self.schedule = self.settings.pop(SCHEDULE, {})
         self._index: tuple[Any, PositionIndex] | None = None
 
-    @cached_property
-    def marks(self) -> array[int]:
-        """The marks of the entries, see :data:`Piece`; none if the file is parsed as a whole."""
-        texts = (self.text[start:end] for start, end in pairwise(self._starts))
-        return array("q", (0 if "${" in text else hash(text) for text in texts))
-
-    def line_at(self, number: int) -> int:
-        """The line of the entry of that number, for text that is read in pieces."""
-        return 1 + self.text.count("\n", 0, self._starts[number])
-
     def entries(self) -> Iterator[RawEntry]:
         """The entries in the order of the file. Raises ConfigError at the first piece that is not TOML."""
-        pieces = self.pieces(0, len(self.marks))
+        pieces = self.pieces()
         while several := list(islice(pieces, PARSED_AT_ONCE)):
             yield from self.tables(several)
         yield from self.whole()
@@ -88,14 +72,14 @@ class Document:
             for name, fields in self.schedule.items():
                 yield RawEntry(name, fields, self.line_of((SCHEDULE, name)) or 1)
 
-    def pieces(self, start: int, end: int) -> Iterator[Piece]:
-        """Some of the entries, by their numbers, of a text that is read in pieces."""
-        line = self.line_at(start) if start < end else 1
-        bounds = pairwise(self._starts[start : end + 1])
-        for (at, until), mark in zip(bounds, self.marks[start:end], strict=True):
-            text = self.text[at:until]
-            yield text, mark, line
-            line += text.count("\n")
+    def pieces(self) -> Iterator[Piece]:
+        """The entries that are not in blocks as before, of a text that is read in pieces."""
+        if self.cut is not None:
+            line = self.cut.line(self.text)
+            for start, end in pairwise(self.cut.starts):
+                text = self.text[start:end]
+                yield text, 0 if "${" in text else hash(text), line
+                line += text.count("\n")
 
     def tables(self, pieces: Sequence[Piece]) -> Iterator[RawEntry]:
         """Pieces that follow one another, parsed. Raises ConfigError if they are not TOML."""
@@ -122,15 +106,16 @@ class Document:
 
     @cached_property
     def _positions(self) -> PositionIndex:
-        return PositionIndex(self.text[: self._starts[0]] if self._starts else self.text)
+        return PositionIndex(self.text[: self.cut.first] if self.cut else self.text)
 
     @cached_property
     def _places(self) -> dict[Any, tuple[int, int, int]]:
         """Start, end and line of each entry, for text that is read in pieces."""
-        line = 1 + self.text.count("\n", 0, self._starts[0]) if self._starts else 1
+        whole = cut(self.text) if self.cut else None
+        line = whole.line(self.text) if whole else 1
         places = {}
-        for start, end in pairwise(self._starts):
-            header = _HEADER.match(self.text, start)
+        for start, end in pairwise(whole.starts if whole else ()):
+            header = HEADER.match(self.text, start)
             places[_unquoted(header[1]) if header else None] = (start, end, line)
             line += self.text.count("\n", start, end)
         return places
@@ -165,35 +150,6 @@ def _reason(message: str, text: str, line: int, lines_before: int) -> str:
 
 _NO_VALUE = re.compile(r"[^=\[\"']+=\s*(#.*)?$")
 _BARE_WORD = re.compile(r"[^=\[\"']+=\s*(?!(?:true|false|inf|nan)\b)[A-Za-z_/.$]")
-
-
-def _starts(text: str) -> array[int]:
-    """The offsets of the entries' headers and of the end, if the text can be cut there; none if it must be parsed as a
-    whole.
-
-    It can be cut when from the first header on each line with a leading bracket is such a header, or that of a table
-    inside the entry above. Multi-line strings could hide a header: not cut.
-    """
-    starts, whole = array("Q"), array("Q")
-    if '"""' in text or "'''" in text:
-        return whole
-    at = 0 if text.startswith("[") else text.find("\n[") + 1 or len(text)
-    while at < len(text):
-        if _HEADER.match(text, at):
-            starts.append(at)
-        elif starts and not _is_inside(text, at, starts[-1]):
-            return whole
-        at = text.find("\n[", at) + 1 or len(text)
-    if len(starts) < PARSED_AT_ONCE or _INDENTED.search(text, starts[0]):
-        return whole
-    starts.append(len(text))
-    return starts
-
-
-def _is_inside(text: str, at: int, start: int) -> bool:
-    """True if the line at an offset is the header of a table inside the entry that starts above."""
-    inside, entry = _INSIDE.match(text, at), _HEADER.match(text, start)
-    return inside is not None and entry is not None and inside[1] == entry[1]
 
 
 def _unquoted(key: str) -> str:

@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 NOUNS = """
     access actions active add address admin admission advice advise alerts amqp api app apprise apps apscheduler
     assignment asyncio audit autoscale back backend backends backfill badge banner base beat beatd binary bindings
-    blackout blackouts body bootstrap broker builder builtin bus cache calendar calendars call callbacks canvas
+    blackout blackouts blocks body bootstrap broker builder builtin bus cache calendar calendars call callbacks canvas
     catchup celery celerybeat chains channels check checks child chord chords claims cli client clock cluster codec
     collected command commands commit compare comparison completion composition compression conditions conf config
     connection connections consumers context contrib control counters credentials cron croniter cronstable crontab

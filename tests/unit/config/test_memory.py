@@ -126,3 +126,62 @@ def test_however_a_file_is_edited_it_comes_to_the_same(seed: int) -> None:
         loaded = load(head + "".join(tables), loaded)
         assert loaded == load(head + "".join(tables))
         assert loaded.digest == config.digest(loaded.entries)
+
+
+NASTY = [
+    entry("text", 'kwargs.a = """\n[beat_schedule.e-3]\ntask = 1\n"""'),
+    entry("text", "kwargs.a = '''\n[beat_schedule.in-a-text]\n'''"),
+    entry("faulty", "jitter = -1"),
+    entry("faulty", "unknown = 1"),
+    entry("unclosed", "args = [1,"),
+    entry("nested", "args = [1,\n[2, 3]]"),
+    entry("crlf").replace("\n", "\r\n"),
+    entry("inside", "[beat_schedule.inside.kwargs]\na = 1"),
+    "[beat_schedule.e-7.kwargs]\nb = 2\n",
+    "  [beat_schedule.indented]\ntask = 't'\nschedule = 3\n",
+    '[beat_schedule."in quotes"] # comment\ntask = "t"\nschedule = 3\n',
+    "beat_schedule.dotted.task = 1\n",
+    "[beat_schedule]\nbare = 1\n",
+    "[[beat_schedule.several]]\n",
+    "jitter = 3\n",
+    "# [beat_schedule.of-a-comment]\n",
+    "[defaults]\n",
+    "[redis]\n",
+    'args = ["${QUEUE}"]\n',
+    "[beat_schedule.e-5]\n",
+    '"',
+    "\n[",
+]
+"""Texts that make a file wrong, or hard to cut; of most entries around them nothing has changed."""
+
+
+def loaded_or_faults(written: str, before: Config | None) -> Config | list[str]:
+    try:
+        return load(written, before)
+    except ConfigError as error:
+        return list(map(str, error.faults))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_written_into_a_file_it_comes_to_the_same(seed: int) -> None:
+    dice = random.Random(seed)
+    head = dice.choice(["", 'timezone = "Asia/Baku"\n', "[defaults]\njitter = 3\n"])
+    before = load(head + "".join(map(entry, range(MANY))))
+    tables = list(map(entry, range(MANY)))
+    kept = 0
+    for _ in range(30):
+        edited = list(tables)
+        for _ in range(dice.choice([1, 1, 2])):
+            edited.insert(dice.choice([0, len(edited), dice.randrange(len(edited))]), dice.choice(NASTY))
+        if dice.random() < 0.3:
+            del edited[dice.randrange(len(edited))]
+        found, whole = (loaded_or_faults(head + "".join(edited), known) for known in (before, None))
+        if "not TOML" in str(whole):  # the words for it, and its place, depend on what is parsed together
+            assert isinstance(found, list)
+            continue
+        assert found == whole
+        if isinstance(found, Config):
+            assert found.digest == config.digest(found.entries)
+            if kept_now := len(same(before, found)):  # else the file is one that must be parsed as a whole
+                before, tables, kept = found, edited, kept + kept_now
+    assert kept > 0
