@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -72,7 +72,7 @@ DROPPED = "dropped"
 """In place of :attr:`Claim.running`, of a run that is not sent: it is left out if the one before it is."""
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """One run to claim. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
 
     name: str
@@ -249,8 +249,8 @@ class Claims:
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[Sequence[str], BulkStrings]:
         parts = [bulk_strings(lease_value, self._confirmed, self._keep)]
-        for common, group in groupby(batch, _in_common):
-            parts += _packed(*common, list(group))
+        for group in _groups(batch):
+            parts += _packed(group)
         numbers, data = zip(*parts, strict=True)
         return self._claim_keys, BulkStrings(sum(numbers), b"".join(data))
 
@@ -270,24 +270,38 @@ class Claims:
         return EntryState(int(resume_point), int(first_seen), int(runs))
 
 
-def _in_common(claim: Claim) -> tuple[int, str | None, history.CountedCell, bool]:
-    """Key of a group: the values that its claims have in common, and that are sent once for all of them."""
-    return claim.due_ms, claim.queue, claim.record, claim.running != ""
+def _groups(batch: Sequence[Claim]) -> list[list[Claim]]:
+    """The claims of a batch in groups of those in a row that share the values which are sent once for all of them."""
+    groups: list[list[Claim]] = []
+    last: Claim | None = None
+    for claim in batch:
+        if (
+            last is not None
+            and claim.due_ms == last.due_ms
+            and claim.queue == last.queue
+            and claim.record == last.record
+            and (claim.running == "") == (last.running == "")
+        ):
+            groups[-1].append(claim)
+        else:
+            groups.append([claim])
+        last = claim
+    return groups
 
 
 _RUN = b"$%d\r\n%b\r\n" * 2
 _RUN_WITH_VALUE = b"$%d\r\n%b\r\n" * 3
 
 
-def _packed(
-    due_ms: int, queue: str | None, record: history.CountedCell, has_value: bool, group: Sequence[Claim]
-) -> list[BulkStrings]:
+def _packed(group: Sequence[Claim]) -> list[BulkStrings]:
     """The arguments for a group of runs. All formatted at once: a herd waits for ten thousand of them."""
+    first = group[0]
+    has_value = first.running != ""
     size = 3 if has_value else 2
-    common = bulk_strings(len(group), due_ms, queue or "", record.cell, record.word, size)
+    common = bulk_strings(len(group), first.due_ms, first.queue or "", first.record.cell, first.record.word, size)
     runs = []
     for claim in group:
-        name, message = str(claim.name).encode(), claim.message
+        name, message = claim.name.encode(), claim.message
         if has_value:
             running = claim.running.encode()
             runs.append(_RUN_WITH_VALUE % (len(name), name, len(message), message, len(running), running))
