@@ -259,7 +259,8 @@ class Dispatcher:
             for run in before:
                 decision = prepared_for[run.entry.name]
                 changed[run.entry.name] = structs.replace(decision, claimed_before=True, passed_ms=None)
-            taken = [one for number, one in enumerate(claims) if number not in claimed.left_out | refused]
+            left_out = claimed.left_out | refused
+            taken = [prepared for number, prepared in enumerate(claims) if number not in left_out]
         if sent := [prepared.run for prepared in taken if prepared.decision.skip is None]:
             self.report.claimed(sent, now_ms)
             self._delivery.claimed(sent, self.report, now_ms)

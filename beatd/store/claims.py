@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -144,10 +143,11 @@ class Claims:
                 under_way.append(batch)
                 text = msgspec.json.encode(list(chain.from_iterable(batch)))
                 limited = msgspec.json.encode({name: limits[name] for name, _ in batch if name in limits})
-                yield keys, bulk_strings(lease_value, now_ms, GAPS_KEPT_MS, self._confirmed, text, limited)
+                numbers = b"%d" % now_ms, b"%d" % GAPS_KEPT_MS, b"%d" % self._confirmed
+                yield keys, bulk_strings(lease_value.encode(), *numbers, text, limited)
 
         known: dict[bytes, EntryState | Unreadable] = {}
-        with self._rollback_noticed():
+        try:
             for number, states, *unreadable in self._load_entries.stream(calls()):
                 self._confirmed = int(number)
                 others = iter(unreadable)
@@ -156,6 +156,9 @@ class Claims:
                     if raw:
                         known[raw] = state
                     yield name, state
+        except StoreRolledBack:
+            self._confirmed = 0  # as for claims
+            raise
 
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
@@ -165,10 +168,13 @@ class Claims:
         before it is yielded.
         """
         calls = (self._call(batch, lease_value) for batch in batches)
-        with self._rollback_noticed():
+        try:
             for number, left_out, *refusals in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
                 yield Claimed(frozenset(left_out), [_refusal(refusal) for refusal in refusals])
+        except StoreRolledBack:
+            self._confirmed = 0  # the store is taken as it is from now on
+            raise
 
     def verify_term(self, *, lease_value: str) -> None:
         """Verify the term without claiming: raises as any claim would, if the term is over, or the store rolled back or
@@ -232,15 +238,6 @@ class Claims:
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]
             self._sweep(keys, [lease_value, now_ms, *flat])
 
-    @contextmanager
-    def _rollback_noticed(self) -> Iterator[None]:
-        """Take the store as it is from now on, once it has said that it lost writes."""
-        try:
-            yield
-        except StoreRolledBack:
-            self._confirmed = 0
-            raise
-
     def _mine(self, raw: Any) -> set[str]:
         return {name for name in (text.decode(errors="backslashreplace") for text in raw) if self._owns(name)}
 
@@ -248,7 +245,7 @@ class Claims:
         return shard_of(name, self._shards) == self._shard
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[Sequence[str], BulkStrings]:
-        parts = [bulk_strings(lease_value, self._confirmed, self._keep)]
+        parts = [bulk_strings(lease_value.encode(), b"%d" % self._confirmed, b"%d" % self._keep)]
         for group in _groups(batch):
             parts += _packed(group)
         numbers, data = zip(*parts, strict=True)
@@ -295,10 +292,11 @@ _RUN_WITH_VALUE = b"$%d\r\n%b\r\n" * 3
 
 def _packed(group: Sequence[Claim]) -> list[BulkStrings]:
     """The arguments for a group of runs. All formatted at once: a herd waits for ten thousand of them."""
-    first = group[0]
+    first, record = group[0], group[0].record
     has_value = first.running != ""
-    size = 3 if has_value else 2
-    common = bulk_strings(len(group), first.due_ms, first.queue or "", first.record.cell, first.record.word, size)
+    size, queue = 3 if has_value else 2, first.queue or ""
+    numbers = b"%d" % len(group), b"%d" % first.due_ms
+    common = bulk_strings(*numbers, queue.encode(), record.cell, record.word.encode(), b"%d" % size)
     runs = []
     for claim in group:
         name, message = claim.name.encode(), claim.message
