@@ -69,7 +69,8 @@ def in_range(ms: int) -> bool:
 
 def iso_ms(ms: int) -> str:
     """ISO 8601 in UTC with milliseconds, ``2026-01-01T00:00:00.000+00:00``: how instants travel in messages."""
-    ms = min(max(ms, EARLIEST_MS), LAST_MS)
+    if not EARLIEST_MS <= ms <= LAST_MS:
+        ms = min(max(ms, EARLIEST_MS), LAST_MS)
     return f"{_iso_second(ms // 1000)}.{ms % 1000:03}+00:00"
 
 

@@ -224,19 +224,20 @@ class ActiveSchedule:
 
     def _take_in(self, term: Term, now_ms: int) -> None:
         """Apply the changes handed to :meth:`replace` and :meth:`amend`; the rest of the heap is not touched."""
+        if not self._changes:
+            return
         _, changes = self._handed_over()
-        if changes:
-            self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
-            self._held.try_now(changes.put)
-            self._without_state -= changes.gone
-            left_at = self._clock.monotonic()
-            for name in changes.gone:
-                self._heap.remove(name)
-                self._left[name] = left_at
-            new = [name for name in changes.put if name not in self._heap and self._left.pop(name, None) is None]
-            self._note_absence((), new, term, now_ms)
-            self._put(changes.put, term, now_ms)
-            self._resumed_in = term.token
+        self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
+        self._held.try_now(changes.put)
+        self._without_state -= changes.gone
+        left_at = self._clock.monotonic()
+        for name in changes.gone:
+            self._heap.remove(name)
+            self._left[name] = left_at
+        new = [name for name in changes.put if name not in self._heap and self._left.pop(name, None) is None]
+        self._note_absence((), new, term, now_ms)
+        self._put(changes.put, term, now_ms)
+        self._resumed_in = term.token
 
     def _put(self, named: Mapping[str, Entry], term: Term, now_ms: int) -> None:
         """Put entries into the heap at their resume points; hold back those for which that fails."""

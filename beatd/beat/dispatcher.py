@@ -8,6 +8,9 @@ from collections.abc import Collection, Container, Iterable, Iterator, Mapping, 
 from itertools import tee
 from typing import NamedTuple
 
+import msgspec
+from msgspec import structs
+
 from beatd.beat.delivery import Delivery
 from beatd.beat.dispatch_log import DispatchLog
 from beatd.beat.heap import DueRuns
@@ -49,7 +52,7 @@ PASSED_OVER_KEPT = 100_000
 UNSENDABLE = Decision(skip=Skip.UNSENDABLE)
 
 
-class PreparedRun(NamedTuple):
+class PreparedRun(msgspec.Struct, frozen=True, gc=False):
     """A run, the decision for it, and its claim. ``claim`` is ``None`` if it waits, or if its entry is held back."""
 
     run: Run
@@ -160,7 +163,7 @@ class Dispatcher:
         results = self._claims.claim(map(_claims_of, to_claim), lease_value=term.lease_value)
         try:
             for claimed, batch in zip(results, unsettled, strict=True):
-                yield _in_order(batch, self._settle(batch, claimed))
+                yield _decisions(batch, self._settle(batch, claimed))
         except StoreRefused:
             self._claims.verify_term(lease_value=term.lease_value)  # which says so if it refuses all of them
             yield from self._claim_in_parts(unsettled, term)
@@ -237,27 +240,27 @@ class Dispatcher:
     def _settle(self, batch: Sequence[PreparedRun], claimed: Claimed) -> dict[str, Decision]:
         """Take over the result of a batch: log and count its runs, and hold back the entries of those refused.
 
-        Returns the decisions by entry.
+        Returns the decisions that the result has changed, by entry.
         """
         now_ms = self._clock.now_ms()
-        decisions = {prepared.run.entry.name: prepared.decision for prepared in reversed(batch)}
-        claims = [prepared for prepared in batch if prepared.claim is not None]
+        changed: dict[str, Decision] = {}
+        claims = taken = [prepared for prepared in batch if prepared.claim is not None]
         refused = frozenset[int]()
         for refusal in claimed.refusals:
             refused |= frozenset(refusal.numbers)
             for number in refusal.numbers:
                 name = claims[number].run.entry.name
-                decisions[name] = HOLD
+                changed[name] = HOLD
                 self.held.hold_for(name, refusal.reason, now_ms, cause=refusal.key)
-        for number in claimed.left_out - refused:
-            name = claims[number].run.entry.name
-            decisions[name] = decisions[name]._replace(claimed_before=True, passed_ms=None)
-        self.report.claimed_before([claims[number].run for number in claimed.left_out - refused])
-        if refused or claimed.left_out:
+        if claimed.left_out or refused:
+            before = [claims[number].run for number in claimed.left_out - refused]
+            self.report.claimed_before(before)
+            prepared_for = {prepared.run.entry.name: prepared.decision for prepared in reversed(batch)}
+            for run in before:
+                decision = prepared_for[run.entry.name]
+                changed[run.entry.name] = structs.replace(decision, claimed_before=True, passed_ms=None)
             left_out = claimed.left_out | refused
             taken = [prepared for number, prepared in enumerate(claims) if number not in left_out]
-        else:
-            taken = claims
         if sent := [prepared.run for prepared in taken if prepared.decision.skip is None]:
             self.report.claimed(sent, now_ms)
             self._delivery.claimed(sent, self.report, now_ms)
@@ -267,7 +270,7 @@ class Dispatcher:
         if len(self.held):
             names = (prepared.run.entry.name for number, prepared in enumerate(claims) if number not in refused)
             self.held.succeeded(names, now_ms)
-        return decisions
+        return changed
 
     def _claim_in_parts(self, batches: Iterable[list[PreparedRun]], term: Term) -> Iterator[Sequence[Decision]]:
         """The store refuses a batch, gives no reason for one run, and does not refuse everything: find out which.
@@ -276,13 +279,13 @@ class Dispatcher:
         """
         in_a_row = 0
         for batch in batches:
-            decisions: dict[str, Decision] = {}
+            changed: dict[str, Decision] = {}
             parts = [batch]
             while parts:
                 part = parts.pop()
                 try:
                     for claimed in self._claims.claim([_claims_of(part)], lease_value=term.lease_value):
-                        decisions |= self._settle(part, claimed)
+                        changed |= self._settle(part, claimed)
                     in_a_row = 0
                 except StoreRefused as error:
                     if halves := _halves(part):
@@ -292,8 +295,8 @@ class Dispatcher:
                     if in_a_row == UNEXPLAINED:
                         raise
                     refusal = Refusal(str(error), "", range(len(_claims_of(part))))
-                    decisions |= self._settle(part, Claimed(frozenset(), [refusal]))
-            yield _in_order(batch, decisions)
+                    changed |= self._settle(part, Claimed(frozenset(), [refusal]))
+            yield _decisions(batch, changed)
 
     def flush(self, term: Term, *, more_comes: bool = False) -> bool:
         """Bring to the broker what was claimed and is not there: by us, or by a leader before us.
@@ -344,9 +347,12 @@ def _claims_of(batch: Sequence[PreparedRun]) -> list[Claim]:
     return [prepared.claim for prepared in batch if prepared.claim is not None]
 
 
-def _in_order(batch: Sequence[PreparedRun], decisions: Mapping[str, Decision]) -> list[Decision]:
+def _decisions(batch: Sequence[PreparedRun], changed: Mapping[str, Decision]) -> list[Decision]:
     """The decisions for the runs of a batch, each once, though one that drops others has two claims."""
-    return [decisions[name] for name in dict.fromkeys([prepared.run.entry.name for prepared in batch])]
+    of_runs = [one for one in batch if one.claim is None or one.claim.running != DROPPED]
+    if not changed:
+        return [one.decision for one in of_runs]
+    return [changed.get(one.run.entry.name, one.decision) for one in of_runs]
 
 
 def _halves(batch: Sequence[PreparedRun]) -> list[list[PreparedRun]]:
@@ -372,6 +378,6 @@ def _dropped(run: Run, passed_ms: int, now_ms: int) -> PreparedRun:
 
     If that run was claimed before, they did not come due while it waited, and are not dropped.
     """
-    last = run._replace(due_ms=passed_ms, fire_ms=passed_ms)
-    claim = _skip_claim(last, Skip.OVERLAP, now_ms)._replace(running=DROPPED)
+    last = structs.replace(run, due_ms=passed_ms, fire_ms=passed_ms)
+    claim = structs.replace(_skip_claim(last, Skip.OVERLAP, now_ms), running=DROPPED)
     return PreparedRun(last, Decision(skip=Skip.OVERLAP), claim)

@@ -129,7 +129,7 @@ class DueHeap:
         self.remove(entry.name)
         if due_ms is not None and (remaining_runs is None or remaining_runs > 0):
             slot = Slot(entry, timeline, remaining_runs, after_ms)
-            self._set_next_run(slot, due_ms)
+            self._place([slot], due_ms, fire_ms(entry, timeline, due_ms))
             self._slots[entry.name] = slot
 
     def remove(self, name: str) -> None:
@@ -166,37 +166,42 @@ class DueHeap:
         moved, self._in_flight = self._in_flight[: len(decisions)], self._in_flight[len(decisions) :]
         nexts: dict[tuple[int, int], int | None] = {}
         failed: list[Failed] = []
-        for slot, decision in zip(moved, decisions, strict=True):
+        for slots, decision in _alike(moved, decisions):
             try:
-                stays = self._advance(slot, decision, nexts)
-            except Exception as error:  # noqa: BLE001 - a schedule may do anything; it concerns its own entry only
-                failed.append(Failed(slot.entry, error))
-                stays = False
-            if not stays:
-                slot.deleted = True
-                self._slots.pop(slot.entry.name, None)
+                stay = self._advance(slots, decision, nexts)
+            except Exception as error:  # noqa: BLE001 - a schedule may do anything; it concerns its own entries only
+                failed += [Failed(slot.entry, error) for slot in slots]
+                stay = False
+            if not stay:
+                for slot in slots:
+                    slot.deleted = True
+                    self._slots.pop(slot.entry.name, None)
         return failed
 
-    def _advance(self, slot: Slot, decision: Decision, nexts: dict[tuple[int, int], int | None]) -> bool:
-        """Move one entry on; tells whether it has a place in the heap now. ``nexts``: next due times by timeline."""
+    def _advance(self, slots: Sequence[Slot], decision: Decision, nexts: dict[tuple[int, int], int | None]) -> bool:
+        """Move on entries that are alike; tells whether they have a place in the heap now.
+
+        ``nexts``: next due times by timeline.
+        """
         if decision.hold:
             return False
+        first, due_ms = slots[0], slots[0].due_ms
         if decision.retry_ms is not None:
-            slot.fire_ms = decision.retry_ms
-            self._place(slot, decision.retry_ms)
+            self._place(slots, due_ms, decision.retry_ms)
             return True
-        if decision.skip is None and slot.remaining_runs is not None:
-            slot.remaining_runs -= 1
+        if decision.skip is None and first.remaining_runs is not None:
+            first.remaining_runs -= 1  # it is alone
         if decision.skip is None or decision.claimed_before:
-            slot.after_ms = slot.due_ms
-        passed_ms = slot.due_ms if decision.passed_ms is None else decision.passed_ms
-        key = (id(slot.timeline), passed_ms)
+            for slot in slots:
+                slot.after_ms = due_ms
+        passed_ms = due_ms if decision.passed_ms is None else decision.passed_ms
+        key = (id(first.timeline), passed_ms)
         if key not in nexts:
-            nexts[key] = next_due_ms(slot.timeline, passed_ms)
-        due_ms = nexts[key]
-        if due_ms is None or slot.remaining_runs == 0:
+            nexts[key] = next_due_ms(first.timeline, passed_ms)
+        next_ms = nexts[key]
+        if next_ms is None or first.remaining_runs == 0:
             return False
-        self._set_next_run(slot, due_ms, not_before=self._now_ms)
+        self._place(slots, next_ms, fire_ms(first.entry, first.timeline, next_ms), not_before=self._now_ms)
         return True
 
     def next_fire_ms(self) -> int | None:
@@ -213,20 +218,17 @@ class DueHeap:
         """The runs that fire at an instant, as of now."""
         return (_run_of(slot) for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)
 
-    def _set_next_run(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
-        """Give a slot its next run, and a place in the bucket of the instant (ms) at which that fires."""
-        slot.due_ms = due_ms
-        slot.fire_ms = fire_ms(slot.entry, slot.timeline, due_ms)
-        self._place(slot, max(slot.fire_ms, not_before))
-
-    def _place(self, slot: Slot, instant: int) -> None:
-        """Put a slot into the bucket of an instant (ms)."""
+    def _place(self, slots: Sequence[Slot], due_ms: int, fires_ms: int, *, not_before: int = 0) -> None:
+        """Give slots their next run, and a place in the bucket of the instant at which that fires. Times in ms."""
+        for slot in slots:
+            slot.due_ms, slot.fire_ms = due_ms, fires_ms
+        instant = max(fires_ms, not_before)
         bucket = self._buckets.get(instant)
         if bucket is None:
-            self._buckets[instant] = [slot]
+            self._buckets[instant] = [*slots]
             heappush(self._instants, instant)
         else:
-            bucket.append(slot)
+            bucket += slots
 
     def _compact(self) -> None:
         """Drop deleted slots: the bucket of a yearly entry would keep them for months."""
@@ -236,7 +238,30 @@ class DueHeap:
         waiting = {id(slot) for slot in self._in_flight}
         for slot in self._slots.values():
             if id(slot) not in waiting:
-                self._place(slot, slot.fire_ms)
+                self._place([slot], slot.due_ms, slot.fire_ms)
+
+
+def _alike(slots: Sequence[Slot], decisions: Sequence[Decision]) -> list[tuple[list[Slot], Decision]]:
+    """Slots in a row that move on in one step, as those of a herd do, and the decision for them.
+
+    They have timeline, due time and decision in common. One with jitter or a number of runs, its own, is alone.
+    """
+    groups: list[tuple[list[Slot], Decision]] = []
+    first: Slot | None = None  # of the last group, unless it is alone
+    for slot, decision in zip(slots, decisions, strict=True):
+        is_alone = slot.remaining_runs is not None or slot.entry.policies.jitter_ms != 0
+        if (
+            first is not None
+            and not is_alone
+            and slot.timeline is first.timeline
+            and slot.due_ms == first.due_ms
+            and decision == groups[-1][1]
+        ):
+            groups[-1][0].append(slot)
+        else:
+            groups.append(([slot], decision))
+            first = None if is_alone else slot
+    return groups
 
 
 def _run_of(slot: Slot) -> Run:

@@ -222,7 +222,7 @@ class ShardLoop:
         for number in takewhile(lambda _: self._clock.monotonic() < until, range(TURNS)):
             now_ms = self._clock.now_ms()
             runs = self._heap.due(now_ms, at_most=TURN if number else FIRST_TURN)
-            if not self._dispatcher.flush(term, more_comes=bool(runs)):
+            if number and not self._dispatcher.flush(term, more_comes=bool(runs)):
                 return 0.0
             if not runs:
                 break
@@ -233,11 +233,11 @@ class ShardLoop:
                     held.hold(entry.name, error, self._clock.now_ms())
                 self.schedule.load_again(_uncounted(entries, decisions))
                 self._on_turn()  # a slow store may take seconds for each batch
-            held.note(term, self._clock.now_ms())
             if (later := self._leadership.term()) is None or later.token != term.token:
                 return 0.0
             if is_last:
                 break
+            held.note(term, self._clock.now_ms())
         else:
             self._after_runs(term)
             return 0.0

@@ -17,6 +17,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -277,21 +278,23 @@ class MessageTemplate:
     Made from an example message in which :func:`placeholder` stands for each value to come.
     """
 
-    __slots__ = ("_pattern",)
+    __slots__ = ("_pattern", "_values_of")
 
-    def __init__(self, pattern: bytes) -> None:
+    def __init__(self, pattern: bytes, holes: Sequence[bytes]) -> None:
         self._pattern = pattern
+        self._values_of = itemgetter(*holes)  # with names in the pattern, each message would look for them in its text
 
     @classmethod
     def of(cls, message: TaskMessage, *, queue: str, exchange: str = "") -> MessageTemplate:
         """The form of an example. Its body is always one hole, ``body`` (in base64); its delivery tag is ``id``."""
         outer = _envelope(message, placeholder("body"), queue=queue, exchange=exchange, delivery_tag=placeholder("id"))
         pattern = json_codec.dumps(outer).replace(b"%", b"%%")
-        return cls(_PLACEHOLDER.sub(rb"%(\1)b", pattern))
+        return cls(_PLACEHOLDER.sub(b"%b", pattern), _PLACEHOLDER.findall(pattern))
 
     def render(self, values: Mapping[bytes, bytes]) -> bytes:
         """The envelope of one message; ``values`` has the JSON text for every hole."""
-        return self._pattern % values
+        filled: tuple[bytes, ...] = self._values_of(values)
+        return self._pattern % filled
 
 
 def placeholder(name: str) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Container, Mapping
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
+
+import msgspec
 
 from beatd.model import Entry, Run
 from beatd.planning.timeline import hidden
@@ -50,7 +51,7 @@ class Skip(Enum):
     UNSENDABLE = "unsendable"
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True):
     """Facts from outside at the moment of the decision."""
 
     now_ms: int
@@ -66,7 +67,7 @@ RETRY_MS = 500
 """How long a run that waits for the one before it is left alone before it is decided again."""
 
 
-class Decision(NamedTuple):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Decision for a due run: it is sent, unless ``skip``, ``retry_ms`` or ``hold`` says otherwise."""
 
     expires_ms: int | None = None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -74,7 +73,7 @@ DROPPED = "dropped"
 """In place of :attr:`Claim.running`, of a run that is not sent: it is left out if the one before it is."""
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """One run to claim. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
 
     name: str
@@ -146,10 +145,11 @@ class Claims:
                 under_way.append(batch)
                 text = msgspec.json.encode(list(chain.from_iterable(batch)))
                 limited = msgspec.json.encode({name: limits[name] for name, _ in batch if name in limits})
-                yield keys, bulk_strings(lease_value, now_ms, GAPS_KEPT_MS, self._confirmed, text, limited)
+                numbers = b"%d" % now_ms, b"%d" % GAPS_KEPT_MS, b"%d" % self._confirmed
+                yield keys, bulk_strings(lease_value.encode(), *numbers, text, limited)
 
         known: dict[bytes, EntryState | Unreadable] = {}
-        with self._rollback_noticed():
+        try:
             for number, states, *unreadable in self._load_entries.stream(calls()):
                 self._confirmed = int(number)
                 others = iter(unreadable)
@@ -158,6 +158,9 @@ class Claims:
                     if raw:
                         known[raw] = state
                     yield name, state
+        except StoreRolledBack:
+            self._confirmed = 0  # as for claims
+            raise
 
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
@@ -167,10 +170,13 @@ class Claims:
         before it is yielded.
         """
         calls = (self._call(batch, lease_value) for batch in batches)
-        with self._rollback_noticed():
+        try:
             for number, left_out, *refusals in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
                 yield Claimed(frozenset(left_out), [_refusal(refusal) for refusal in refusals])
+        except StoreRolledBack:
+            self._confirmed = 0  # the store is taken as it is from now on
+            raise
 
     def verify_term(self, *, lease_value: str) -> None:
         """Verify the term without claiming: raises as any claim would, if the term is over, or the store rolled back or
@@ -234,15 +240,6 @@ class Claims:
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]
             self._sweep(keys, [lease_value, now_ms, *flat])
 
-    @contextmanager
-    def _rollback_noticed(self) -> Iterator[None]:
-        """Take the store as it is from now on, once it has said that it lost writes."""
-        try:
-            yield
-        except StoreRolledBack:
-            self._confirmed = 0
-            raise
-
     def _mine(self, raw: Any) -> set[str]:
         return {name for name in (text.decode(errors="backslashreplace") for text in raw) if self._owns(name)}
 
@@ -250,9 +247,9 @@ class Claims:
         return shard_of(name, self._shards) == self._shard
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[Sequence[str], BulkStrings]:
-        parts = [bulk_strings(lease_value, self._confirmed, self._keep)]
-        for common, group in groupby(batch, _in_common):
-            parts += _packed(*common, list(group))
+        parts = [bulk_strings(lease_value.encode(), b"%d" % self._confirmed, b"%d" % self._keep)]
+        for group in _groups(batch):
+            parts += _packed(group)
         numbers, data = zip(*parts, strict=True)
         return self._claim_keys, BulkStrings(sum(numbers), b"".join(data))
 
@@ -272,24 +269,39 @@ class Claims:
         return EntryState(int(resume_point), int(first_seen), int(runs))
 
 
-def _in_common(claim: Claim) -> tuple[int, str | None, history.CountedCell, bool]:
-    """Key of a group: the values that its claims have in common, and that are sent once for all of them."""
-    return claim.due_ms, claim.queue, claim.record, claim.running != ""
+def _groups(batch: Sequence[Claim]) -> list[list[Claim]]:
+    """The claims of a batch in groups of those in a row that share the values which are sent once for all of them."""
+    groups: list[list[Claim]] = []
+    last: Claim | None = None
+    for claim in batch:
+        if (
+            last is not None
+            and claim.due_ms == last.due_ms
+            and claim.queue == last.queue
+            and claim.record == last.record
+            and (claim.running == "") == (last.running == "")
+        ):
+            groups[-1].append(claim)
+        else:
+            groups.append([claim])
+        last = claim
+    return groups
 
 
 _RUN = b"$%d\r\n%b\r\n" * 2
 _RUN_WITH_VALUE = b"$%d\r\n%b\r\n" * 3
 
 
-def _packed(
-    due_ms: int, queue: str | None, record: history.CountedCell, has_value: bool, group: Sequence[Claim]
-) -> list[BulkStrings]:
+def _packed(group: Sequence[Claim]) -> list[BulkStrings]:
     """The arguments for a group of runs. All formatted at once: a herd waits for ten thousand of them."""
-    size = 3 if has_value else 2
-    common = bulk_strings(len(group), due_ms, queue or "", record.cell, record.word, size)
+    first, record = group[0], group[0].record
+    has_value = first.running != ""
+    size, queue = 3 if has_value else 2, first.queue or ""
+    numbers = b"%d" % len(group), b"%d" % first.due_ms
+    common = bulk_strings(*numbers, queue.encode(), record.cell, record.word.encode(), b"%d" % size)
     runs = []
     for claim in group:
-        name, message = str(claim.name).encode(), claim.message
+        name, message = claim.name.encode(), claim.message
         if has_value:
             running = claim.running.encode()
             runs.append(_RUN_WITH_VALUE % (len(name), name, len(message), message, len(running), running))

@@ -103,9 +103,8 @@ class BulkStrings(NamedTuple):
     data: bytes
 
 
-def bulk_strings(*values: str | int | bytes) -> BulkStrings:
+def bulk_strings(*raws: bytes) -> BulkStrings:
     """Encode arguments, each as ``$<length>\\r\\n<bytes>\\r\\n``."""
-    raws = [value if isinstance(value, bytes) else str(value).encode() for value in values]
     return BulkStrings(len(raws), b"".join([b"$%d\r\n%b\r\n" % (len(raw), raw) for raw in raws]))
 
 
@@ -124,7 +123,8 @@ class Script:
         self._client = client
         self._text = _source("_prelude") + _source(name)
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-        self._eval, self._evalsha = bulk_strings("EVAL", self._text), bulk_strings("EVALSHA", self._digest)
+        self._eval = bulk_strings(b"EVAL", self._text.encode())
+        self._evalsha = bulk_strings(b"EVALSHA", self._digest.encode())
         self._is_sent = False
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
@@ -184,19 +184,22 @@ class Script:
             return
         touched = set(call[0])
         replicas = replicas if replicas and replicas.wanted else None
-        with translate_script_errors(self._client, touched), connection_to(self._client, call[0][0]) as connection:
-            try:
-                self._send(connection, call, replicas, known=self._is_sent)
-                for following in calls:
-                    touched.update(following[0])
-                    answer = self._answer(connection, call, replicas)
-                    call = following
-                    self._send(connection, call, replicas, known=True)
-                    yield answer
-                yield self._answer(connection, call, replicas)
-            except BaseException:
-                connection.disconnect()  # an answer that nobody read would be taken for the next one's
-                raise
+        try:
+            with connection_to(self._client, call[0][0]) as connection:
+                try:
+                    self._send(connection, call, replicas, known=self._is_sent)
+                    for following in calls:
+                        touched.update(following[0])
+                        answer = self._answer(connection, call, replicas)
+                        call = following
+                        self._send(connection, call, replicas, known=True)
+                        yield answer
+                    yield self._answer(connection, call, replicas)
+                except BaseException:
+                    connection.disconnect()  # an answer that nobody read would be taken for the next one's
+                    raise
+        except (redis.RedisError, OSError) as error:
+            raise _translated(error, self._client, touched) from error
 
     def _send(
         self, connection: Any, call: tuple[Sequence[str], BulkStrings], replicas: Replicas | None, *, known: bool
@@ -243,7 +246,7 @@ def _read(connection: Any, replicas: Replicas | None) -> Any:
 @functools.lru_cache(maxsize=256)
 def _packed_keys(keys: tuple[str, ...]) -> BulkStrings:
     """The keys of a call and their number: the same ones for most calls."""
-    return bulk_strings(len(keys), *keys)
+    return bulk_strings(b"%d" % len(keys), *map(str.encode, keys))
 
 
 def _address(connection: Any) -> str:
@@ -257,10 +260,15 @@ def translate_script_errors(client: redis.Redis, keys: Iterable[str | bytes]) ->
     try:
         yield
     except (redis.RedisError, OSError) as error:
-        told = translated(error, client)
-        if isinstance(told, StoreRefused) and "WRONGTYPE" in str(told) and (foreign := _foreign(client, keys)):
-            told = StoreRefused(f"{told} ({foreign})")
-        raise told from error
+        raise _translated(error, client, keys) from error
+
+
+def _translated(error: redis.RedisError | OSError, client: redis.Redis, keys: Iterable[str | bytes]) -> Exception:
+    """beatd's error in place of redis-py's; see :func:`translate_script_errors`."""
+    told = translated(error, client)
+    if isinstance(told, StoreRefused) and "WRONGTYPE" in str(told) and (foreign := _foreign(client, keys)):
+        return StoreRefused(f"{told} ({foreign})")
+    return told
 
 
 def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:

@@ -6,6 +6,7 @@ A last test makes random sequences of calls to both and compares every answer an
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from beatd.exceptions import StoreRolledBack, TermLost
 from beatd.model import EntryState
@@ -355,9 +356,9 @@ def test_a_run_is_dropped_only_with_one_that_was_taken(store):
     """Its caller says of a run that came due while the one before it waited that it is dropped with that one."""
     drop = Claim("a", NOW + 3, running=DROPPED)
     assert claim(store, run("a", NOW + 1), drop, run("b", NOW + 1)) == frozenset()
-    assert claim(store, run("a", NOW + 1), drop._replace(due_ms=NOW + 5), run("b", NOW + 2)) == {0, 1}
+    assert claim(store, run("a", NOW + 1), structs.replace(drop, due_ms=NOW + 5), run("b", NOW + 2)) == {0, 1}
     assert store.state()[0] == {"a": str(NOW + 3), "b": str(NOW + 2)}
-    assert claim(store, run("a", NOW + 4), drop._replace(due_ms=NOW + 5)) == frozenset()
+    assert claim(store, run("a", NOW + 4), structs.replace(drop, due_ms=NOW + 5)) == frozenset()
     assert store.state()[0]["a"] == str(NOW + 5)
     assert [name for name, _ in store.sent] == ["a", "b", "b", "a"]
     assert "dropped" not in str(store.state())
