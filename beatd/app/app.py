@@ -26,7 +26,7 @@ from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, checked_base, module_names, task_class, warn_of_another
-from beatd.app.message_options import arguments, check_options, message_for, new_id, utc_now
+from beatd.app.message_options import arguments, check_options, message_for, utc_now
 from beatd.app.publishing import Collected, Outgoing, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
 from beatd.app.result import AsyncResult
@@ -38,7 +38,7 @@ from beatd.broker import Publisher, is_redis
 from beatd.broker.publisher import RetryPolicy
 from beatd.clock import Clock, SystemClock
 from beatd.exceptions import BrokerError, MessageError, StoreUnavailable
-from beatd.message.protocol import TaskMessage
+from beatd.message.protocol import TaskMessage, new_id
 from beatd.schedules import zone
 from beatd.store.results import Results, Stored
 
@@ -205,20 +205,20 @@ class App(EntryPoints, Loader):
         routed = options.get("route_name") or name
         route = route_for(routed, args, kwargs, options, self.conf, task)
         options |= {option: value for option, value in route.options.items() if options.get(option) is None}
-        options["serializer"] = options.get("serializer") or self.conf.task_serializer
+        options["serializer"] = options.get("serializer") or self.conf["task_serializer"]
         if parent is not None and self.conf.task_inherit_parent_priority and options.get("priority") is None:
             options["priority"] = (parent.delivery_info or {}).get("priority")
-        if is_by_reply(self.conf.result_backend) and not options.get("ignore_result"):
+        if not options.get("ignore_result") and is_by_reply(self.conf["result_backend"]):
             options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())
         try:
             message = message_for(name, args, kwargs, options, now=now, timezone=self.timezone.key)
         except MessageError as error:
             raise MessageError(f"{name} cannot be sent: {error}") from None
-        if len(message.body) > self.conf.message_max_bytes:
-            limit = f"more than message_max_bytes ({self.conf.message_max_bytes}) allows"
+        if len(message.body) > (most := self.conf["message_max_bytes"]):
+            limit = f"more than message_max_bytes ({most}) allows"
             raise MessageError(f"{name} cannot be sent: its message has {len(message.body)} bytes, {limit}")
-        compression = options.get("compression") or self.conf.task_compression
+        compression = options.get("compression") or self.conf["task_compression"]
         self.publish(message, route, compression, retry_policy(options, self.conf))
         result: AsyncResult[Any] = (options.get("result_cls") or self.AsyncResult)(message.id)
         result.ignored = bool(options.get("ignore_result"))
@@ -297,7 +297,7 @@ class App(EntryPoints, Loader):
         return SentEvents(self.conf, self.clock)
 
     def _tell_monitors(self, sent: Sequence[Collected]) -> None:
-        if sent and self.conf.task_send_sent_event:
+        if sent and self.conf["task_send_sent_event"]:
             self.sent_events.tell(sent)
 
     def publish(
@@ -358,7 +358,7 @@ class App(EntryPoints, Loader):
     @property
     def timezone(self) -> ZoneInfo:
         """The time zone of naive times. Raises ScheduleError for one that is unknown, or has no name."""
-        return zone(self.conf.timezone or "UTC").info
+        return zone(self.conf["timezone"] or "UTC").info
 
     def now(self) -> datetime:
         """Return the time in :attr:`timezone`."""

@@ -86,7 +86,7 @@ class Conf(MutableMapping[str, Any]):
             return composed(values)
         if name in values:
             return values[name]
-        if (known := _name_of_celery_3(name)) is not None:
+        if name not in DEFAULTS and (known := _name_of_celery_3(name)) is not None:
             return self[known]
         default = DEFAULTS[name]
         if isinstance(default, dict | list):  # mutable: the caller gets a copy of its own

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
-from beatd.message.protocol import JSON, Encoder, TaskMessage, build
+from beatd.message.protocol import JSON, Encoder, TaskMessage, build, new_id
 
 ACCEPTED_AND_UNUSED = frozenset(
     {
@@ -78,17 +78,11 @@ _OPTIONS = frozenset(
         "user_id",
     }
 )
+_KNOWN = _OPTIONS | ACCEPTED_AND_UNUSED
 _PROPERTIES = ("app_id", "correlation_id", "message_id", "user_id")
 """Properties of AMQP that are passed on as they are."""
 
 Options = Mapping[str, Any]
-
-
-def new_id() -> str:
-    """Return a new task id: a UUID of version 4."""
-    digits = secrets.token_hex(16)
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 uuid = new_id
@@ -98,7 +92,7 @@ uuid = new_id
 def check_options(options: Options) -> None:
     """Reject unknown keywords: a misspelt ``contdown`` must not become a task that runs at once."""
     stamped = options.get("stamped_headers") or ()
-    if unknown := options.keys() - _OPTIONS - ACCEPTED_AND_UNUSED - set(stamped):
+    if unknown := options.keys() - _KNOWN - set(stamped):
         raise TypeError(f"unknown options for a task message: {', '.join(sorted(unknown))}")
     hard, soft = options.get("time_limit"), options.get("soft_time_limit")
     if hard and soft and soft > hard:
@@ -110,6 +104,25 @@ def arguments(task: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[
     if type(args) is not tuple and isinstance(args, str | bytes | Mapping):
         raise TypeError(f"{task}() takes positional arguments as a list or a tuple, not as {type(args).__name__}")
     return tuple(args or ()), dict(kwargs or {})
+
+
+class Parameters:
+    """The parameters of a function, and the shapes of arguments that it has accepted: their values do not matter."""
+
+    SHAPES_MAX = 64
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._signature = inspect.signature(function)
+        self._accepted: set[tuple[Any, ...]] = set()
+        """Numbers of positional arguments, each with the names of the others."""
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError if the function does not accept these arguments."""
+        shape = len(args), *kwargs
+        if shape not in self._accepted:
+            self._signature.bind(*args, **kwargs)
+            if len(self._accepted) < self.SHAPES_MAX:
+                self._accepted.add(shape)
 
 
 def message_for(

@@ -45,9 +45,9 @@ class Collected(NamedTuple):
 def retry_policy(options: Mapping[str, Any], conf: Conf) -> RetryPolicy | None:
     """Return the policy of a call (``retry``, ``retry_policy``), else of the app; None for the default one."""
     retry, default = options.get("retry"), DEFAULTS["task_publish_retry_policy"]
-    if not (conf.task_publish_retry if retry is None else retry):
+    if not (conf["task_publish_retry"] if retry is None else retry):
         return RetryPolicy(0, 0, 0, 0)
-    wanted = {**default, **(conf.task_publish_retry_policy or {}), **(options.get("retry_policy") or {})}
+    wanted = {**default, **(conf["task_publish_retry_policy"] or {}), **(options.get("retry_policy") or {})}
     return RetryPolicy(*(wanted[name] for name in RetryPolicy._fields)) if wanted != default else None
 
 

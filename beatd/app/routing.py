@@ -137,7 +137,11 @@ def destination(routed: Options, options: Options, conf: Any) -> Route:
     """
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
-    queue, exchange, key = (_name(address.get(name)) for name in ("queue", "exchange", "routing_key"))
+    queue, exchange, key = (
+        _name(address.get("queue")),
+        _name(address.get("exchange")),
+        _name(address.get("routing_key")),
+    )
     is_closed = not conf["task_create_missing_queues"] and not hasattr(address.get("queue"), "name")
     if conf["task_queues"]:
         declared = Queues(conf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
@@ -12,7 +11,7 @@ from beatd.app.canvas.signature import Signature
 from beatd.app.context import Context, RequestStack, context_of, current, running
 from beatd.app.current import current_app
 from beatd.app.eager_result import EagerResult
-from beatd.app.message_options import arguments, as_received
+from beatd.app.message_options import Parameters, arguments, as_received
 from beatd.app.pydantic_support import plain
 from beatd.app.replacement import replace_task
 from beatd.app.result import AsyncResult
@@ -187,7 +186,7 @@ class Task(Hooks, Generic[P, R]):
         if self.takes_models:
             args, kwargs = tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
         shadow = shadow or self.shadow_name(args, kwargs, options)
-        if self.app.conf.task_always_eager:
+        if self.app.conf["task_always_eager"]:
             args, kwargs = as_received([args, kwargs], options.get("serializer") or self.serializer)
             return self.apply(args, kwargs, task_id=task_id, **{**self.message_options(), **options})
         own: dict[str, Any] = {"ignore_result": bool(self.ignore_result), "task_type": self}
@@ -378,12 +377,12 @@ class Task(Hooks, Generic[P, R]):
         return AsyncResult(task_id, **{"app": self.app, **options})
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        cached = self.__dict__.get("_signature")
-        if cached is None or cached[0] is not self.__dict__.get("run"):
+        run, cached = self.__dict__.get("run"), self.__dict__.get("_parameters")
+        if cached is None or cached[0] is not run:
             called = self.run if self.is_function or type(self).__call__ is Task.__call__ else self.__call__
-            cached = self.__dict__["_signature"] = (self.__dict__.get("run"), inspect.signature(called))
+            cached = self.__dict__["_parameters"] = (run, Parameters(called))
         try:
-            cached[1].bind(*args, **kwargs)
+            cached[1].check(args, kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}() {error}") from None
 

@@ -19,10 +19,10 @@ from beatd import signals
 from beatd.app.callbacks import call_errbacks, send_followers
 from beatd.app.context import Context, current, enter, leave
 from beatd.app.eager_result import EagerResult
-from beatd.app.message_options import new_id
 from beatd.app.task import Task
 from beatd.clock import perf_counter
 from beatd.exceptions import Ignore, Reject, Retry
+from beatd.message.protocol import new_id
 from beatd.redaction import encodable
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import re
 import secrets
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
@@ -111,6 +111,13 @@ def build(
     )
 
 
+def new_id() -> str:
+    """Return a new task id: a UUID of version 4."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
 def content_of(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None = None) -> list[Any]:
     """The content of a body, ``[args, kwargs, embed]``."""
     return [list(args), dict(kwargs), {**_NO_EMBED, **(embed or {})}]
@@ -149,7 +156,7 @@ HEADER_NAMES = frozenset(_HEADERS)
 
 def envelope(message: TaskMessage, *, queue: str, exchange: str = "") -> bytes:
     """The message as one element of a Redis list, as kombu's Redis transport writes it."""
-    outer = _envelope(message, "", queue=queue, exchange=exchange, delivery_tag=str(uuid.uuid4()))
+    outer = _envelope(message, "", queue=queue, exchange=exchange, delivery_tag=new_id())
     text = json_codec.dumps(outer)  # without the body, which may be large: base64 needs no look for escapes
     return b"".join((_BODY_KEY, base64_text(message.body), text[len(_BODY_KEY) + len('""') :]))
 
@@ -161,7 +168,7 @@ _BODY_KEY = b'{"body":'
 def envelope_document(message: TaskMessage, *, queue: str, exchange: str = "") -> dict[str, Any]:
     """The fields of :func:`envelope`, with a delivery tag of its own."""
     body = base64.b64encode(message.body).decode("ascii")
-    return _envelope(message, body, queue=queue, exchange=exchange, delivery_tag=str(uuid.uuid4()))
+    return _envelope(message, body, queue=queue, exchange=exchange, delivery_tag=new_id())
 
 
 def _envelope(message: TaskMessage, body: str, *, queue: str, exchange: str, delivery_tag: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from beatd.exceptions import StoreDenied, StoreRefused, StoreRolledBack, StoreUn
 from beatd.store.cluster import ClusterClient
 from beatd.store.credentials import password_command
 from beatd.store.pipeline import JoiningClient
+from beatd.store.pool import ConnectionPool
 from beatd.store.sentinels import connect_through_sentinels, service_of
 from beatd.store.topology import Topology, slot_of
 from beatd.urls import RedisUrl
@@ -86,6 +87,7 @@ def connect(
         "health_check_interval": 30,
         "client_name": name,
         "protocol": 2,
+        "max_connections": _UNBOUNDED,
         **_NO_DRIVER_INFO,
         "redis_connect_func": _shake_hands,
         "retry": Retry(NoBackoff(), 0),
@@ -100,7 +102,7 @@ def connect(
     elif parsed.nodes:
         client = ClusterClient(parsed, options, kind)
     else:
-        client = JoiningClient.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+        client = JoiningClient.from_pool(ConnectionPool(connection_class=kind, **options))
     client.beatd_role = role  # type: ignore[attr-defined]
     return client
 
@@ -116,6 +118,8 @@ def _unusable(path: str) -> str:
     return ""
 
 
+_UNBOUNDED = 2**31
+"""redis-py 8 would refuse the hundred-first connection, also when all others have ended that it was not given back."""
 _NO_DRIVER_INFO: dict[str, None] = {"driver_info": None} if hasattr(redis, "driver_info") else {}
 """It is not sent anyway, and redis-py would read it from a file for each connection, also when none can be opened."""
 

@@ -113,10 +113,14 @@ class ClusterClient(redis.Redis):
 
     def pubsub(self, *, key: str | None = None, **options: Any) -> redis.client.PubSub:
         """Listen to channels, at the node that has ``key``; without one, at any: all nodes hear what is published."""
+        return redis.client.PubSub(self.pool_of(key), **options)
+
+    def pool_of(self, key: str | None) -> redis.ConnectionPool:
+        """The connections to the node that has ``key``; without one, to any. Raises redis-py's errors if it is away."""
         address = self.topology.any() if key is None else self.topology.owner(slot_of(key))
         with self.topology.connection(address):  # if the node is away, this is noted, and the next attempt asks another
             pass
-        return redis.client.PubSub(self.topology.pool(address), **options)
+        return self.topology.pool(address)
 
     def close(self) -> None:
         """Disconnect."""

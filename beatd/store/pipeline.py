@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import redis
+from redis.exceptions import ResponseError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -178,14 +179,38 @@ def joint_answers(client: redis.Redis, commands: Sequence[Command]) -> list[Any]
     return None if rounds is None else list(rounds.ask(client, commands))
 
 
+def _answers(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """Send commands together; returns the answers, errors of the server among them.
+
+    redis-py does the same with several times as many calls, for retries and counters that nobody asks for here. A
+    connection whose answers were not read, as after an exception that a signal has raised, is not used again.
+    """
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+    answers: list[Any] = []
+    try:
+        connection.send_packed_command(connection.pack_commands([args for args, _ in commands]))
+        for args, options in commands:
+            try:
+                answers.append(client.parse_response(connection, args[0], **options))  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+    finally:
+        if len(answers) < len(commands):
+            connection.disconnect()
+        pool.release(connection)
+
+
 class JoiningClient(redis.Redis):
     """Client of one server; its commands and pipelines take part in joint reads."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send a command, and return the answer."""
-        answers = joint_answers(self, [(args, options)])
+        commands = [(args, options)]
+        answers = joint_answers(self, commands)
         if answers is None:
-            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            answers = _answers(self, commands)
         if isinstance(answers[0], Exception):
             raise answers[0]
         return answers[0]
@@ -205,11 +230,13 @@ class JoiningPipeline(redis.client.Pipeline):
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send the commands; returns the answers in order, without ``raise_on_error`` also the server's errors."""
-        stack = list(self.command_stack)
-        answers = joint_answers(self._client, stack) if stack and not self._is_transaction else None
-        if answers is None:
+        if self._is_transaction:
             return super().execute(raise_on_error)
+        stack = list(self.command_stack)
         self.reset()
+        answers = joint_answers(self._client, stack) if stack else []
+        if answers is None:
+            answers = _answers(self._client, stack)
         if raise_on_error:
             self.raise_first_error(stack, answers)  # type: ignore[no-untyped-call]
         return answers

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from beatd.clock import Backoff, monotonic, sleep
@@ -24,8 +21,9 @@ from beatd.exceptions import (
 )
 from beatd.message import json_codec
 from beatd.states import READY_STATES
-from beatd.store.client import connect, is_cluster, is_of_foreign_type, server_of, translate_errors
+from beatd.store.client import connect, is_cluster, is_of_foreign_type, translate_errors
 from beatd.store.groups import Groups, GroupStore, NoGroups
+from beatd.store.result_channels import Channel, ResultChannels
 from beatd.store.script import Script
 from beatd.url_keyprefix import result_prefix
 
@@ -139,9 +137,7 @@ class RedisResults:
         self._store = Script(self._client, "store_results")
         self._keep_s = keep_s
         self.groups: GroupStore = Groups(self._client, keep_s, ordered=ordered, prefix=self._prefix)
-        self._idle: list[Any] = []
-        self._lock = threading.Lock()
-        self._owner = os.getpid()
+        self._channels = ResultChannels(self._client)
 
     def expect(self) -> str | None:
         return None
@@ -195,7 +191,7 @@ class RedisResults:
         backoff = Backoff(0.1, 1.0)
         while True:
             try:
-                with self._subscribed(self._key(task_id)) as channel:
+                with self._channels.listen(self._key(task_id)) as channel:
                     backoff.succeeded()
                     return self._follow(task_id, channel, watch)
             except StoreUnavailable as error:
@@ -207,16 +203,13 @@ class RedisResults:
                 watch.check_time()
 
     def close(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for channel in idle:
-            channel.close()
+        self._channels.close()
         self._client.close()
 
     def _key(self, task_id: str) -> str:
         return result_key(task_id, self._prefix)
 
-    def _follow(self, task_id: str, channel: Any, watch: Watch) -> Meta:
+    def _follow(self, task_id: str, channel: Channel, watch: Watch) -> Meta:
         """Look at what is there, then at what is published; subscribed before, so that nothing falls between."""
         checked = -_RECHECK_S
         while True:
@@ -225,43 +218,11 @@ class RedisResults:
                 checked = now
                 if (meta := self.get(task_id)) and watch.ends_with(meta):
                     return meta
-            message = channel.get_message(timeout=watch.check_time())
-            if message is None:
+            raw = channel.message(watch.check_time())
+            if raw is None:
                 watch.on_interval()
-            elif message["type"] == "message" and watch.ends_with(found := decode(message["data"])):
+            elif watch.ends_with(found := decode(raw)):
                 return found
-
-    @contextmanager
-    def _subscribed(self, name: str) -> Iterator[Any]:
-        """A connection that listens to one channel; kept for the next wait unless something went wrong with it."""
-        with translate_errors(self._client):
-            channel = self._take()
-            try:
-                channel.subscribe(name)
-                _await_subscription(channel, name, server_of(self._client))
-                yield channel
-                channel.unsubscribe(name)  # the answer is read by whoever waits next
-            except BaseException:
-                channel.close()
-                raise
-            with self._lock:
-                self._idle.append(channel)
-
-    def _take(self) -> Any:
-        with self._lock:
-            if self._owner != os.getpid():  # after a fork these sockets belong to the parent
-                self._owner, self._idle = os.getpid(), []
-            return self._idle.pop() if self._idle else _pubsub(self._client)
-
-
-def _await_subscription(channel: Any, name: str, server: str) -> None:
-    """Read until the server has confirmed; what else comes belongs to an earlier wait."""
-    while True:
-        message = channel.get_message(timeout=5.0)
-        if message is None:
-            raise StoreUnavailable(f"{server}: it did not confirm a subscription within 5 s")
-        if message["type"] == "subscribe" and message["channel"] == name.encode():
-            return
 
 
 class Watch:
@@ -294,11 +255,6 @@ class Watch:
             if self._on_message is not None:
                 self._on_message(meta)
         return meta["status"] in READY_STATES
-
-
-def _pubsub(client: Any) -> Any:
-    """redis-py's method is untyped."""
-    return client.pubsub()
 
 
 def result_key(task_id: str, prefix: str = "") -> str:

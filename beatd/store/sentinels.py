@@ -13,6 +13,7 @@ from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
 from beatd.clock import monotonic
 from beatd.store.pipeline import JoiningClient
+from beatd.store.pool import QuickLending
 from beatd.urls import RedisUrl
 
 ASK_S = 1.0
@@ -65,7 +66,7 @@ class Sentinels:
         return str(state["ip"]), int(state["port"])
 
 
-class PrimaryPool(SentinelConnectionPool):
+class PrimaryPool(QuickLending, SentinelConnectionPool):
     """Connections to the primary. Those to a former one are not used again."""
 
     _look_at = 0.0

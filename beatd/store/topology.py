@@ -28,6 +28,7 @@ from redis.exceptions import (
 )
 
 from beatd.clock import Backoff, monotonic
+from beatd.store.pool import ConnectionPool
 from beatd.urls import RedisUrl
 
 SLOTS = 16_384
@@ -121,7 +122,7 @@ class Topology:
                 self._verify(address, connection)
 
             changes["redis_connect_func"] = meet
-        return redis.ConnectionPool(connection_class=self._kind, **options | changes)
+        return ConnectionPool(connection_class=self._kind, **options | changes)
 
     def _verify(self, address: Address, connection: Any) -> None:
         """Raise an error if the server at the address of a node is not that node."""

@@ -15,8 +15,8 @@ from beatd.app.canvas.signature import Signature, as_signature, listed, shortene
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import worker_run
 from beatd.app.group_result import GroupResult
-from beatd.app.message_options import new_id
 from beatd.app.routing import route_for
+from beatd.message.protocol import new_id
 
 _BODY_OPTIONS = frozenset({"add_to_parent", "chain", "chord", "group_id", "group_index", "link", "link_error"})
 """Options of the body: they concern what follows the chord."""

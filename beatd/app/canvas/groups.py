@@ -12,7 +12,7 @@ from beatd.app.canvas.signature import Signature, as_signature, kind, listed, sh
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import worker_run
 from beatd.app.group_result import GroupResult
-from beatd.app.message_options import new_id
+from beatd.message.protocol import new_id
 
 
 class group(Composition):  # noqa: N801 - Celery's name

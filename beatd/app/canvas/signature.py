@@ -12,7 +12,7 @@ from beatd.app.base import AppBase
 from beatd.app.canvas.fields import field
 from beatd.app.canvas.stamps import StampingVisitor, Stamps, merged_stamps
 from beatd.app.current import current_app
-from beatd.app.message_options import new_id
+from beatd.message.protocol import new_id
 
 _FIXED = frozenset({"group_id", "stamped_headers"})
 """Options that are never overridden: the group would wait for a task that reports to another group."""

@@ -328,6 +328,18 @@ def test_a_cancelled_queue_is_not_watched(make_consumer, publish):
     assert len(consumer.files()) == 4
 
 
+def test_a_doorbell_is_heard_after_a_hundred_connections(make_consumer, publish):
+    consumer = make_consumer()
+    for _ in range(40):
+        assert consumer.take(1) == []
+        assert len(consumer.files()) == 4, "one for each priority"
+        consumer.cancel_queue("celery")
+        consumer.add_queue("celery")
+    assert consumer.take(1) == []
+    publish("1")
+    assert select.select(consumer.files(), [], [], 5)[0]
+
+
 def test_a_server_that_is_away_is_beatds_error(make_consumer, start_server):
     server = start_server()
     consumer = make_consumer(url=server.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import threading
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -122,11 +123,47 @@ def test_waiting_ends_after_the_timeout(results):
         results.wait("nothing", timeout=0.05)
 
 
-def test_a_connection_is_used_for_one_wait_after_the_other(results):
+def listening(redis_url):
+    with redis_py.Redis.from_url(redis_url) as admin:
+        return admin.client_list("pubsub")
+
+
+def test_a_connection_is_used_for_one_wait_after_the_other(results, redis_url):
     results.store([success("1", 1), success("2", 2)])
     assert results.wait("1", timeout=5)["result"] == 1
     assert results.wait("2", timeout=5)["result"] == 2
-    assert len(results._idle) == 1
+    assert len(listening(redis_url)) == 1
+
+
+def test_a_connection_that_has_ended_while_nobody_waited_is_replaced(results, redis_url, caplog):
+    results.store([success("1", 1), success("2", 2)])
+    assert results.wait("1", timeout=5)["result"] == 1
+    with redis_py.Redis.from_url(redis_url) as admin:
+        assert admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub") == 1
+    assert results.wait("2", timeout=5)["result"] == 2
+    assert len(listening(redis_url)) == 1
+    assert caplog.records == []
+
+
+def test_what_comes_late_for_an_earlier_wait_is_left_out(results, redis_url):
+    results.store([success("1", 1)])
+    assert results.wait("1", timeout=5)["result"] == 1
+    with redis_py.Redis.from_url(redis_url) as server:
+        assert server.publish("celery-task-meta-1", success("1", "again").document) == 1
+    with pytest.raises(TimeoutError):
+        results.wait("2", timeout=0.05)
+    results.store([success("2", 2)])
+    assert results.wait("2", timeout=5)["result"] == 2
+
+
+def test_a_child_process_has_connections_of_its_own(results, redis_url):
+    results.store([success("1", 1), success("2", 2)])
+    assert results.wait("1", timeout=5)["result"] == 1
+    if not (child := os.fork()):
+        os._exit(results.wait("2", timeout=5)["result"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert results.wait("2", timeout=5)["result"] == 2
+    assert len(listening(redis_url)) == 1
 
 
 @pytest.mark.parametrize("value", [5, None, [1, "x"], datetime(2026, 1, 1, tzinfo=UTC), Decimal("1.5"), b"raw"])

@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from beatd import App, Signature, exceptions
-from beatd.app.message_options import message_for, new_id
+from beatd.app.message_options import message_for
 from beatd.app.routing import route_for
 from beatd.broker.redis_keys import RedisKeys, queue_key
 from beatd.exceptions import MessageError, QueueNotFound
 from beatd.message import json_codec
-from beatd.message.protocol import build, envelope, open_envelope, safe_repr
+from beatd.message.protocol import build, envelope, new_id, open_envelope, safe_repr
 from beatd.store.result_document import document, exception_from, exception_payload
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
