@@ -188,13 +188,13 @@ class Daemon:
         self._status.schedule = ScheduleStatus(len(config.entries), config.digest, schedule.runtime, schedule.paused)
         self._loop.replace(schedule.entries)
         self._notifier.set_targets(config.settings.notify)
-        self._notifier.set_entries({entry.name: entry for entry in schedule.entries})
+        self._notifier.set_entries(schedule.entries)
 
     def change_schedule(self, change: ScheduleChange) -> None:
         """Put a change in force at the next turn."""
         self._status.schedule = self._status.schedule._replace(runtime=change.runtime, paused=change.paused)
         self._loop.amend(change.put, change.gone)
-        self._notifier.set_entries(change.put, change.gone)
+        self._notifier.change_entries(change.put, change.gone)
 
     def runtime_entries_read(self, revision: int) -> None:
         """Note that the store's entries and pauses are in force as of ``revision``."""

@@ -91,7 +91,7 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
     """Implement :meth:`beatd.Task.retry`; ``when`` has ``eta`` and ``countdown``."""
     request = task.request
     if request.called_directly:
-        raise exc or Retry("Task can be retried")
+        _raise(exc or Retry("Task can be retried"))
     if max_retries is not None:
         request.update(override_max_retries=max_retries)
     limit = task.max_retries if max_retries is None else max_retries
@@ -207,9 +207,17 @@ def _address(info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _give_up(task: Task[..., Any], request: Context, exc: BaseException | None) -> NoReturn:
     if exc is not None:
-        raise exc
+        _raise(exc)
     raise task.MaxRetriesExceededError(
         f"Can't retry {task.name}[{request.id}] args:{tuple(request.args or ())} kwargs:{request.kwargs}",
         task_args=request.args,
         task_kwargs=request.kwargs,
     )
+
+
+def _raise(error: BaseException) -> NoReturn:
+    """Raise an error; the one that is being handled is its cause, as in Celery."""
+    handled = sys.exception()
+    if handled is None or handled is error:
+        raise error
+    raise error from handled

@@ -54,6 +54,11 @@ class ExceptionInfo:
         self.tb = error.__traceback__
         self.traceback = encodable(_shortened(_formatted(error)))
 
+    @property
+    def exc_info(self) -> tuple[type[BaseException], BaseException, Any]:
+        """The class, the exception and its frames, for ``logging``."""
+        return self.type, self.exception, self.tb
+
     def __str__(self) -> str:
         return self.traceback
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -21,6 +21,7 @@ from beatd.memory import give_back
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoint, ResumePoints
 from beatd.schedules import latest_ms
+from beatd.sources.schedule_diff import by_name, differences
 from beatd.store.claims import Claims, Gap, Unreadable
 from beatd.store.entry_state import Fingerprints, limits_text
 from beatd.timestamps import span_text
@@ -30,8 +31,8 @@ from beatd.timestamps import span_text
 class ScheduleDiff:
     """Reload diff: the difference of two schedules; entries to put (new or changed), and names that are gone.
 
-    The rule: an entry has changed if anything but its place in the file has; only entries in the diff are touched in
-    the heap. The store sees by the fingerprint of its schedule if the entry resumes after its last run, or begins anew.
+    Only entries in the diff are touched in the heap. The store sees by the fingerprint of its schedule if the entry
+    resumes after its last run, or begins anew.
     """
 
     put: Mapping[str, Entry] = field(default_factory=dict)
@@ -39,13 +40,9 @@ class ScheduleDiff:
 
     @classmethod
     def between(cls, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> ScheduleDiff:
-        """Return the difference from one schedule, by name, to another. Another line of the file is no change."""
-        put = {
-            name: entry
-            for name, entry in after.items()
-            if (old := before.get(name)) is not entry and (old is None or not _mean_the_same(entry, old))
-        }
-        return cls(put, frozenset(before.keys() - after.keys()))
+        """Return the difference from one schedule, by name, to another."""
+        added, changed, gone = differences(tuple(before.values()), tuple(after.values()))
+        return cls(added | changed, frozenset(gone))
 
     def then(self, later: ScheduleDiff) -> ScheduleDiff:
         """Return this change and a later one as one change."""
@@ -54,13 +51,6 @@ class ScheduleDiff:
 
     def __bool__(self) -> bool:
         return bool(self.put or self.gone)
-
-
-def _mean_the_same(entry: Entry, other: Entry) -> bool:
-    try:
-        return entry.means(other)
-    except Exception:  # noqa: BLE001 - values that cannot be compared may have changed
-        return False
 
 
 def known_as(entry: Entry, fingerprints: Fingerprints) -> tuple[str, str]:
@@ -119,12 +109,12 @@ class ActiveSchedule:
         self._sweep_at_ms = 0
         self._clock_offset_ms = self._offset_ms()
 
-    def replace(self, entries: Iterable[Entry]) -> None:
+    def replace(self, entries: Sequence[Entry]) -> None:
         """Hand over another schedule, for the next :meth:`follow`. May be called from any thread.
 
         What changed is found out here, in the caller's thread: for a large schedule that takes longer than a turn may.
         """
-        incoming = {entry.name: entry for entry in entries}
+        incoming = by_name(entries)
         with self._replacing:
             changes = ScheduleDiff.between(self._entries, incoming)
             with self._handing_over:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from beatd.clock import Clock
 from beatd.config import Config
 from beatd.model import Entry
+from beatd.sources.schedule_diff import differences
 from beatd.store.audit import NAMES_MAX, Audit, audit_record
 
 
@@ -36,7 +38,7 @@ class ScheduleAudit:
         old, self._noted = self._noted, config
         if before is None or before == config.digest:
             return
-        names = _differences(old.entries, config.entries) if old and old.digest == before else []
+        names = _signed_names(old.entries, config.entries) if old and old.digest == before else []
         record = audit_record(
             self._clock.now_ms(),
             "schedule",
@@ -51,13 +53,7 @@ class ScheduleAudit:
         self._audit.note(record)
 
 
-def _differences(before: tuple[Entry, ...], after: tuple[Entry, ...]) -> list[str]:
-    """Names with ``+``, ``-`` or ``~``: added, removed, changed."""
-    old = {entry.name: entry for entry in before}
-    named = []
-    for entry in after:
-        if (other := old.pop(entry.name, None)) is None:
-            named.append(f"+{entry.name}")
-        elif other is not entry and not entry.means(other):
-            named.append(f"~{entry.name}")
-    return [*named, *(f"-{name}" for name in old)]
+def _signed_names(before: Sequence[Entry], after: Sequence[Entry]) -> list[str]:
+    """Names with ``+``, ``~`` or ``-``: added, changed, removed."""
+    found = differences(before, after)
+    return [sign + name for sign, group in zip("+~-", found, strict=True) for name in group]

@@ -295,6 +295,13 @@ def _uncounted(entries: Iterator[Entry], decisions: Sequence[Decision]) -> list[
     ]
 
 
+def _by_shard(entries: Sequence[Entry], shards: int) -> list[list[Entry]]:
+    parts: list[list[Entry]] = [[] for _ in range(shards)]
+    for entry in entries:
+        parts[shard_of(entry.name, shards)].append(entry)
+    return parts
+
+
 class DaemonLoop:
     """Loop of the daemon, in the thread that calls :meth:`run`. Setting ``wake`` cuts its sleep short."""
 
@@ -305,11 +312,9 @@ class DaemonLoop:
         self.stopping = False
         """True after :meth:`stop`."""
 
-    def replace(self, entries: Iterable[Entry]) -> None:
+    def replace(self, entries: Sequence[Entry]) -> None:
         """Put another schedule in force at the next turn: to each shard its own. May be called from any thread."""
-        parts: list[list[Entry]] = [[] for _ in self._shards]
-        for entry in entries:
-            parts[shard_of(entry.name, len(parts))].append(entry)
+        parts = [entries] if len(self._shards) == 1 else _by_shard(entries, len(self._shards))
         for shard, part in zip(self._shards, parts, strict=True):
             shard.schedule.replace(part)
         self._wake.set()

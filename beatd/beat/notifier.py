@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -128,10 +128,13 @@ class Notifier:
         """Set the targets. May be called from any thread."""
         self._targets = {target.name: target for target in targets}
 
-    def set_entries(self, put: Mapping[str, Entry], gone: Collection[str] | None = None) -> None:
-        """Watch the runs of monitored entries among these; without ``gone`` they are all there are. From any thread."""
-        kept = {} if gone is None else {name: one for name, one in self._monitored.items() if name not in gone}
-        kept = {name: one for name, one in kept.items() if name not in put}
+    def set_entries(self, entries: Iterable[Entry]) -> None:
+        """Watch the runs of monitored entries among these, and of no others. From any thread."""
+        self._monitored = {one.name: one for one in entries if one.policies.ping or one.policies.sentry}
+
+    def change_entries(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
+        """Watch the runs of monitored entries among these, too, and of some no more. From any thread."""
+        kept = {name: one for name, one in self._monitored.items() if name not in gone and name not in put}
         new = {name: one for name, one in put.items() if one.policies.ping or one.policies.sentry}
         self._monitored = {**kept, **new}
 

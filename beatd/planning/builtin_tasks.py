@@ -6,7 +6,8 @@ The parameters are those of ``beatd.worker.builtin``, which a test compares.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -70,9 +71,11 @@ BUILTIN_TASKS: Mapping[str, BuiltinTask] = {
 }
 
 
-def builtin_faults(entries: Iterable[Entry]) -> Iterator[Fault]:
+def builtin_faults(entries: Sequence[Entry]) -> Iterator[Fault]:
     """Yield what is wrong with the arguments of entries that run built-in tasks."""
-    for entry in entries:
+    tasks = set(map(attrgetter("task"), entries))
+    suspects = {task for task in tasks if task in BUILTIN_TASKS or task.startswith("beatd.")}
+    for entry in entries if suspects else ():
         if (task := BUILTIN_TASKS.get(entry.task)) is not None:
             for key, message in _call_faults(task, entry):
                 yield entry_warning(entry, key, message)

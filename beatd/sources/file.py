@@ -19,6 +19,7 @@ from beatd.memory import give_back
 from beatd.model import Entry, Settings
 from beatd.sources.emptied import emptied
 from beatd.sources.file_watch import Snapshot, directories, identities, snapshot, unchanged_since, unfinished
+from beatd.sources.schedule_diff import differences
 
 log = logging.getLogger(__name__)
 
@@ -274,14 +275,7 @@ def _warn_of_settings(before: Settings, now: Settings) -> None:
 
 
 def _say_difference(before: tuple[Entry, ...], config: Config) -> None:
-    old = {entry.name: entry for entry in before}
-    added, changed = [], []
-    for entry in config.entries:
-        if (other := old.pop(entry.name, None)) is None:
-            added.append(entry.name)
-        elif other is not entry and not entry.means(other):
-            changed.append(entry.name)
-    removed = list(old)
+    added, changed, removed = differences(before, config.entries)
     groups = (("+", added), ("−", removed), ("~", changed))
     names = [sign + name for sign, group in groups for name in group]
     shown = ", ".join(names[:_NAMES_SHOWN]) + (

@@ -27,6 +27,7 @@ from beatd.planning.builtin_tasks import builtin_faults
 from beatd.planning.lint import entry_warning
 from beatd.sources.app import Registered, read_app
 from beatd.sources.calendars import Calendars
+from beatd.sources.schedule_diff import by_name
 from beatd.store.runtime_entries import name_at, place, read_table
 from beatd.url_keyprefix import difference, global_keyprefix
 from beatd.urls import is_redis
@@ -169,8 +170,8 @@ def _task_faults(entries: Sequence[Entry], of_files: int, registered: Registered
         (registered.task_faults, entries[:of_files]),
         (registered.own_task_faults, entries[of_files:]),
     ):
-        by_name = {entry.name: entry for entry in several}
-        faults += [entry_warning(by_name[name], key, message) for name, key, message in found if name in by_name]
+        named = by_name(several)
+        faults += [entry_warning(named[name], key, message) for name, key, message in found if name in named]
     return tuple(faults)
 
 
@@ -277,7 +278,8 @@ class MergedSchedule:
             return InForce(config, config.entries, 0, 0)
         base = self._by_name()
         runtime = (entry for name, entry in self._runtime.items() if name not in base)
-        entries = [self._overlaid(entry) for entry in chain(config.entries, runtime)]
+        pauses, every = self._pauses, chain(config.entries, runtime)
+        entries = [self._overlaid(entry) if entry.name in pauses else entry for entry in every]
         return InForce(config, entries, *self.counts())
 
     def counts(self) -> tuple[int, int]:
@@ -289,7 +291,7 @@ class MergedSchedule:
     def _by_name(self) -> Mapping[str, Entry]:
         """The entries of files and app, by name: made when somebody asks, for most schedules have no others."""
         if self._base is None:
-            self._base = {entry.name: entry for entry in self._config.entries}
+            self._base = by_name(self._config.entries)
         return self._base
 
     def _overlaid(self, entry: Entry) -> Entry:

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,20 @@ class Pair:
 
 @contextmanager
 def workers(
-    directory: Path, broker: str, backend: str, python: str = sys.executable, settings: Mapping[str, Any] | None = None
+    directory: Path,
+    broker: str,
+    backend: str,
+    python: str = sys.executable,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    tasks: Path = TASKS,
+    pools: tuple[str, str] = ("-P threads -c 4", "-c 2"),
 ) -> Iterator[None]:
-    """One worker of each make, ready, with these settings; ``python`` is the one that has Celery."""
-    text = TASKS.read_text().replace("BROKER", repr(broker)).replace("BACKEND", repr(backend))
+    """One worker of each make, ready, with these settings; ``python`` is the one that has Celery.
+
+    ``tasks`` is their module, ``pools`` has the options of Celery's worker and of beatd's.
+    """
+    text = tasks.read_text().replace("BROKER", repr(broker)).replace("BACKEND", repr(backend))
     text = text.replace("MORE", repr(dict(settings or {})))
     ours = text
     for theirs, name in IMPORTS.items():
@@ -114,8 +124,8 @@ def workers(
         (directory / name).mkdir()
         (directory / name / "proj.py").write_text(module.replace("QUEUE", repr(name)))
     with celeries(directory / "theirs", python) as start, (directory / "beatd.log").open("ab") as log:
-        theirs = start.worker("-P", "threads", "-c", "4", "-Q", "theirs", "-n", "theirs@%h", "-l", "info")
-        words = ["-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours", "-n", "ours@%h"]
+        theirs = start.worker(*pools[0].split(), "-Q", "theirs", "-n", "theirs@%h", "-l", "info")
+        words = ["-m", "beatd", "worker", "-A", "proj", *pools[1].split(), "-Q", "ours", "-n", "ours@%h"]
         process = start_python("beatd", words, cwd=directory / "ours", env=environment(), stdout=log)
         try:
             await_ready(directory / "beatd.log", process)
@@ -169,10 +179,20 @@ def beatd_client(broker: str, backend: str, queue: str, settings: Mapping[str, A
 
 
 PAIRS = {
+    "celery's client, celery's worker": (celery_client, celery, "theirs"),
     "celery's client, beatd's worker": (celery_client, celery, "ours"),
     "beatd's client, celery's worker": (beatd_client, beatd, "theirs"),
     "beatd's client, beatd's worker": (beatd_client, beatd, "ours"),
 }
+
+MIXED = [name for name in PAIRS if "beatd" in name]
+"""Pairs in which beatd takes part."""
+
+CLIENTS = {
+    "celery": ("celery's client, beatd's worker", "celery's client, celery's worker"),
+    "beatd": ("beatd's client, beatd's worker", "beatd's client, celery's worker"),
+}
+"""The pairs of each client."""
 
 
 @contextmanager
@@ -184,3 +204,23 @@ def paired(name: str, broker: str, backend: str, settings: Mapping[str, Any] | N
         redis.Redis.from_url(backend, decode_responses=True) as store,
     ):
         yield Pair(client, package, queue, backend, store)
+
+
+def is_idle(pair: Pair) -> bool:
+    """True if the pair's worker has nothing to do, and nothing waits for it. The worker has another process for tasks."""
+    if pair.store.llen(pair.queue):
+        return False
+    asked = pair.app.control.inspect(timeout=10, limit=2)
+    for answer in (asked.active(), asked.reserved(), asked.scheduled()):
+        of_worker = [tasks for node, tasks in (answer or {}).items() if node.startswith(pair.queue)]
+        if not of_worker or any(of_worker):
+            return False
+    return True
+
+
+def await_idle(pairs: Sequence[Pair]) -> None:
+    """Wait until the workers have done all: at several looks in a row, as a message is in no queue for moments."""
+    deadline, looks = time.monotonic() + 3 * WAIT, 0
+    while looks < 4:
+        looks = looks + 1 if all(map(is_idle, pairs)) else 0
+        assert time.monotonic() < deadline, "the workers have not done all"

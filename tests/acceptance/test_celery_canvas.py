@@ -11,7 +11,7 @@ import pytest
 from kombu.utils import json
 
 from beatd import App
-from tests.acceptance.celery_pairs import PAIRS, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
+from tests.acceptance.celery_pairs import MIXED, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
 from tests.compositions import build, recipes
 from tests.conftest import wait_for
 
@@ -43,7 +43,7 @@ def place(request, redis_server, tmp_path_factory):
         assert_all_prefixed(redis_server.url)
 
 
-@pytest.fixture(scope="module", params=list(PAIRS))
+@pytest.fixture(scope="module", params=MIXED)
 def pair(request, place):
     with paired(request.param, *place) as pair:
         yield pair

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
+from tests.acceptance.celery_pairs import MIXED, WAIT, WARNINGS, paired, workers
 
 pytestmark = [*WARNINGS, pytest.mark.slow]
 
@@ -19,7 +19,7 @@ def place(redis_server, rabbitmq_node, tmp_path_factory):
         yield broker, redis_server.url
 
 
-@pytest.fixture(scope="module", params=list(PAIRS)[:2])
+@pytest.fixture(scope="module", params=MIXED[:2])
 def pair(request, place):
     with paired(request.param, *place) as pair:
         yield pair

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.acceptance.celery_pairs import PAIRS, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
+from tests.acceptance.celery_pairs import MIXED, PREFIXED, WAIT, WARNINGS, assert_all_prefixed, paired, workers
 from tests.conftest import wait_for
 
 pytestmark = WARNINGS
@@ -32,7 +32,7 @@ def place(request, redis_server, tmp_path_factory):
         assert_all_prefixed(redis_server.url)
 
 
-@pytest.fixture(scope="module", params=list(PAIRS))
+@pytest.fixture(scope="module", params=MIXED)
 def pair(request, place):
     *connections, directory = place
     with paired(request.param, *connections) as pair:

@@ -119,8 +119,10 @@ class ProcessStateGuard:
             if _signal.getsignal(handled) is not handler:
                 _signal.signal(handled, handler)
         os.umask(self._umask)
-        with contextlib.suppress(OSError):  # a task may have closed everything: the link's end will show it
+        try:  # noqa: SIM105 - suppress() costs more than the rest
             os.fchdir(self._directory)
+        except OSError:  # a task may have closed everything: the link's end will show it
+            pass
         self._streams.mend()
 
     def thoroughly(self) -> None:

@@ -75,7 +75,7 @@ class Daemon:
             check_nodes=NodeCheck(client, keys),
         )
         self.notifier.set_targets(targets)
-        self.notifier.set_entries(made)
+        self.notifier.set_entries(made.values())
 
     def lead(self, token: int) -> None:
         value = f"{self.name}:{token}"
@@ -542,7 +542,7 @@ def test_pings_follow_a_run_and_begin_with_the_next_one(daemon, web, wait_until,
     one.look(3)
     assert len(web.requests) == 4
     assert [got.json["status"] for got in web.of("/api/1/cron/a/key/")] == ["in_progress", "error"]
-    one.notifier.set_entries({}, ["a"])
+    one.notifier.change_entries({}, ["a"])
     one.look(1)
     one.notifier.set_targets([hook(web)])
     one.look(1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
+import signal
 import tracemalloc
 
 import kombu.serialization
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from beatd import App, Task, signals
 from beatd.app.context import outlet
-from beatd.exceptions import Ignore, Reject
+from beatd.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from beatd.message import json_codec
 from beatd.message.protocol import TaskMessage, build, envelope
 from beatd.worker.builtin.command import command
@@ -487,3 +489,18 @@ def test_what_a_coroutine_leaves_running_can_send_messages_when_its_job_is_over(
     (report,) = reports
     assert (report.tag, report.state) == (NO_JOB, MEANWHILE)
     assert [message.unpack().message.id for message in report.follow_ups] == ["late"]
+
+
+@pytest.mark.parametrize("caught", [True, False])
+def test_an_exceeded_soft_limit_is_logged_also_if_the_task_goes_on(app, caplog, caught):
+    @app.task(name="t")
+    def slow():
+        with contextlib.suppress(SoftTimeLimitExceeded if caught else ()):
+            signal.pause()
+        return "done"
+
+    app.finalize()
+    raw = envelope(build(slow.name, "the-id", ()), queue="q")
+    report = Executor(app, "me@here")(Job(1, raw, "q", soft_limit=0.01), print)
+    assert report.state == ("SUCCESS" if caught else "FAILURE")
+    assert "Soft time limit (0.01s) exceeded for t[the-id]" in caplog.messages

@@ -209,3 +209,22 @@ def test_the_worker_takes_the_largest_message_that_the_client_sends(app):
     too_large = build("tasks.add", "the-id", (text, "y" * 200))
     (request,) = judge(app, envelope(too_large, queue="celery")).run
     assert "message_max_bytes allows 1,000,000" in executor(request.job(watched=False), print).text
+
+
+@pytest.mark.parametrize("task", ["tasks.add", "tasks.nobody"])
+def test_the_result_of_what_is_not_run_has_the_fields_of_extended_results(app, task):
+    app.conf.result_extended = True
+    message = build(task, "the-id", (1,), {"y": {2}}, expires=at(seconds=-1), group="the-group", retries=3)
+    delivery = Delivery(1, "celery", envelope(message, queue="celery"))
+    (result,) = Strategy(app, Revoked(), "me@here").decide([delivery], NOW_MS).results
+    stored = json.loads(result.document)
+    fields = {name: stored[name] for name in ("name", "args", "kwargs", "worker", "retries", "queue", "group_id")}
+    assert fields == {
+        "name": task,
+        "args": [1],
+        "kwargs": {"y": [2]},
+        "worker": "me@here",
+        "retries": 3,
+        "queue": "celery",
+        "group_id": "the-group",
+    }
