@@ -15,7 +15,7 @@ from tests.fakes import FakeClock
 class Store:
     """The ids in the store. ``away``: each call takes two seconds and fails."""
 
-    there = True
+    is_configured = True
 
     def __init__(self, clock: FakeClock) -> None:
         self.away = False
