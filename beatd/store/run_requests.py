@@ -116,7 +116,7 @@ class Taken(NamedTuple):
 
 
 class Withdrawal(NamedTuple):
-    """What became of an attempt to take a request back. ``found``: there was something to take back."""
+    """Result of an attempt to take a request back. ``found``: there was something to take back."""
 
     found: bool
     answer: RequestReply | None = None
