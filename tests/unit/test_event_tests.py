@@ -61,11 +61,7 @@ def named(texts: Iterable[str]) -> set[str]:
     """The names of events in strings of tests: a word alone is a name only where nothing else is in its string."""
     found: set[str] = set()
     for text in texts:
-        found |= (
-            {text}
-            if text.isidentifier()
-            else set(re.findall(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b|(?<=event=)\w+|(?<=\"event\": \")\w+", text))
-        )
+        found |= {text} if text.isidentifier() else set(NAME.findall(text))
     return found
 
 
