@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -63,6 +64,45 @@ _ESCAPED_LINE_END = re.compile(r"\\[nr]|[\r\n]")
 _SCHEME = re.compile(r"(?P<name>\b(?:[Bb]earer|BEARER|Basic|BASIC)(?:[ \t]|%20){1,9})(?P<token>[\w.~+/=%-]+)")
 _WORDS = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)(?:[-_/.](?:[A-Z]?[a-z]+|[A-Z]+))*[.-]?|.{1,5}")
 """What follows "Basic" or "bearer" in a sentence."""
+_SPACED, _SPACED_CUT = (
+    re.compile(rf"""[^;"'&=\r\n,()]{{1,200}}(?=;\s{{0,5}}[A-Za-z][\w ]{{0,40}}={end})""")
+    for end in ("", r"|(?:;[\w \t]{0,45})?\Z")
+)
+"""A value with spaces in the connection string of a database: another name follows its semicolon."""
+_PROSE = re.compile(
+    r"(?:(?<![A-Za-z0-9])(?<!\$\{)|(?<=\\[nrt]))"
+    r"(?P<name>passw(?:or)?d|passphrase|pwd|token|secret|(?:api|access|private|secret)[ _-]?key)"
+    r"(?:[ \t]{0,5}(?P<colon>:)(?![:/])[ \t]{0,20}|[ \t]{1,5}=[ \t]{1,20})",
+    re.IGNORECASE,
+)
+"""A name in a sentence, a line of a file or the like, and what follows it at once."""
+_OTHER_TOKEN = re.compile(r"\b(?:unexpected|unknown|unrecognized|illegal|next|last)\s{1,3}$", re.IGNORECASE)
+"""Words before a token of a parser."""
+_OF_LIST = re.compile(r"(?:^|[\r\n({\[,;]|\\[nr])[ \t*-]{0,9}(?:[A-Za-z]{1,20}[ _-]){0,2}$")
+"""Text before the name in a line or a list of names and values."""
+_AFTER_WORD = re.compile(r"[ \t]{0,9}(?:[,;)\]}\r\n]|\\[nr]|$)")
+_WORD = re.compile(r"""[^\s,;()\[\]{}"'\\`<>$*][^\s,;()\[\]{}"'\\`]*""")
+_NO_SECRET = re.compile(
+    r"any|bad|bool|bytes|denied|empty|expected|expired|failed|false|float|incorrect|int|invalid|missing|none|null|object|"
+    r"optional|redacted|refused|rejected|required|revoked|set|string|str|text|true|unknown|unset|valid|wrong|no|ok|yes",
+    re.IGNORECASE,
+)
+"""States and types of a password or token."""
+_CODE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[A-Za-z_]+")
+_KEY_PAIR, _KEY_PAIR_CUT = (
+    re.compile(
+        r"(?<![A-Za-z0-9])A(?:KI|SI)A[A-Z0-9]{16}(?![A-Za-z0-9])[\s\S]{0,80}?(?<![A-Za-z0-9/+=])"
+        rf"(?=[A-Za-z0-9/+]{{40}}(?![A-Za-z0-9/+=]){end})"
+    )
+    for end in ("", r"|[A-Za-z0-9/+]{1,40}\Z")
+)
+"""An access key of AWS, up to its secret."""
+_FORM = re.compile(
+    r"(?<![A-Za-z0-9_])(?:(?P<kind>gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|[rs]k_(?:live|test)_)(?:[A-Za-z0-9_-]{8,}|[A-Za-z0-9_-]+\Z)"
+    r"|(?P<jwt>eyJ)[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"
+    r"|(?P<pem>-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)(?:(?!-----END)[\s\S]){1,20000}"
+)
+"""Tokens of GitHub, GitLab, Slack and Stripe, JSON Web Tokens, and private keys: told by their forms."""
 
 
 def is_secret(name: str) -> bool:
@@ -141,9 +181,12 @@ def redacted_text(text: str, *, at_most: int | None = None, mask: str = HIDDEN) 
     open_end = at_most is not None and len(text) > at_most
     text = text[:at_most]
     text = _URL.sub(lambda found: _url(found[0], mask, cut_off=open_end and found.end() == len(text)), text)
-    for names, secret_of in ((_PARAMETER, _parameter), (_PAIR, _pair), (_HEADER, _header)):
+    for names, secret_of in ((_PARAMETER, partial(_parameter, cut_off=open_end)), (_PAIR, _pair), (_HEADER, _header)):
         text = _covered(text, names, secret_of, mask)
-    return _SCHEME.sub(lambda found: _token(found, mask, cut_off=open_end and found.end() == len(text)), text)
+    text = _SCHEME.sub(lambda found: _token(found, mask, cut_off=open_end and found.end() == len(text)), text)
+    text = _covered(text, _PROSE, partial(_prose, cut_off=open_end), mask)
+    text = _covered(text, _KEY_PAIR_CUT if open_end else _KEY_PAIR, _key, mask)
+    return _FORM.sub(lambda found: f"{found['kind'] or found['jwt'] or found['pem']}{mask}", text)
 
 
 class _Secret(NamedTuple):
@@ -185,7 +228,7 @@ def _url(url: str, mask: str, *, cut_off: bool) -> str:
     return f"{scheme}{sign}{user if colon else ''}{colon}{hidden}@{tail}"
 
 
-def _parameter(text: str, found: re.Match[str]) -> _Secret | None:
+def _parameter(text: str, found: re.Match[str], *, cut_off: bool) -> _Secret | None:
     name, at = unquote(found["name"]), found.end()
     in_query = found["before"] in ("?", "&", ";", "#", "\\u0026")
     if not (is_secret(name) or (in_query and name.lower() in _LAST_PARAMETERS)):
@@ -194,7 +237,8 @@ def _parameter(text: str, found: re.Match[str]) -> _Secret | None:
         return _Secret(_string_end(text, opening, in_line=True))
     if _OPENING_BRACKET.match(text, at):
         return _Secret(_bracket_end(text, at))
-    value = _UNQUOTED.match(text, at)
+    spaced = (_SPACED_CUT if cut_off and found["before"] in ("", ";") else _SPACED).match(text, at)
+    value = _UNQUOTED.match(text, spaced.end() if spaced else at) or spaced
     return value and _Secret(value.end())
 
 
@@ -222,6 +266,36 @@ def _header(text: str, found: re.Match[str]) -> _Secret | None:
     else:
         return None
     return _Secret(end.start() if end else len(text))
+
+
+def _prose(text: str, found: re.Match[str], *, cut_off: bool) -> _Secret | None:
+    """The word after a name, if it looks like a secret, or if its line, or its part of a list, has no other word."""
+    before, at = text[max(found.start() - 60, 0) : found.start()], found.end()
+    if _OTHER_TOKEN.search(before):
+        return None
+    if opening := _OPENING.match(text, at):
+        if text.startswith("${", opening.end()) or _AFTER_VALUE.match(
+            text, opening.end()
+        ):  # a name, or the end of a text
+            return None
+        return _Secret(_string_end(text, opening, in_line=True), opening["escape"] + opening["quote"])
+    value = _WORD.match(text, at)
+    if value is None:
+        return None
+    word = value[0].rstrip(".:!?")
+    is_place = word.startswith(("/", "~", "./", "../"))
+    is_code = not found["colon"] and (_CODE.fullmatch(word) or text.startswith(("(", "["), value.end()))
+    if cut_off and text[value.end() : value.end() + 2] in ("", "\\"):
+        return _Secret(value.end())
+    if not (_WORDS.fullmatch(word) or is_code or is_place):
+        return _Secret(at + len(word))
+    is_alone = found["colon"] and _AFTER_WORD.match(text, at + len(word)) and _OF_LIST.search(before)
+    return _Secret(at + len(word)) if is_alone and not is_place and not _NO_SECRET.fullmatch(word) else None
+
+
+def _key(text: str, found: re.Match[str]) -> _Secret | None:
+    value = _BARE.match(text, found.end())
+    return value and _Secret(value.end())
 
 
 def _token(found: re.Match[str], mask: str, *, cut_off: bool) -> str:

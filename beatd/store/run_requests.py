@@ -63,7 +63,7 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True, tag="backfill", tag_fi
 
 
 class PendingRequest(NamedTuple):
-    """A request as it was found in the store; a step is refused if the store has another text than ``raw`` by then."""
+    """A request as it was found in the store; ``raw`` is by what a change is checked."""
 
     id: str
     request: Trigger | Backfill
@@ -116,7 +116,7 @@ class Taken(NamedTuple):
 
 
 class Withdrawal(NamedTuple):
-    """Outcome of an attempt to take a request back. ``found``: there was something to take back."""
+    """Result of an attempt to take a request back. ``found``: there was something to take back."""
 
     found: bool
     answer: RequestReply | None = None
@@ -124,7 +124,7 @@ class Withdrawal(NamedTuple):
 
 
 class Requests:
-    """Both sides of requests: client and leader. Raises the errors of :class:`~beatd.store.claims.Claims`."""
+    """Both sides of requests: who asks, and the leader. Raises the errors of :class:`~beatd.store.claims.Claims`."""
 
     def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, keep: int = 20) -> None:
         self._client = client

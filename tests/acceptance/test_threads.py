@@ -82,7 +82,8 @@ def left(tmp_path: Path, wait_until: Any) -> Iterator[Callable[..., list[str]]]:
 
 def test_a_daemon_leaves_no_threads(left: Any, redis_url: str, tmp_path: Path, free_port: Any) -> None:
     (tmp_path / "beat.toml").write_text(BEAT.format(url=redis_url, port=free_port()))
-    assert left("run", until=("Leading shard 0", "Leading shard 1", "Metrics and health")) == []
+    until = ("starting", "Leading shard 0", "Leading shard 1", "metrics_started")
+    assert left("run", "--log-format", "json", until=until) == []
 
 
 @pytest.mark.parametrize("pool", ["threads", "asyncio", "solo", "prefork"])
@@ -93,7 +94,8 @@ def test_a_worker_leaves_no_threads(left: Any, redis_url: str, tmp_path: Path, p
     backend = redis_url if results == "redis" else f"file://{tmp_path}/results"
     (tmp_path / "tasks.py").write_text(TASKS.format(url=redis_url, backend=backend))
     words = ("worker", "-A", "tasks", "-P", pool, "-c", "2", "-B", "--config", "beat.toml", "-E")
-    assert left(*words, until=("ready.", "succeeded in")) == []
+    assert left(*words, "--log-format", "json", until=("worker_connected", "succeeded in")) == []
+    assert "worker_stopped" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.slow

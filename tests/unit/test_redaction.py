@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import string
 import time
+from pathlib import Path
 
 import pytest
 
@@ -189,6 +191,75 @@ def test_no_header_shows_its_value():
             assert "q" not in redacted_text(text, at_most=length), (text, length)
 
 
+def prose(dice):
+    """A text with a secret as people and drivers write it, and whether what follows is shown."""
+    plain = secret_of(dice, "-_~+/!%^@.")
+    word = dice.choice([PIECE, PIECE + "x", "x" + PIECE, plain])
+    name = dice.choice(
+        ["password", "Password", "passwd", "pwd", "db_password", "Token", "secret", "API key", "client_secret"]
+    )
+    sign = dice.choice([": ", ":", " : "])
+    key = "AKIA" + "".join(dice.choices(string.ascii_uppercase + string.digits, k=16))
+    aws = "".join(dice.choices("q7/+", k=38)) + PIECE
+    form = dice.choice(["ghp_", "github_pat_", "glpat-", "xoxb-", "sk_live_"]) + (PIECE + dice.choice("-_q7")) * 8
+    driver = dice.choice(
+        ["Server=tcp:h,1433;Database=d;User ID=sa;", "Driver={SQL Server};Server=h;UID=sa;", "Host=h;Username=u;"]
+    )
+    secrets = f"{plain} {PIECE}"
+    return dice.choice(
+        [
+            (f"{name}{sign}{word}", False),
+            (f"user: bob\n{name}{sign}{word}\nhost: kept2", True),
+            (f"- host: h\n  {name}{sign}{word}  \n  port: kept2", True),
+            (repr(f"user: bob\n{name}{sign}{word}\nhost: kept2"), True),
+            (f"login failed (user: bob, {name}{sign}{word}, host: kept2)", True),
+            (f"ValueError: the wrong {name}{sign}{plain}long9. See kept2", True),
+            (f'{name}{sign}"{plain} {PIECE}" is kept2', True),
+            (json.dumps({"error": f'the {name}{sign}"{plain} {PIECE}" is kept2'}), True),
+            (f"[client]\n{name.replace(' ', '_')} = {plain}!long9\nhost = kept2", True),
+            (f"{driver}{dice.choice(['Password', 'Pwd', 'PWD'])}={secrets};Encrypt=yes; kept2", True),
+            (f"cannot connect to '{driver}Password={plain};Encrypt=yes' kept2", True),
+            (f"aws_access_key_id = {key}\naws_secret_access_key = {aws}\nregion = kept2", True),
+            (f"InvalidSignature: {key} with {aws} is kept2", True),
+            (f"({key!r}, {aws!r}) kept2", True),
+            (f"cannot push to github with {form} kept2", True),
+            (f"sent eyJhbGciOiJI.{PIECE * 9}.{PIECE * 9}-{PIECE} kept2", True),
+            (
+                f"-----BEGIN EC PRIVATE KEY-----\n{PIECE * 30}\n{PIECE * 30}==\n-----END EC PRIVATE KEY-----\nkept2",
+                True,
+            ),
+        ]
+    )
+
+
+def test_no_prose_shows_its_secret():
+    dice = random.Random(7)
+    for _ in range(3_000):
+        text, is_kept = prose(dice)
+        shown = redacted_text(text)
+        assert PIECE not in shown, (text, shown)
+        assert not is_kept or "kept2" in shown, (text, shown)
+        for length in range(0, len(text), 5):
+            assert "q" not in redacted_text(text, at_most=length), (text, length)
+
+
+HIDDEN_BEFORE = re.compile(r"(?m)^.*Authorization.*$|\S+://\S+|\b[\w-]+=\S+|\"[\w-]+\": \S+")
+"""Headers, URLs, parameters and JSON, which are examples there."""
+
+
+def test_the_documentation_has_no_secrets():
+    """False alarms are rare: it speaks of passwords and tokens on nearly every page."""
+    changed = [
+        (path.name, line, redacted_text(line))
+        for path in sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
+        for line in re.sub(
+            r"(?m)^.*Authorization.*$|\S+://\S+|\b[\w-]+=\S+|\"[\w-]+\": \S+", "", path.read_text()
+        ).splitlines()
+        if redacted_text(line) != line
+    ]
+    assert changed == []
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -214,6 +285,18 @@ def test_secrets_in_other_forms(text, shown):
         "the token: it is missing; no cookie: none was sent",
         "failed Authorization: user bob may not",
         "the csrf-token: missing or incorrect",
+        "redis.password: expected a text, got a number",
+        "Password: required",
+        "password: ${DB_PASSWORD}",
+        'password = "${DB_PASSWORD}"',
+        "password: the file /run/secrets/db cannot be read",
+        "secret: /run/secrets/db",
+        "SyntaxError: unexpected token: 'identifier_2'",
+        "    token = self._tokens.named(value[0])\n    password = self._password",
+        "def prolong(self, token: int, password: str) -> None:",
+        "AKIAIOSFODNN7EXAMPLE is unknown at 356a192b7913b04c54574d18c28d46e6395428ab12",
+        '{"prompt": "Password: ", "next": "x"}',
+        "the commit 356a192b7913b04c54574d18c28d46e6395428ab; eyJ and ghp_ begin tokens; it has begun",
         "Token: 5 of 7 parsed",
         "Host: example.org\nContent-Type: text/plain\nIdempotency-Key: 5\nAuthor: me",
         r'"{\"author\": \"me\", \"key\": \"a\", \"tokenizer\": \"bpe\"}"',
@@ -229,6 +312,17 @@ def test_ordinary_text_is_shown(text):
 HOSTILE = [
     *("\\", '"', "'", "a-", "x-", "a-token:", "x-token: a\n", "Bearer ", "Basic a", "token=", "token='", 'token="\n'),
     *("'token':", "'token': '", "'token': [", "'token': [\"", '\\"token\\": \\"', "'token': '\\", "\\\\'token\\\\': ("),
+    *(
+        "password: ",
+        "password: '",
+        "a password: q7q7q7",
+        "pwd=a b;",
+        ";Password=a b",
+        "AKIAIOSFODNN7EXAMPLE ",
+        "eyJhbGciOi.",
+        "ghp_",
+    ),
+    *("-----BEGIN PRIVATE KEY-----", "token = a1b2c3d4 ", "a_b-"),
     *('token=["', "'Cookie: a", "\\nCookie: a", "cookie: a", "://", " \t", "(", "'token': '\\\\' "),
 ]
 
