@@ -85,6 +85,20 @@ def test_invalid_calls_raise_at_the_caller(add, sent, options, error, words):
     assert sent.messages == []
 
 
+def test_each_shape_of_arguments_is_checked(add, sent, monkeypatch):
+    for _ in range(2):
+        for args, kwargs in (((1, 2), {}), ((1,), {"y": 2}), ((), {"y": 2, "x": 1})):
+            add.apply_async(args, kwargs)
+        for args, kwargs in (((1,), {}), ((1, 2), {"y": 2}), ((1,), {"x": 2}), ((1,), {"z": 2})):
+            with pytest.raises(TypeError, match=r"add\(\) "):
+                add.apply_async(args, kwargs)
+    assert len(sent.messages) == 6
+    monkeypatch.setattr(add, "run", lambda x: x)
+    add.delay(1)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        add.delay(1, 2)
+
+
 def test_typing_false_turns_the_argument_check_off(app, sent):
     app.task(name="loose", typing=False)(lambda x: x).delay(1, 2, 3)
     assert len(sent.messages) == 1
