@@ -77,7 +77,6 @@ class Writer:
             text += self._chance.choice(
                 [
                     lambda: f".on_error({self._errback()})",
-                    lambda: ".set(priority=3)",
                     lambda: ".clone()",
                     lambda: ".stamp(a='b')",
                 ]
