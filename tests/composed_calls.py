@@ -78,7 +78,6 @@ class Writer:
                 [
                     lambda: f".on_error({self._errback()})",
                     lambda: ".clone()",
-                    lambda: ".stamp(a='b')",
                 ]
             )()
         return text

@@ -142,8 +142,7 @@ class _Options(msgspec.Struct):
 
 
 class _Signature(msgspec.Struct):
-    task: str | None
-    """None in a chord of Celery's that was stamped; of compositions it is not read."""
+    task: str
     args: list[Any] | None = None
     kwargs: dict[str, Any] | None = None
     options: _Options | None = None
@@ -179,8 +178,6 @@ def _check(calls: list[Any], what: str) -> None:
     while waiting:
         try:
             call = msgspec.convert(waiting.pop(), _Signature)
-            if call.task is None and call.subtask_type not in _COMPOSITIONS:
-                raise MessageError(f"{what}: a call has no task")
             options = call.options or _Options()
             waiting += [options.chord] if options.chord else []
             for several in (options.chain, options.link, options.link_error):

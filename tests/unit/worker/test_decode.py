@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from beatd import App
 from beatd.exceptions import MessageError
 from beatd.message.compression import decompress
-from beatd.message.protocol import build, envelope, open_envelope
+from beatd.message.protocol import open_envelope
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.admission.strategy import Strategy
 from beatd.worker.execution.decode import accepted_types, decode_body
@@ -188,18 +188,3 @@ def test_padding_behind_the_end_of_base64_is_taken():
     raw = Parts({"task": "proj.mark", "id": "1"}, b"[[12],{},{}]").on_redis()
     assert raw.count(b"W1sxMl0se30se31d") == 1
     assert open_envelope(raw.replace(b"W1sxMl0se30se31d", b"W1sxMl0se30se31d=")).body == b"[[12],{},{}]"
-
-
-def test_a_composition_needs_no_task_and_a_call_does():
-    """Celery's stamped chords have none."""
-    parts = {"header": [{"task": "a"}], "body": {"task": "b"}}
-    chord = {"task": None, "args": [], "kwargs": parts, "options": {}, "subtask_type": "chord", "immutable": False}
-
-    def read(*chain):
-        message = build("proj.mark", "the-id", (), embed={"chain": list(chain)})
-        return decode_body(open_envelope(envelope(message, queue="q")), LIMIT)[2]["chain"]
-
-    assert read(chord) == [chord]
-    for wrong in ({**chord, "subtask_type": None}, {**chord, "kwargs": {"header": [{"task": None}]}}):
-        with pytest.raises(MessageError, match="chain are no list of signatures: a call has no task"):
-            read(wrong)
