@@ -77,9 +77,7 @@ class Writer:
             text += self._chance.choice(
                 [
                     lambda: f".on_error({self._errback()})",
-                    lambda: ".set(priority=3)",
                     lambda: ".clone()",
-                    lambda: ".stamp(a='b')",
                 ]
             )()
         return text

@@ -207,9 +207,9 @@ def paired(name: str, broker: str, backend: str, settings: Mapping[str, Any] | N
 
 
 def is_idle(pair: Pair) -> bool:
-    """True if the pair's worker has nothing to do, and nothing waits for it. The worker has another process for tasks."""
-    if pair.store.llen(pair.queue):
-        return False
+    """True if the worker of a pair has nothing to do, and nothing waits for it."""
+    if any(pair.store.llen(f"{pair.queue}{step}") for step in ("", "\x06\x163", "\x06\x166", "\x06\x169")):
+        return False  # one of its lists, by priority
     asked = pair.app.control.inspect(timeout=10, limit=2)
     for answer in (asked.active(), asked.reserved(), asked.scheduled()):
         of_worker = [tasks for node, tasks in (answer or {}).items() if node.startswith(pair.queue)]

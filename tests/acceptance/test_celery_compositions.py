@@ -26,10 +26,13 @@ def lines(outcome: dict[str, Any]) -> list[str]:
     return json.dumps(outcome, indent=1, sort_keys=True, default=str).splitlines()
 
 
-@pytest.mark.parametrize(
-    ("seed", "count"), [(1, 40), *(pytest.param(seed, 150, marks=pytest.mark.soak) for seed in (2, 3, 4))]
-)
-def test_compositions_have_the_same_outcome(seed: int, count: int, redis_server: Any, tmp_path: Path) -> None:
+LONG = [pytest.param(seed, 150, client, marks=pytest.mark.soak) for seed, client in enumerate(CLIENTS, 2)]
+
+
+@pytest.mark.parametrize(("seed", "count", "client"), [(1, 60, "celery"), *LONG])
+def test_compositions_have_the_same_outcome(
+    seed: int, count: int, client: str, redis_server: Any, tmp_path: Path
+) -> None:
     redis_server.start().flush()
     url = redis_server.url
     wrong = []
@@ -37,7 +40,7 @@ def test_compositions_have_the_same_outcome(seed: int, count: int, redis_server:
         workers(tmp_path, url, url, tasks=TASKS, pools=("-P solo", "-c 1")),  # one after the other: less is chance
         ExitStack() as opened,
     ):
-        pairs = [opened.enter_context(paired(name, url, url)) for name in CLIENTS["celery"]]
+        pairs = [opened.enter_context(paired(name, url, url)) for name in CLIENTS[client]]
         cases = [[Case(call, pair.app, pair.canvas, pair.store) for pair in pairs] for call in calls(seed, count)]
         await_idle(pairs)
         for ours, theirs in cases:

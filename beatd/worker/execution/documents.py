@@ -77,7 +77,7 @@ def extended(context: Context, hostname: str) -> dict[str, Any]:
 
 
 class EndDocuments:
-    """Documents of tasks that end outside the pool: expired, revoked, killed at their time limit, lost with a process."""
+    """Documents of tasks that end outside the pool: expired, revoked, killed at their limit, lost with a process."""
 
     def __init__(self, app: App, hostname: str) -> None:
         self._app = app
