@@ -247,11 +247,11 @@ class Claims:
         return shard_of(name, self._shards) == self._shard
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[Sequence[str], BulkStrings]:
-        parts = [bulk_strings(lease_value.encode(), b"%d" % self._confirmed, b"%d" % self._keep)]
+        number, data = bulk_strings(lease_value.encode(), b"%d" % self._confirmed, b"%d" % self._keep)
+        parts = [data]
         for group in _groups(batch):
-            parts += _packed(group)
-        numbers, data = zip(*parts, strict=True)
-        return self._claim_keys, BulkStrings(sum(numbers), b"".join(data))
+            number += _pack(group, parts)
+        return self._claim_keys, BulkStrings(number, b"".join(parts))
 
     def _state(
         self, resume_point: bytes, first_seen: bytes, runs: bytes, unreadable_gaps: bytes = b""
@@ -292,22 +292,25 @@ _RUN = b"$%d\r\n%b\r\n" * 2
 _RUN_WITH_VALUE = b"$%d\r\n%b\r\n" * 3
 
 
-def _packed(group: Sequence[Claim]) -> list[BulkStrings]:
-    """The arguments for a group of runs. All formatted at once: a herd waits for ten thousand of them."""
+def _pack(group: Sequence[Claim], parts: list[bytes]) -> int:
+    """Add the arguments for a group of runs to ``parts``; returns their number.
+
+    All of a run are formatted at once: a herd waits for ten thousand of them.
+    """
     first, record = group[0], group[0].record
     has_value = first.running != ""
     size, queue = 3 if has_value else 2, first.queue or ""
     numbers = b"%d" % len(group), b"%d" % first.due_ms
     common = bulk_strings(*numbers, queue.encode(), record.cell, record.word.encode(), b"%d" % size)
-    runs = []
+    parts.append(common.data)
     for claim in group:
         name, message = claim.name.encode(), claim.message
         if has_value:
             running = claim.running.encode()
-            runs.append(_RUN_WITH_VALUE % (len(name), name, len(message), message, len(running), running))
+            parts.append(_RUN_WITH_VALUE % (len(name), name, len(message), message, len(running), running))
         else:
-            runs.append(_RUN % (len(name), name, len(message), message))
-    return [common, BulkStrings(size * len(group), b"".join(runs))]
+            parts.append(_RUN % (len(name), name, len(message), message))
+    return common.number + size * len(group)
 
 
 def _gap_arguments(gap: Gap) -> tuple[str | int | bytes, ...]:

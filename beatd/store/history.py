@@ -156,7 +156,9 @@ class Cells:
 
 def run_cell(kind: int, due_ms: int, fire_ms: int, now_ms: int) -> bytes:
     """The cell of a run. Delays beyond 49 days are cut off there."""
-    jitter, late = min(max(fire_ms - due_ms, 0), _MOST), min(max(now_ms - fire_ms, 0), _MOST)
+    jitter, late = fire_ms - due_ms, now_ms - fire_ms
+    if not (0 <= jitter <= _MOST and 0 <= late <= _MOST):
+        jitter, late = min(max(jitter, 0), _MOST), min(max(late, 0), _MOST)
     return _RUN.pack(kind, due_ms >> 32, due_ms & _MOST, jitter, late, 0, 0)
 
 

@@ -1,7 +1,13 @@
 """What is due, in which order, and that nothing moves before it is told to."""
 
+from random import Random
+
+import pytest
+from msgspec import structs
+
 from beatd.beat.heap import DueHeap
-from beatd.planning.policies import SEND, Decision, Skip
+from beatd.exceptions import ScheduleError
+from beatd.planning.policies import HOLD, SEND, Decision, Skip
 
 T = 1_790_000_000_000
 
@@ -104,3 +110,57 @@ def test_an_entry_that_is_replaced_many_times_leaves_nothing_behind(entry):
         heap.put(entry("again"), entry("again").schedule, T + 10_000_000 + n)
     assert sum(len(bucket) for bucket in heap._buckets.values()) < 3_000
     assert names(heap.due(T, at_most=9)) == ["kept"]
+
+
+def test_runs_that_move_on_in_one_step_are_where_they_would_be_one_by_one(entry):
+    """Entries that share timelines, and differ in jitter, number of runs and decisions, in any order."""
+    random = Random(7)
+    decisions = [
+        SEND,
+        SEND,
+        Decision(expires_ms=T + 90_000),
+        Decision(skip=Skip.OVERLAP),
+        Decision(skip=Skip.OVERLAP, claimed_before=True),
+        Decision(claimed_before=True),
+        Decision(passed_ms=T + 120_000),
+        Decision(retry_ms=T + 500),
+        HOLD,
+    ]
+    timelines = [entry("x", period).schedule for period in (60.0, 60.0, 90.0)]
+    for _ in range(50):
+        together, alone = DueHeap(), DueHeap()
+        for number in range(40):
+            jitter_ms, runs = random.choice([0, 0, 0, 5_000]), random.choice([None, None, None, 1, 2])
+            one, timeline = entry(f"e{number}", jitter_ms=jitter_ms), random.choice(timelines)
+            for heap in (together, alone):
+                heap.put(one, timeline, T, remaining_runs=runs, after_ms=T - number)
+        now_ms = T
+        for _ in range(3):
+            now_ms += 130_000
+            runs = [*together.due(now_ms, at_most=99)]
+            assert runs == [*alone.due(now_ms, at_most=99)]
+            decided = sorted(random.choices(decisions, k=len(runs)), key=decisions.index)
+            together.advance(decided)
+            for decision in decided:
+                alone.advance([structs.replace(decision)])
+        assert [run for at in sorted(together._buckets) for run in together.runs_at(at)] == [
+            run for at in sorted(alone._buckets) for run in alone.runs_at(at)
+        ]
+
+
+def test_entries_of_a_schedule_that_fails_leave_together_and_no_others(entry):
+    class Ends:
+        def next_after_ms(self, t_ms, /):
+            return t_ms + 1_000 if t_ms < T else 1 << 60
+
+    ends = Ends()
+    heap = DueHeap()
+    for name, timeline in (("a", ends), ("b", ends), ("c", entry("c").schedule), ("d", ends)):
+        heap.put(entry(name), timeline, T)
+    assert len(heap.due(T, at_most=9)) == 4
+    failed = heap.advance([SEND] * 4)
+    assert [one.entry.name for one in failed] == ["a", "b", "d"]
+    with pytest.raises(ScheduleError, match="outside the years"):
+        raise failed[0].error
+    assert len(heap) == 1
+    assert "c" in heap
