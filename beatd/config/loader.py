@@ -77,7 +77,7 @@ def _parsed(
     """The document in a file, and its settings with the values of variables."""
     document = document or Document(str(path), read(path, str(path)), before.blocks if before else ())
     settings = document.settings
-    return document, substitute(settings, env, report, ()) if "${" in document.text else settings
+    return document, substitute(settings, env, report, ()) if document.has_variables else settings
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,7 +236,7 @@ class _Load:
             before = EntryCache("")
         elif before.context != now.context:
             before, document = EntryCache(""), Document(document.file, document.text)
-        file = _File(document, EntryReader(timezone, defaults), before, now, report, "${" in document.text, [])
+        file = _File(document, EntryReader(timezone, defaults), before, now, report, document.has_variables, [])
         for raw in document.whole():
             self.entry(file, raw, 0, len(document.text))
         new = self.take_pieces(file, document.cut) if document.cut else now.entries
