@@ -21,7 +21,7 @@ from beatd.memory import give_back
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoint, ResumePoints
 from beatd.schedules import latest_ms
-from beatd.sources.schedule_diff import by_name, differences
+from beatd.sources.schedule_diff import differences, renewed
 from beatd.store.claims import Claims, Gap, Unreadable
 from beatd.store.entry_state import Fingerprints, limits_text
 from beatd.timestamps import span_text
@@ -114,8 +114,8 @@ class ActiveSchedule:
 
         What changed is found out here, in the caller's thread: for a large schedule that takes longer than a turn may.
         """
-        incoming = by_name(entries)
         with self._replacing:
+            incoming = renewed(self._entries, entries)
             changes = ScheduleDiff.between(self._entries, incoming)
             with self._handing_over:
                 self._entries = incoming

@@ -13,7 +13,8 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape, has_magic
-from itertools import chain
+from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +77,7 @@ def _parsed(
     """The document in a file, and its settings with the values of variables."""
     document = document or Document(str(path), read(path, str(path)), before.blocks if before else ())
     settings = document.settings
-    return document, substitute(settings, env, report, ()) if "${" in document.text else settings
+    return document, substitute(settings, env, report, ()) if document.has_variables else settings
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +164,9 @@ class _Load:
         self.has_faulty_targets = False
         self.blackouts: dict[str, list[Any]] = {}
         self.named: dict[str, Entry | _Faulty] = {}
-        """The first entry of each name."""
+        """The first entry of each name, of those that were read."""
+        self.kept: list[Iterator[Entry]] = []
+        """Those that were not: no two of them have one name."""
         self.faults: list[Fault] = []
 
     def main(self, path: Path, document: Document | None = None) -> Config:
@@ -188,6 +191,8 @@ class _Load:
                 if file not in files:
                     files.append(file)
                     self.included(file, document.file, settings.timezone, defaults)
+        if not self.named.keys().isdisjoint(map(attrgetter("name"), chain.from_iterable(self.kept))):
+            return _Load(self.env, {}).main(path)  # which says where both of them are
         self.faults[:0] = report.faults(document.file, document.position_of)
         read, beside = tuple(str(file.absolute()) for file in files), secret_files(raw, absolute.parent)
         if self.faults:
@@ -231,33 +236,34 @@ class _Load:
             before = EntryCache("")
         elif before.context != now.context:
             before, document = EntryCache(""), Document(document.file, document.text)
-        file = _File(document, EntryReader(timezone, defaults), before, now, report, "${" in document.text, [])
+        file = _File(document, EntryReader(timezone, defaults), before, now, report, document.has_variables, [])
         for raw in document.whole():
             self.entry(file, raw, 0, len(document.text))
-        if document.cut:
-            self.take_pieces(file, document.cut)
-        self.take_names(file)
+        new = self.take_pieces(file, document.cut) if document.cut else now.entries
+        self.take_names(file, new)
 
-    def take_pieces(self, file: _File, cut: Cut) -> None:
-        """The entries of a file that is read in pieces: keep those in blocks as before, and read the others."""
+    def take_pieces(self, file: _File, cut: Cut) -> list[Entry]:
+        """The entries of a file that is read in pieces: keep those in blocks as before, and return the others."""
         now, before = file.now, file.before
         now.blocks = cut.blocks(file.document.text)
         first = sum(block.entries for block in cut.head)
         last = len(before.entries) - sum(block.entries for block in cut.tail)
         now.keep(before, slice(first))
         self.read(file, slice(first, last))
+        end = len(now.entries)
         now.keep(before, slice(last, None), lines=lines_of(now.blocks) - lines_of(before.blocks))
+        self.kept += islice(now.entries, first), islice(now.entries, end, None)
+        return now.entries[first:end]
 
-    def take_names(self, file: _File) -> None:
-        """Take the names of a file's entries; report those that another entry has."""
-        now, names = file.now, dict[str, Entry | _Faulty]()
-        names.update((entry.name, entry) for entry in now.entries)
-        if not file.faulty and len(names) == len(now.entries) and self.named.keys().isdisjoint(names):
+    def take_names(self, file: _File, entries: list[Entry]) -> None:
+        """Take the names of entries that were read of a file; report those that another one has."""
+        names: dict[str, Entry | _Faulty] = {entry.name: entry for entry in entries}
+        if not file.faulty and len(names) == len(entries) and self.named.keys().isdisjoint(names):
             if len(names) > len(self.named):
                 self.named, names = names, self.named
             self.named.update(names)
             return
-        both: Iterator[Entry | _Faulty] = chain(now.entries, file.faulty)
+        both: Iterator[Entry | _Faulty] = chain(entries, file.faulty)
         for each in both:
             if (other := self.named.setdefault(each.name, each)) is not each:
                 text = f"the entry {quoted(each.name)} is already defined at {other.source}"
@@ -340,16 +346,7 @@ def entry_tables(
     alone = not found and bool(document.settings)
     if alone:
         if name is None:
-            raise ConfigError(
-                [
-                    Fault(
-                        document.file,
-                        None,
-                        "",
-                        "the file has the keys of one entry: give its name, as in beatd add NAME",
-                    )
-                ]
-            )
+            raise _refused(document, "the file has the keys of one entry: give its name, as in beatd add NAME")
         found = {name: document.settings}
     else:
         for key in document.settings:

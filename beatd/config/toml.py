@@ -59,6 +59,14 @@ class Document:
         self.schedule = self.settings.pop(SCHEDULE, {})
         self._index: tuple[Any, PositionIndex] | None = None
 
+    @cached_property
+    def has_variables(self) -> bool:
+        """True if there is a variable in the settings, or in an entry that is not in a block as before."""
+        if self.cut is None:
+            return "${" in self.text
+        starts = self.cut.starts
+        return "${" in self.text[: self.cut.first] or self.text.find("${", starts[0], starts[-1]) >= 0
+
     def entries(self) -> Iterator[RawEntry]:
         """The entries in the order of the file. Raises ConfigError at the first piece that is not TOML."""
         pieces = self.pieces()

@@ -33,14 +33,13 @@ _Lost = tuple[str, str, str, list[Entry]]
 
 
 def _files(before: Config, now: Config) -> Iterator[_Lost]:
-    entries = _of_files(before)
-    if entries and not _of_files(now):
-        yield now.files[0], "", "no entries left", entries
+    if _have_entries(before) and not _have_entries(now):
+        yield now.files[0], "", "no entries left", _of_files(before)
 
 
 def _patterns(before: Config, now: Config) -> Iterator[_Lost]:
     """Patterns that match no file any more. If no file has entries at all, that is said once."""
-    if not _of_files(now):
+    if not _have_entries(now):
         return
     by_file = dict(zip(before.files, before.memory.values(), strict=False))
     matched = dict(zip(before.globs, before.matched, strict=True))
@@ -56,6 +55,10 @@ def _app(before: Config, now: Config) -> Iterator[_Lost]:
     entries, left = _of_app(before), _of_app(now)
     if entries and not left and not now.refused:
         yield now.files[0], now.settings.app or "", "the app registers no entries any more", entries
+
+
+def _have_entries(config: Config) -> bool:
+    return any(memory.entries for memory in config.memory.values())
 
 
 def _of_files(config: Config) -> list[Entry]:

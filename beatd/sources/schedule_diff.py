@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress, count
-from operator import attrgetter, is_not
+from operator import attrgetter, eq, is_not
 from typing import NamedTuple
 
 from beatd.model import Entry
@@ -41,6 +41,15 @@ def differences(before: Sequence[Entry], after: Sequence[Entry]) -> Differences:
 def by_name(entries: Sequence[Entry]) -> dict[str, Entry]:
     """The entries by name, in their order; of two with one name the last."""
     return dict(zip(map(NAME, entries), entries, strict=True))
+
+
+def renewed(before: Mapping[str, Entry], entries: Sequence[Entry]) -> dict[str, Entry]:
+    """The entries by name, each with one of its own. With the names of ``before`` it is a copy of that with what is new
+    in it, as a table of a million names takes long to make."""
+    if len(before) != len(entries) or not all(map(eq, before, map(NAME, entries))):
+        return by_name(entries)
+    new = compress(entries, map(is_not, before.values(), entries))
+    return {**before, **by_name(tuple(new))}
 
 
 def _same(entries: Iterable[Entry], others: Iterable[Entry], most: int) -> int:

@@ -100,6 +100,25 @@ def test_an_entry_that_is_repeated_in_an_included_file_is_found_there() -> None:
         load(main.replace("[beat_schedule.e-3]", f"[beat_schedule.e-{MANY}]"), first)
 
 
+@pytest.mark.parametrize("changed", ["beat.toml", "more.toml"])
+def test_a_name_that_stays_in_one_file_is_found_when_it_is_new_in_another(changed: str) -> None:
+    """The files are read in their order, and what is new may be in the first or in the last one."""
+    texts = {
+        "beat.toml": 'include = ["more.toml"]\n' + "".join(map(entry, range(MANY))),
+        "more.toml": "".join(entry(n) for n in range(MANY, 2 * MANY)),
+    }
+    Path("more.toml").write_text(texts["more.toml"])
+    first = load(texts["beat.toml"])
+    texts[changed] += entry(2 * MANY - 5 if changed == "beat.toml" else 5)
+    Path("more.toml").write_text(texts["more.toml"])
+    with pytest.raises(ConfigError) as again:
+        load(texts["beat.toml"], first)
+    with pytest.raises(ConfigError) as anew:
+        load(texts["beat.toml"])
+    assert str(again.value) == str(anew.value)
+    assert "already defined" in str(anew.value)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_however_a_file_is_edited_it_comes_to_the_same(seed: int) -> None:
     dice = random.Random(seed)

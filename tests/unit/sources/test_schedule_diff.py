@@ -9,7 +9,7 @@ from msgspec import structs
 
 from beatd import config
 from beatd.model import Entry
-from beatd.sources.schedule_diff import differences
+from beatd.sources.schedule_diff import differences, renewed
 
 
 def entry(name: str, schedule: int = 30) -> Entry:
@@ -42,4 +42,7 @@ def test_however_a_schedule_is_edited_its_differences_are_found(seed: int) -> No
         assert found.added == {name: each for name, each in new.items() if name not in old}
         assert found.gone == {name: each for name, each in old.items() if name not in new}
         assert found.changed == {name: each for name, each in new.items() if name in old and not each.means(old[name])}
+        by_name = renewed(old, after)
+        assert list(by_name) == list(new)
+        assert all(by_name[name] is each for name, each in new.items())
         before = after
