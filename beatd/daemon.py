@@ -118,6 +118,7 @@ class Daemon:
             NodeCheck(store.metrics_client, readable),
             Undelivered(store.metrics_client, keys),
             lambda: self._elector.store_away_s,
+            lambda: self._elector.store_error,
             lambda: self._elector.watch.problems,
             lambda: self._elector.clock_offset_ms,
         )

@@ -164,7 +164,7 @@ class BackfillJob:
         self._exhausted = len(dues) < SENT
         is_in_force, now_ms = entry.policies.enabled, self._dispatcher.clock.now_ms()
         reasons: list[Reason | None] = ["blackout" if hidden(entry, due_ms) else None for due_ms in dues]
-        by_due = [self._past.reason(due_ms, comes=is_in_force or due_ms > now_ms) for due_ms in dues]
+        by_due = [self._past.reason(due_ms, comes=is_in_force or due_ms > now_ms, now_ms=now_ms) for due_ms in dues]
         for more in (self._dispatched.reasons(entry.name, dues), by_due):
             reasons = [first or second for first, second in zip(reasons, more, strict=True)]
         if self._request.force:

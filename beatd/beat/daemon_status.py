@@ -13,6 +13,7 @@ import beatd
 from beatd.beat.loop import Problem
 from beatd.beat.term import Leadership
 from beatd.clock import Clock
+from beatd.exceptions import StoreError
 from beatd.metrics.counters import DaemonCounters
 from beatd.model import Entry
 from beatd.planning.problems import Problem as FleetProblem
@@ -166,6 +167,8 @@ class DaemonParts(NamedTuple):
     """On the same."""
     store_away_s: Callable[[], float]
     """Seconds for which the store has not answered; 0 while it does."""
+    store_error: Callable[[], StoreError | None]
+    """Why a leader, or a standby, cannot write to the store, if so."""
     problems: Callable[[], Sequence[FleetProblem]]
     """The problems of the fleet at the last heartbeat."""
     clock_offset_ms: Callable[[], int | None]

@@ -109,6 +109,8 @@ class Elector:
         self._away: dict[int, str] = {}
         self._slow = ""
         """The server of the store that answers slowly, and how long it took."""
+        self.store_error: StoreError | None = None
+        """Why the last turn failed, if it did: a store that can be read may take no writes. Read by other threads."""
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
@@ -307,13 +309,12 @@ class Elector:
 
     def _back_off(self, error: StoreError) -> float:
         """Note that the store failed; returns the seconds until the next attempt. Terms last while they are trusted."""
-        pause = self._backoff.failed()
+        pause, self.store_error = self._backoff.failed(), error.with_traceback(None)
         self._unsubscribe()
         self._presence.interrupted(self._clock.monotonic())
         event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
         extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
-        text = "%s%s; trying again in %.1f s"
-        log.log(self._backoff.level, text, error, self._backoff.since_text, pause, extra=extra)
+        log.log(self._backoff.level, "%s%s; trying again in %.1f s", error, self._backoff.since_text, pause, extra=extra)
         for shard, token in self._held().items():
             if self.leaderships[shard].term() is None:
                 self.leaderships[shard].end(token, _TOO_LATE)
@@ -325,6 +326,7 @@ class Elector:
             extra = {"event": "store_recovered", "seconds": round(self._backoff.away_s, 1)}
             log.info("The state store answers again, after %s", self._backoff.away_text, extra=extra)
         self._backoff.succeeded()
+        self.store_error = None
 
     def _subscribe(self) -> None:
         self._released_within = self._subscription.enter_context(self._leases.listen())
@@ -391,9 +393,7 @@ class Elector:
                 extra = {"event": "lease_released", "shards": list(tokens)}
                 log.info("Released the lease of %s", shards_text(list(tokens)), extra=extra)
         except StoreError as error:
-            log.warning(
-                "Could not release the leases; they end by themselves: %s", error, extra={"event": "lease_left"}
-            )
+            log.warning("Could not release the leases; they end: %s", error, extra={"event": "lease_left"})
 
 
 def _heartbeat_every(ttl: float) -> float:

@@ -73,12 +73,12 @@ class DaemonMetrics:
         return (*self.unhealthy(), *self._blocked(self._parts))
 
     def _blocked(self, parts: DaemonParts) -> Iterator[str]:
-        sizes = self._ask(parts)
-        if isinstance(sizes, StoreError):
-            away_s = parts.store_away_s()
-            yield f"{sizes}, for {span_text(int(away_s * 1000))}" if away_s >= 1 else str(sizes)
-        status = parts.status.status()
-        if is_blocked(status) and (fault := blocked_runs(status)) is not None:
+        sizes, away_s, status = self._ask(parts), parts.store_away_s(), parts.status.status()
+        fault = blocked_runs(status) if is_blocked(status) else None
+        error = sizes if isinstance(sizes, StoreError) or fault else parts.store_error()
+        if isinstance(error, StoreError):
+            yield f"{error}, for {span_text(int(away_s * 1000))}" if away_s >= 1 else str(error)
+        if fault is not None:
             yield fault_text(fault, self._clock.now_ms() - (fault.lasting_ms or 0))
         if status.read_ms_ago is None:
             yield "the entries and pauses in the state store have not been read yet"
@@ -175,8 +175,14 @@ def _outcomes(parts: DaemonParts, now_ms: int) -> tuple[dict[str, int], LateEntr
 
 
 def _problems(parts: DaemonParts, sizes: Sizes | StoreError) -> Sequence[Problem]:
-    """The problems of the fleet at the last heartbeat; without the store, that it is away."""
-    return [store_problem(sizes)] if isinstance(sizes, StoreError) else parts.problems()
+    """The problems of the fleet at the last heartbeat; without the store, that it is away, or takes no writes."""
+    error = _store_error(parts, sizes)
+    return parts.problems() if error is None else [store_problem(error)]
+
+
+def _store_error(parts: DaemonParts, sizes: Sizes | StoreError) -> StoreError | None:
+    """Why the store cannot be used: a replica, and one that refuses scripts, can be read all the same."""
+    return sizes if isinstance(sizes, StoreError) else parts.store_error()
 
 
 def _status_families(status: Status) -> Iterator[Metric]:

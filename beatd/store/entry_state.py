@@ -181,7 +181,7 @@ class EntryPast:
     ended: bytes = b""
     """Stretches of time whose runs have ended."""
 
-    def reason(self, due_ms: int, *, comes: bool) -> Reason | None:
+    def reason(self, due_ms: int, *, comes: bool, now_ms: int) -> Reason | None:
         """Return the reason not to send a run, if any. ``comes``: what is due after the last due comes by itself."""
         if due_ms > self.last_due_ms:
             is_missed = any(after < due_ms < before for after, before in self.passed_over)
@@ -189,7 +189,7 @@ class EntryPast:
         if due_ms in self.sent:
             return "dispatched"
         if due_ms in self.unsent or any(after < due_ms < before for after, before in self.gaps):
-            return None
+            return "to_come" if due_ms > now_ms else None  # of a clock that was ahead, and is set right
         return "dispatched" if due_ms > self.first_seen_ms or covers(self.ended, due_ms) else None
 
 

@@ -147,3 +147,43 @@ def test_a_service_manager_hears_signs_of_life_while_the_store_is_away(start_bea
         assert any(text.startswith("STATUS=waiting for the state store: ") for text in heard)
         gaps = [after - before for before, after in zip([began, *signs], signs, strict=False)]
         assert statistics.median(gaps) < 1.0, "systemd would have ended it"  # a busy machine may delay some
+
+
+def make_replica(store):
+    store.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+
+def make_primary(store):
+    store.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def take_scripts(store):
+    store.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+
+
+def give_scripts(store):
+    store.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "end", "reason"),
+    [(make_replica, make_primary, "read-only replica"), (take_scripts, give_scripts, "no permissions to run")],
+)
+def test_a_store_that_is_read_and_takes_no_writes_makes_no_daemon_ready(
+    start_beatd, start_server, tmp_path, free_port, wait_until, trouble, end, reason
+):
+    """Nobody leads then: a standby could not begin to."""
+    server, file = start_server(), tmp_path / "beat.toml"
+    listen = f"127.0.0.1:{free_port()}"
+    file.write_text(CONFIG.format(url=server.url) + f'[leader]\nttl = "2s"\n[metrics]\nlisten = "{listen}"\n')
+    daemon = start_beatd("--config", str(file))
+    daemon.expect("Dispatched tick")
+    with redis.Redis.from_url(server.url) as store, httpx.Client(base_url=f"http://{listen}", timeout=10) as client:
+        assert client.get("/readyz").status_code == 200
+        trouble(store)
+        daemon.expect("Stepping down")
+        wait_until(lambda: reason in client.get("/readyz").text, 20, "no readiness, and why")
+        assert client.get("/readyz").text.count(reason) == 1
+        assert 'beatd_problems{kind="store_refused"} 1.0' in client.get("/metrics").text
+        end(store)
+        wait_until(lambda: client.get("/readyz").status_code == 200, 20, "readiness again")

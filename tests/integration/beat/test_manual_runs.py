@@ -375,6 +375,15 @@ def test_runs_that_are_not_due_yet_are_not_sent_though_the_entry_is_off(rig):
     assert rig.dues() == [-1, 0]
 
 
+def test_runs_that_are_not_due_yet_are_not_sent_after_a_clock_was_ahead(rig):
+    """It passed over them; now that it is set right they come by themselves."""
+    rig.put(first_seen_ms=NOW - HOUR // 4 - 10 * HOUR)
+    rig.claims.pass_over([Gap("a", NOW - HOUR // 2, NOW + 9 * HOUR)], lease_value=rig.term.lease_value)
+    rig.client.hset(KEYS.shard().last_due, "a", NOW + 10 * HOUR)
+    assert rig.fill(hours=0, to_ms=NOW + 3 * HOUR).left_out == {"dispatched": 1, "to_come": 3}
+    assert rig.dues() == []
+
+
 def test_force_sends_again_under_other_ids(rig):
     rig.put()
     rig.fill("r1", hours=3)

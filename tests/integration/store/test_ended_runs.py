@@ -156,4 +156,5 @@ def test_a_run_before_the_schedule_changed_is_not_sent_again_by_a_backfill(clien
         name = "a"
 
     past = DispatchLookup(client, KEYS).read_past(Named())
-    assert [past.reason(NOW + n * STEP, comes=True) for n in (1, 2, 3)] == ["dispatched", "dispatched", None]
+    now = {"comes": True, "now_ms": NOW + 9 * STEP}
+    assert [past.reason(NOW + n * STEP, **now) for n in (1, 2, 3)] == ["dispatched", "dispatched", None]
