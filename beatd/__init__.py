@@ -91,6 +91,7 @@ _MODULES = ("canvas", "exceptions", "result", "schedules", "signals", "states")
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: ``import beatd`` alone, as every submodule does, costs nothing."""
+    found: Any
     if name == "__version__":
         found = _version()
     elif name in _HOMES:
