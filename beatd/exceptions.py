@@ -89,6 +89,10 @@ class WrongUrl(ConfigError, ValueError):
         return type(self), (self.shown, self.reason)
 
 
+class WrongTaskClass(ConfigError, TypeError):
+    """The class of a task, such as its ``base``, that does not inherit from :class:`beatd.Task`."""
+
+
 class ScheduleError(BeatdError, ValueError):
     """A schedule that cannot be read; the text names what is wrong and what would be right."""
 

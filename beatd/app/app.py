@@ -152,7 +152,7 @@ class App(EntryPoints, Loader):
         """The base class of this app's tasks."""
         base = import_symbol(self.task_cls) if isinstance(self.task_cls, str) else self.task_cls or BaseTask
         attributes = {"app": self, "__module__": __name__, **({} if self.strict_typing else {"typing": False})}
-        return type("Task", (checked_base(base),), attributes)
+        return type("Task", (checked_base(base, str(self.main or "app"), "task_cls"),), attributes)
 
     # -- the beat -----------------------------------------------------------------------------------------------------
 

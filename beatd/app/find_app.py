@@ -161,7 +161,8 @@ def _search(module: ModuleType, wanted: Callable[[Any], bool]) -> Any:
 def _as_module(name: str) -> str:
     """``; did you mean "shop.tasks"?`` for the path of a module, ``shop/tasks.py``; else nothing."""
     parts = [part for part in name.removesuffix(".py").replace("/", ".").split(".") if part]
-    return f"; did you mean {quoted('.'.join(parts))}?" if parts and parts != name.split(".") else ""
+    is_name = parts and parts != name.split(".") and all(part.isidentifier() for part in parts)
+    return f"; did you mean {quoted('.'.join(parts))}?" if is_name else ""
 
 
 def _near_module(name: str) -> str:

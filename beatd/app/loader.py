@@ -28,7 +28,7 @@ from beatd.app.pydantic_support import with_models
 from beatd.app.retry import add_autoretry
 from beatd.app.task import FROM_CONF, Task
 from beatd.config.environment import named_in
-from beatd.exceptions import NotRegistered
+from beatd.exceptions import Fault, NotRegistered, WrongTaskClass
 from beatd.signals import Signal
 
 PREFIX = "celery."
@@ -74,15 +74,16 @@ _MEANINGLESS = ("shared", "lazy", "filter")
 """Options of Celery's decorator that have no effect."""
 
 
-def checked_base(kind: Any) -> type[Task[..., Any]]:
-    """Return the class if its instances can be tasks here; raises TypeError."""
+def checked_base(kind: Any, where: str, option: str = "base") -> type[Task[..., Any]]:
+    """Return the class if its instances can be tasks here; raises WrongTaskClass, with the task that is ``where``."""
     if isinstance(kind, type) and issubclass(kind, Task):
         return kind
     what = f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else repr(kind)
-    raise TypeError(
+    text = (
         f"{what} cannot be the class of a task: it does not inherit from beatd.Task. Classes of packages that inherit "
-        "from celery.Task need Celery's app and worker"
     )
+    text += "from celery.Task need Celery's app and worker"
+    raise WrongTaskClass([Fault(where, None, option, text)])
 
 
 def task_class(
@@ -90,7 +91,7 @@ def task_class(
 ) -> type[Task[..., Any]]:
     """Return a subclass of ``base`` (or of ``options["base"]``) that runs ``fun``; options become its attributes."""
     rest = {key: value for key, value in options.items() if key not in _MEANINGLESS}
-    base = checked_base(rest.pop("base", None) or base)
+    base = checked_base(rest.pop("base", None) or base, name)
     bind = rest.pop("bind", False)
     original = fun
     if takes_models := rest.pop("pydantic", False):
@@ -356,7 +357,7 @@ class Loader(AppBase):
 
     def prepare_task(self, task: Any) -> Any:
         """Complete a task object that nobody else has seen yet: app, name, retries, and options of the settings."""
-        kind = checked_base(type(task))
+        kind = checked_base(type(task), str(getattr(task, "name", None) or type(task).__name__))
         task.app = self
         if not task.name:
             task.name = self.gen_task_name(kind.__name__, kind.__module__)

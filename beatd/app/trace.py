@@ -13,6 +13,7 @@ import traceback as tracebacks
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from beatd import signals
@@ -55,8 +56,8 @@ class ExceptionInfo:
         self.traceback = encodable(_shortened(_formatted(error)))
 
     @property
-    def exc_info(self) -> tuple[type[BaseException], BaseException, Any]:
-        """The class, the exception and its frames, for ``logging``."""
+    def exc_info(self) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+        """As of ``sys.exc_info()``, for ``logger.error(…, exc_info=einfo.exc_info)``."""
         return self.type, self.exception, self.tb
 
     def __str__(self) -> str:

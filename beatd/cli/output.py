@@ -107,12 +107,12 @@ def _escaped_json(line: str) -> str:
 
 def read_json(text: str, option: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     """A JSON list or object from the command line; NaN is refused, because JSON has none."""
+    expected = "a list such as '[1, \"text\"]'" if kind is list else "an object such as '{\"key\": 1}'"
     try:
         value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
+        raise click.BadParameter(f"not JSON: {error}; expected {expected}", param_hint=option) from None
     if not isinstance(value, kind):
-        expected = "a list" if kind is list else "an object"
         raise click.BadParameter(f"expected {expected}, got {text[:40]}", param_hint=option)
     return value
 

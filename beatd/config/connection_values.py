@@ -42,7 +42,7 @@ def app(value: Any, _zone: str = "") -> str:
 
 
 _BROKERS = "|".join(map(re.escape, (*urls.REDIS_SCHEMES, *urls.AMQP_SCHEMES)))
-_BROKERS += rf"|(?:{'|'.join(KOMBU_SCHEMES)})(?:\+[A-Za-z0-9+.\-]*)?"
+_BROKERS += rf"|(?:{'|'.join(each for each in KOMBU_SCHEMES if each != 'memory')})(?:\+[A-Za-z0-9+.\-]*)?"
 
 
 def url(*schemes: str, also: str = "") -> Reader:
@@ -61,6 +61,8 @@ def url(*schemes: str, also: str = "") -> Reader:
         scheme = urls.scheme_of(address)
         if not scheme or (schemes and not address.partition("://")[2]):
             raise InvalidValue("not a URL: expected " + _forms(schemes, also))
+        if scheme == "memory" and not schemes:
+            raise InvalidValue("memory:// is within one process: no worker gets its messages; expected another broker")
         if schemes and scheme not in schemes:
             shown = "" if isinstance(value, Substituted) else f", got {quoted(scheme + '://…')}"
             raise InvalidValue("expected " + _forms(schemes, also) + shown)

@@ -44,6 +44,8 @@ _MICROSECONDS = {"days": 86_400_000_000, "hours": 3_600_000_000, "minutes": 60_0
 
 def find(settings: str) -> FoundSchedule:
     """The rows of ``PeriodicTask`` with their schedules."""
+    if "/" in settings or settings.endswith((".json", ".sqlite3", ".db", ".py")):  # a dump, the database, a path
+        raise _refused(settings, "expected the settings module of the project, such as proj.settings")
     import_module(settings, where="django-celery-beat")  # says what to do if it is not here
     project = _set_up(settings)
     entries: dict[str, dict[str, Any]] = {}

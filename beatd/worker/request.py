@@ -96,7 +96,7 @@ class Request:
         """It asked for another attempt."""
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """A time limit was over."""
+        """The hard time limit was over; ``soft`` is false: a soft limit is raised in the task alone."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.name}[{self.id}]>"

@@ -211,6 +211,8 @@ def test_the_tables_of_django_celery_beat(tmp_path: Path, beatd):
     (tmp_path / "plain_settings.py").write_text('SECRET_KEY = "x"\n')
     for settings, step in (
         ("plain_settings", "django_celery_beat is not in its INSTALLED_APPS: expected the settings module"),
+        ("db.sqlite3", "expected the settings module of the project, such as proj.settings"),
+        ("sqlite:///db.sqlite3", "expected the settings module of the project, such as proj.settings"),
         ("site_settings", "no such table: django_celery_beat_periodictask; start the database, or name the settings"),
     ):
         done = beatd("import", "django-celery-beat", settings)

@@ -494,6 +494,7 @@ def test_queues_may_be_chosen(start_worker, app):
             'not the name of a module; expected MODULE or MODULE:APP such as "proj.tasks:app"; did you',
         ),
         (["-A", "misspelt"], "broker ampq://h: No such transport: ampq.  Did you mean amqp?"),
+        (["-A", "celerys"], "celerys.add: base: celery.app.task.Task cannot be the class of a task"),
         (["-A", "proj", "-b", "ampq://h"], "there is no such transport; did you mean amqp://?"),
         (["-A", "proj", "--autoscale", "1,10"], "expected MAX,MIN such as 10,3: MAX comes first"),
         (["-A", "broken"], "ZeroDivisionError: division by zero"),
@@ -507,6 +508,8 @@ def test_queues_may_be_chosen(start_worker, app):
 def test_a_wrong_command_line_is_answered_in_words(project, start_beatd, arguments, words):
     (project / "broken.py").write_text("1 / 0\n")
     (project / "misspelt.py").write_text("from beatd import App\napp = App('x', broker='ampq://h')\n")
+    of_celery = "import beatd, celery\napp = beatd.App('x')\n@app.task(base=celery.Task)\ndef add(): ...\n"
+    (project / "celerys.py").write_text(of_celery)
     worker = start_beatd("worker", *arguments)
     assert worker.wait() in (1, 2)
     assert "internal error" not in worker.text

@@ -32,7 +32,8 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
 
 
 def faults(registered: Registered) -> list[str]:
-    return [f"{fault.path}: {fault.message}" for fault in (*registered.refused, *registered.remarks)]
+    found = [*(fault for _, fault in registered.refused), *registered.remarks]
+    return [f"{fault.path}: {fault.message}" for fault in found]
 
 
 def test_an_apps_own_apply_async_and_receivers_are_named(read: Read) -> None:

@@ -285,6 +285,8 @@ def test_hooks_are_called_around_a_run():
 
         def on_failure(self, exc, task_id, args, kwargs, einfo):
             calls.append(("on_failure", repr(exc), "ZeroDivisionError" in str(einfo)))
+            assert einfo.exc_info == (type(exc), exc, einfo.tb)
+            assert einfo.tb is exc.__traceback__ is not None
 
         def after_return(self, status, retval, task_id, args, kwargs, einfo):
             calls.append(("after_return", status))
@@ -335,7 +337,8 @@ def test_classes_of_celerys_tasks_are_refused_by_name(app):
         abstract = True
 
     with pytest.raises(
-        TypeError, match=r"QueueOnce cannot be the class of a task: it does not inherit from beatd\.Task"
+        TypeError,
+        match=r"print: base: .*QueueOnce cannot be the class of a task: it does not inherit from beatd\.Task",
     ):
         app.task(base=QueueOnce)(print)
     with pytest.raises(TypeError, match="QueueOnce"):

@@ -10,9 +10,10 @@ from beatd.cli import main
     ("words", "said"),
     [
         (["trigger"], "name the ENTRY"),
-        (["trigger", "a", "--args", "{}"], "expected a list, got {}"),
+        (["trigger", "a", "--args", "{}"], "expected a list such as '[1, \"text\"]', got {}"),
         (["trigger", "a", "--args", "[1,"], "not JSON"),
-        (["trigger", "a", "--kwargs", "[]"], "expected an object, got []"),
+        (["trigger", "a", "--kwargs", "x=1"], "expected an object such as '{\"key\": 1}'"),
+        (["trigger", "a", "--kwargs", "[]"], "expected an object such as '{\"key\": 1}', got []"),
         (["trigger", "a", "--wait", "soon"], "expected seconds"),
         (["trigger", "a", "--wait=-1"], "-1"),
         (["trigger", "a", "--wait", "nan"], "expected seconds"),
