@@ -314,7 +314,9 @@ class Elector:
         self._presence.interrupted(self._clock.monotonic())
         event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
         extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
-        log.log(self._backoff.level, "%s%s; trying again in %.1f s", error, self._backoff.since_text, pause, extra=extra)
+        log.log(
+            self._backoff.level, "%s%s; trying again in %.1f s", error, self._backoff.since_text, pause, extra=extra
+        )
         for shard, token in self._held().items():
             if self.leaderships[shard].term() is None:
                 self.leaderships[shard].end(token, _TOO_LATE)
