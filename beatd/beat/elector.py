@@ -107,10 +107,9 @@ class Elector:
         self._was_present = False
         self._listen_again = Backoff(RETRY_MIN / 10, RETRY_MAX)
         self._away: dict[int, str] = {}
-        self._slow = ""
-        """The server of the store that answers slowly, and how long it took."""
+        self._slow = ""  # the server of the store that answers slowly, and how long it took
         self.store_error: StoreError | None = None
-        """Why the last turn failed, if it did: a store that can be read may take no writes. Read by other threads."""
+        """Why the last turn failed, if so: a store that is read may take no writes. Read by other threads."""
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
@@ -313,9 +312,9 @@ class Elector:
         self._unsubscribe()
         self._presence.interrupted(self._clock.monotonic())
         event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
-        extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
-        text = "%s%s; trying again in %.1f s"
-        log.log(self._backoff.level, text, error, self._backoff.since_text, pause, extra=extra)
+        back = self._backoff
+        extra = {"event": event, "attempt": back.attempts, "since": back.since}
+        log.log(back.level, "%s%s; trying again in %.1f s", error, back.since_text, pause, extra=extra)
         for shard, token in self._held().items():
             if self.leaderships[shard].term() is None:
                 self.leaderships[shard].end(token, _TOO_LATE)

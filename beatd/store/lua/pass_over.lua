@@ -13,7 +13,7 @@
 -- ARGV[2]  how long gaps are kept after the last one was added (ms)
 -- ARGV[3]  bytes of history to keep for each entry (0: none is written)
 -- ARGV[4]  how long KEYS[4] is kept after the last one was added (ms)
--- ARGV[5…] name, after (ms), before (ms), cell, decided (ms; empty: some of the missed runs are sent after all), …
+-- ARGV[5…] name, after (ms), before (ms), cell, decided (ms; empty: some of these runs are sent after all); name, …
 --
 -- Where nothing is caught up, last due moves on to "decided": the next leader would decide about these runs again, and
 -- about those together with them that it finds late, and a change of the entry would bring them back.

@@ -195,7 +195,9 @@ class Ledger:
 
     def _is_busy(self, entry: Entry, at: int) -> bool:
         ends, until = self._running
-        return not (ends is not None and ends <= at) and 0 < until - at <= (entry.policies.max_runtime_ms or 60 * MINUTE)
+        return not (ends is not None and ends <= at) and 0 < until - at <= (
+            entry.policies.max_runtime_ms or 60 * MINUTE
+        )
 
     def _is_expired(self, entry: Entry, due: int, at: int) -> bool:
         match entry.options.expires:

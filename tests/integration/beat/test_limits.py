@@ -200,6 +200,7 @@ def test_runs_after_the_old_start_are_caught_up_when_the_start_is_taken_away(bea
     beat.run_to(7.5)
     assert beat.dues() == [4, 5, 6, 7]
 
+
 def start_in(minutes):
     return None if minutes is None else at(minutes)
 
@@ -232,7 +233,6 @@ def test_missed_runs_of_an_interval_are_caught_up_when_another_start_moves_none_
     beat.start()
     beat.run_to(5.5)
     assert beat.dues() == [3]
-
 
 
 def test_limits_that_an_older_version_left_unnoted_are_no_change(beat):

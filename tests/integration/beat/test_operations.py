@@ -436,7 +436,9 @@ class Fleet:
 
     def one_of(self, moves):
         name, move = self.dice.choice(self.names()), self.dice.choice(moves)
-        self.said.append(f"{from_ms(self.clock.ms):%d %H:%M:%S.%f} {move} {name} {'' if self.process else '(no leader)'}")
+        self.said.append(
+            f"{from_ms(self.clock.ms):%d %H:%M:%S.%f} {move} {name} {'' if self.process else '(no leader)'}"
+        )
         getattr(self, move)(name)
 
     def check(self):
@@ -467,7 +469,19 @@ def _told(runs):
     return [f"{from_ms(one.due_ms):%d %H:%M:%S.%f} at {from_ms(one.at_ms):%d %H:%M:%S.%f}" for one in sorted(runs)]
 
 
-PEOPLE = ["touch", "rewrite", "limit", "black_out", "catch_up", "switch", "pause", "leave", "add", "trigger", "backfill"]
+PEOPLE = [
+    "touch",
+    "rewrite",
+    "limit",
+    "black_out",
+    "catch_up",
+    "switch",
+    "pause",
+    "leave",
+    "add",
+    "trigger",
+    "backfill",
+]
 TROUBLE = ["hand_over", "outage", "freeze", "set_forward", "set_back"]
 QUIET = [*PEOPLE, "hand_over"]
 

@@ -81,7 +81,7 @@ def test_of_many_gaps_the_last_are_kept_and_for_days_only(claims, client, held):
 
 
 def test_gaps_are_kept_while_a_last_due_lies_in_the_future(claims, client, held):
-    """A clock was a year ahead for a moment. Until that time has come, runs are claimed out of the gap and no others."""
+    """A clock was a year ahead for a moment. Until that time has come, only runs out of the gap are claimed."""
     year = 366 * 86_400_000
     load_entries(claims, held, ("a", "x"))
     claims.pass_over([Gap("a", NOW, NOW + year)], lease_value=held)
