@@ -158,7 +158,7 @@ def test_an_exception_that_nobody_catches_is_logged_without_its_secrets() -> Non
     found = json.loads(line)
     assert (found["level"], found["event"]) == ("critical", "uncaught")
     assert found["message"].startswith("Uncaught ConnectionError: redis://")
-    assert any("in fail" in str(value) for value in found.values()), "the traceback"
+    assert "in fail" in found["trace"]
     assert "hunter2" not in line
     assert (ended[0].returncode, ended[1].stderr) == (1, "")
 
