@@ -122,7 +122,9 @@ class EmbeddedStore:
         except StoreError as error:
             if not self.directory.exists() and self._last_user():  # without its folder the server is of no use
                 self._server.terminate(self._pid)
-                logger.error("Embedded store stopped, its data are gone: %s", error, extra={"event": "embedded_stopped"})  # noqa: TRY400
+                logger.error(
+                    "Embedded store stopped, its data are gone: %s", error, extra={"event": "embedded_stopped"}
+                )  # noqa: TRY400
             else:
                 logger.error("Embedded store not stopped: %s", error, extra={"event": "embedded_not_stopped"})  # noqa: TRY400
         finally:
