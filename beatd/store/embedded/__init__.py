@@ -122,9 +122,8 @@ class EmbeddedStore:
         except StoreError as error:
             if not self.directory.exists() and self._last_user():  # without its folder the server is of no use
                 self._server.terminate(self._pid)
-                logger.error(
-                    "Embedded store stopped, its data are gone: %s", error, extra={"event": "embedded_stopped"}
-                )  # noqa: TRY400
+                text = "Embedded store stopped, its data is gone: %s"
+                logger.error(text, error, extra={"event": "embedded_stopped"})  # noqa: TRY400
             else:
                 logger.error("Embedded store not stopped: %s", error, extra={"event": "embedded_not_stopped"})  # noqa: TRY400
         finally:

@@ -303,7 +303,7 @@ def test_the_server_ends_also_when_its_folder_is_gone(state: Path, caplog: pytes
     shutil.rmtree(state)
     store.close()
     assert said(caplog)["embedded_stopped"] == (
-        "Embedded store stopped, its data are gone: "
+        "Embedded store stopped, its data is gone: "
         f"the embedded store cannot use {state}/store: No such file or directory"
     )
     deadline = time.monotonic() + 20
