@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from beatd.clock import Backoff
+from beatd.redaction import redacted_text
 
 log = logging.getLogger("beatd")
 
@@ -156,9 +157,10 @@ def _unsaid(record: logging.LogRecord, sentence: str) -> Iterator[tuple[str, Any
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    """The traceback and the stack; exceptions of others may have secrets in their texts."""
     lines: list[str] = []
     if record.exc_info:
-        lines.append(formatter.formatException(record.exc_info))
+        lines.append(redacted_text(formatter.formatException(record.exc_info)))
     if record.stack_info:
         lines.append(formatter.formatStack(record.stack_info))
     return lines
@@ -185,7 +187,11 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -
     if issubclass(kind, KeyboardInterrupt):
         return
     logging.getLogger("beatd").critical(
-        "Uncaught %s: %s", kind.__name__, error, exc_info=(kind, error, trace), extra={"event": "uncaught"}
+        "Uncaught %s: %s",
+        kind.__name__,
+        redacted_text(str(error)),
+        exc_info=(kind, error, trace),
+        extra={"event": "uncaught"},
     )
 
 
@@ -198,7 +204,7 @@ def _log_thread_death(death: threading.ExceptHookArgs) -> None:
         "Thread %s died of %s: %s",
         name,
         death.exc_type.__name__,
-        error,
+        redacted_text(str(error)),
         exc_info=(death.exc_type, error, death.exc_traceback),
         extra={"event": "thread_died"},
     )

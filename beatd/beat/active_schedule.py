@@ -322,7 +322,7 @@ class ActiveSchedule:
             )
         if swept:
             extra = {"event": "state_swept", "entries": swept[:10], "count": len(swept)}
-            log.info("Forgot %d entries that left the schedule long ago", len(swept), extra=extra)
+            log.info("Deleted the state of entries that left the schedule long ago: %d", len(swept), extra=extra)
 
     def _mark_left(self, term: Term, now_ms: int) -> None:
         """Mark some of the entries that have been away for so long that their runs are missed, and not only late."""

@@ -320,7 +320,7 @@ class Notifier:
     def _note_dropped(self, count: int) -> None:
         if count > 0:
             extra = {"event": "notices_dropped", "count": count}
-            log.error("%d notices are dropped: too many wait for their targets", count, extra=extra)
+            log.error("Notices dropped, as too many wait for their targets: %d", count, extra=extra)
 
     # Without a leader.
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from beatd.clock import Clock
+from beatd.clock import Backoff, Clock
 from beatd.model import Run
 from beatd.timestamps import iso_ms
 from beatd.tracing import Tracing, made_for, traceparent, tracestate
@@ -41,6 +41,7 @@ class RunTraces:
         self._clock = clock
         self._claimed: dict[str, int] = {}
         self._queue: deque[_Dispatched] = deque(maxlen=WAITING_MAX)
+        self._failures = Backoff(0.0, 0.0)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
 
@@ -76,22 +77,28 @@ class RunTraces:
         self._queue.extend(_Dispatched(run, self._claimed.pop(run.id, now_ms), now_ms) for run in runs)
 
     def _work(self) -> None:
-        try:
-            while not self._stopping.wait(_LOOK_S):
-                self.record()
+        while not self._stopping.wait(_LOOK_S):
             self.record()
-            self._tracing.stop()
-        except Exception:
-            log.exception("No traces any more", extra={"event": "traces_failed"})
+        self.record()
+        self._tracing.stop()
 
     def record(self) -> None:
-        """Make the spans of all runs that wait."""
+        """Make the spans of all runs that wait. A defect costs the trace of one run."""
         count = 0
         while self._queue:
-            _record(self._tracing, self._queue.popleft())
+            one = self._queue.popleft()
+            try:
+                _record(self._tracing, one)
+            except Exception as error:  # noqa: BLE001 - OpenTelemetry and its extensions raise anything
+                self._log_failure(one.run, error)
             count += 1
             if count % _BATCH == 0:
                 self._stopping.wait(_PAUSE_S)
+
+    def _log_failure(self, run: Run, error: Exception) -> None:
+        self._failures.failed()
+        extra = {"event": "traces_failed", "entry": run.entry.name, "run_id": run.id}
+        log.log(self._failures.level, "A run of %s has no trace", run.entry.name, exc_info=error, extra=extra)
 
 
 def _record(tracing: Tracing, one: _Dispatched) -> None:

@@ -51,6 +51,7 @@ def test_sighup_reads_the_file_again(start_beatd, file):
     daemon = start_beatd("--config", str(file))
     daemon.expect("Dispatched tick")
     daemon.send(signal.SIGHUP)
+    daemon.expect(r"Reload requested \(SIGHUP\)")
     daemon.expect("Configuration unchanged")
 
 

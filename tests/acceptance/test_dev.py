@@ -137,7 +137,7 @@ def test_a_task_that_takes_long_does_not_hold_up_the_end(project: Path, start_be
 def test_a_second_ctrl_c_kills(project: Path, start_beatd: Start) -> None:
     beatd = start_sleeping(project, start_beatd)
     beatd.send(signal.SIGINT)
-    beatd.expect("Stopping")
+    beatd.expect("Stopping… press Ctrl-C again to force")
     assert_ends(beatd, signal.SIGINT, project)
     assert beatd.find("The worker does not stop; killing it")
     assert not beatd.find("Cold shutdown"), "without the second signal the worker is told twice before it is killed"

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import socket
+import subprocess
 import sys
 import threading
 import warnings
@@ -137,6 +138,29 @@ def test_a_thread_that_dies_is_logged(configured: Configure) -> None:
     found = json.loads(stream.getvalue())
     assert (found["event"], found["message"]) == ("thread_died", "Thread renewer died of RuntimeError: boom")
     assert "in die" in found["trace"]
+
+
+def test_an_exception_that_nobody_catches_is_logged_without_its_secrets() -> None:
+    program = "\n".join(
+        [
+            "from beatd import log_format",
+            "log_format.configure('info', 'json')",
+            "def fail(): raise {}",
+            "fail()",
+        ]
+    )
+    raised = "ConnectionError('redis://:hunter2@h/0 is away')", "KeyboardInterrupt"
+    ended = [
+        subprocess.run([sys.executable, "-c", program.format(one)], capture_output=True, text=True, check=False)
+        for one in raised
+    ]
+    (line,) = ended[0].stderr.splitlines()
+    found = json.loads(line)
+    assert (found["level"], found["event"]) == ("critical", "uncaught")
+    assert found["message"].startswith("Uncaught ConnectionError: redis://")
+    assert "in fail" in found["trace"]
+    assert "hunter2" not in line
+    assert (ended[0].returncode, ended[1].stderr) == (1, "")
 
 
 def test_warnings_are_logged(configured: Configure) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 
 import pytest
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from beatd import config, tracing
@@ -120,6 +122,28 @@ def test_a_run_that_is_made_up_for_does_not_stretch_its_trace(traces, exporter):
     traces.published([run(due_ms=NOW - 7 * 86_400_000)], NOW)
     traces.record()
     assert {span.start_time for span in exporter.get_finished_spans()} == {NOW * 10**6}
+
+
+def test_a_run_whose_spans_cannot_be_made_costs_no_other_its_trace(exporter, caplog):
+    """A processor of somebody else fails with some spans, as those of OpenTelemetry's extensions may."""
+
+    class Processor(SpanProcessor):
+        def on_start(self, span, parent_context=None):
+            if span.attributes["beatd.entry"] == "bad":
+                raise ZeroDivisionError("a defect")
+
+    tracing = Tracing("beatd", exporter)
+    tracing.provider.add_span_processor(Processor())
+    traces = RunTraces(tracing, FakeClock())
+    bad = run("bad")
+    traces.start()
+    traces.published([bad, *[run("bad", NOW + due) for due in range(1, 100)], run("good")], NOW)
+    traces.stop()
+    assert [span.attributes["beatd.entry"] for span in exporter.get_finished_spans()] == ["good", "good"]
+    (said,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (said.event, said.entry, said.run_id) == ("traces_failed", "bad", bad.id)
+    assert said.getMessage() == "A run of bad has no trace"
+    assert said.exc_info, "a defect is reported with its traceback"
 
 
 def test_a_sampler_holds_for_the_whole_trace(exporter, monkeypatch):

@@ -122,7 +122,10 @@ class EmbeddedStore:
         except StoreError as error:
             if not self.directory.exists() and self._last_user():  # without its folder the server is of no use
                 self._server.terminate(self._pid)
-            logger.error("Embedded store not stopped: %s", error, extra={"event": "embedded_not_stopped"})  # noqa: TRY400
+                text = "Embedded store stopped, its data is gone: %s"
+                logger.error(text, error, extra={"event": "embedded_stopped"})  # noqa: TRY400
+            else:
+                logger.error("Embedded store not stopped: %s", error, extra={"event": "embedded_not_stopped"})  # noqa: TRY400
         finally:
             fcntl.flock(self._users, fcntl.LOCK_UN)  # forked children share the lock: closing alone would leave it
             os.close(self._users)

@@ -14,6 +14,8 @@ from beatd.store.results import NoResults
 
 log = logging.getLogger("celery.worker.control")
 
+_UNMARKED = "Cannot mark tasks as revoked, this is done when their messages arrive"
+
 PATIENCE_S = 1.0
 """Seconds that a command waits for the backend; it only glances at one that has not answered an earlier command."""
 _GLANCE_S = 0.05
@@ -60,9 +62,8 @@ class RevokedStates:
         except BeatdError as error:
             self._warn(error)
         except Exception:
-            log.exception("Cannot mark tasks as revoked", extra={"event": "revoke_unmarked"})
+            log.exception(_UNMARKED, extra={"event": "revoke_unmarked"})
 
     @staticmethod
     def _warn(reason: object) -> None:
-        text = "Cannot mark tasks as revoked, this is done when their messages arrive: %s"
-        log.warning(text, reason, extra={"event": "revoke_unmarked"})
+        log.warning("%s: %s", _UNMARKED, reason, extra={"event": "revoke_unmarked"})

@@ -198,9 +198,17 @@ def test_what_is_no_request_is_thrown_away(rig):
     assert not rig.client.exists(KEYS.shard().requests)
 
 
-def test_an_unknown_entry_is_refused_and_may_be_asked_for_again(rig):
+def refusals(caplog):
+    """Who was refused, and why, as the log has it."""
+    refused = [record for record in caplog.records if record.event == "request_refused"]
+    assert all(record.getMessage() == f"Refused a request for {record.entry}: {record.reason}" for record in refused)
+    return [(record.entry, record.request, record.reason) for record in refused]
+
+
+def test_an_unknown_entry_is_refused_and_may_be_asked_for_again(rig, caplog):
     answer = rig.ask(Trigger(entry="a"))
     assert (answer.state, answer.unknown) == ("refused", True)
+    assert refusals(caplog) == [("a", "r", answer.message)]
     rig.put()
     assert rig.ask(Trigger(entry="a")).state == "done"
 
@@ -459,7 +467,7 @@ def test_windows_take_turns(rig):
     assert both.count("b") > 20
 
 
-def test_an_entry_that_goes_away_ends_its_window(rig):
+def test_an_entry_that_goes_away_ends_its_window(rig, caplog):
     rig.put()
     rig.ask(window(rate=1.0))
     for _ in range(10):
@@ -468,6 +476,7 @@ def test_an_entry_that_goes_away_ends_its_window(rig):
     answer = rig.answer()
     assert (answer.state, answer.unknown) == ("refused", True)
     assert 0 < answer.sent < 25
+    assert refusals(caplog) == [("a", "r", answer.message)]
 
 
 def test_a_changed_entry_goes_on_where_it_was(rig):

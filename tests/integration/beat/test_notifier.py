@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -396,6 +397,20 @@ def test_the_outbox_is_bounded(daemon, web):
     notices = [(f"ping:host:0|{number:06}", notice) for number in range(NOTICES_MAX + 7)]
     assert one.notices.put(notices, "", {}, lease_value="one:1") == 7
     assert one.notices.count() == one.client.hlen(KEYS.notices) == NOTICES_MAX
+
+
+def test_what_the_outbox_has_no_room_for_is_counted_in_the_log(daemon, web, wait_until, caplog):
+    """A target does not answer; many messages wait for it when another target is told something."""
+    one = daemon("one", ["a"], hook(web, "/hang", name="hang", on=("overdue",)), hook(web))
+    one.lead(1)
+    waiting = Notice(kind="message", name="hang", body={}, created_ms=0)
+    one.notices.put([(f"message:hang|{n:06}", waiting) for n in range(NOTICES_MAX)], "", {}, lease_value="one:1")
+    one.ended(["a"], FAILURE)
+    one.look()
+    wait_until(lambda: any(request.path == "/hook" for request in web.requests), what="the message to the other target")
+    (dropped,) = [record for record in caplog.records if getattr(record, "event", "") == "notices_dropped"]
+    assert (dropped.count, dropped.levelno) == (1, logging.ERROR)
+    assert dropped.getMessage() == "Notices dropped, as too many wait for their targets: 1"
 
 
 def test_what_the_clock_does_tells_nothing_twice(daemon, web, wait_until):

@@ -53,6 +53,32 @@ def test_a_file_is_read_again_and_its_last_good_state_kept(tmp_path):
     assert len(load(tmp_path / "beat.toml").remarks) == 1
 
 
+def test_a_defect_of_who_is_told_does_not_end_the_reading(tmp_path, wait_until, monkeypatch, caplog):
+    monkeypatch.setattr("beatd.sources.calendars.LOOK_S", 0.05)
+    (tmp_path / "beat.toml").write_text(
+        '[beat_schedule.a]\ntask = "t"\nschedule = "@daily"\nblackout = { ics = "days.ics" }\n'
+    )
+    (tmp_path / "days.ics").write_text(EVENT.format("20260101"))
+    blackout, looks = blackout_of(tmp_path / "beat.toml"), []
+
+    def told(faults):
+        looks.append(faults)
+        if len(looks) == 1:
+            raise ZeroDivisionError("a defect")
+
+    calendars = Calendars(str(tmp_path))
+    calendars.start(told)
+    try:
+        wait_until(lambda: len(looks) > 1, what="the next look")
+        (tmp_path / "days.ics").write_text(EVENT.format("20260102"))
+        wait_until(lambda: blackout.covers_ms(DAY_2), what="the changed calendar")
+    finally:
+        calendars.stop()
+    (said,) = [record for record in caplog.records if getattr(record, "event", "") == "calendars_error"]
+    assert said.getMessage() == "Reading calendars failed in an unexpected way"
+    assert said.exc_info, "a defect is reported with its traceback"
+
+
 def test_a_url_is_fetched_and_its_query_is_not_shown(tmp_path):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -333,6 +335,62 @@ def test_what_a_receiver_raises_does_not_end_the_watching(
         wait_until(lambda name=name: names[-1:] == [name], what="the change")
     source.stop()
     assert "reload_failed" in events(caplog)
+
+
+def test_a_defect_while_it_watches_does_not_end_the_watching(
+    beat_toml: Path, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    names: list[str] = []
+
+    def fail_once() -> None:
+        if names == ["second"]:
+            raise RuntimeError("boom")
+
+    source = FileSource(
+        beat_toml,
+        lambda: config.load(beat_toml, env={}),
+        on_change=lambda found: names.append(found.entries[0].name),
+        on_done=fail_once,
+    )
+    source.first()
+    source.start()
+    try:
+        for name in ("second", "third"):
+            written(beat_toml, name)
+            wait_until(lambda name=name: names[-1:] == [name], what="the change")
+    finally:
+        source.stop()
+    (said,) = [record for record in caplog.records if getattr(record, "event", "") == "watch_error"]
+    assert said.getMessage() == "Watching files failed in an unexpected way"
+    assert said.exc_info, "a defect is reported with its traceback"
+
+
+def test_files_are_looked_at_when_the_system_has_no_room_to_watch_them(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Watching needs several file descriptors, reading a file only one. It is watched again when there are more."""
+    before, taken = resource.getrlimit(resource.RLIMIT_NOFILE), [os.dup(0)]
+    highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 4, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        os.close(taken.pop())
+        found = watched(beat_toml)
+        wait_until(lambda: "watch_failed" in events(caplog), what="the refusal")
+        written(beat_toml, "second")
+        wait_until(lambda: found.names() == {"second"}, what="the change that nobody reported")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in taken:
+            os.close(descriptor)
+    written(beat_toml, "third")
+    wait_until(lambda: found.names() == {"third"}, what="the change")
+    failed = [record for record in caplog.records if getattr(record, "event", "") == "watch_failed"]
+    assert all(one.getMessage().startswith("Files cannot be watched, looking instead: ") for one in failed)
+    assert "Too many open files" in failed[0].getMessage()
+    assert not any(one.exc_info for one in failed)
 
 
 def test_stopping_is_prompt(beat_toml: Path, watched: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 
 import pytest
 
@@ -206,6 +207,25 @@ def test_a_removal_with_which_the_receiver_failed_is_handed_over_again(follow, r
     runtime.remove("old")
     wait_until(lambda: set(follower.enabled) == {"a"})
     assert failed
+
+
+def test_a_defect_of_a_receiver_does_not_end_the_following(follow, runtime, redis_url, wait_until, caplog):
+    follower = follow(redis_url, "a")
+    wait_until(follower.source.read.is_set, what="the first look")
+    commands, failed = follower.look_for_commands, threading.Event()
+
+    def fail():
+        failed.set()
+        raise ZeroDivisionError("a defect")
+
+    follower.look_for_commands = fail
+    wait_until(failed.is_set, 10, "a look for commands")
+    follower.look_for_commands = commands
+    runtime.put("later", TABLE)
+    wait_until(lambda: follower.entries.keys() == {"a", "later"}, 20, "the new entry")
+    (said,) = [record for record in caplog.records if getattr(record, "event", "") == "store_source_error"]
+    assert said.getMessage() == "Following the store failed in an unexpected way"
+    assert said.exc_info, "a defect is reported with its traceback"
 
 
 def test_of_very_many_faults_the_first_are_said(follow, redis_url, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -108,8 +109,18 @@ def test_the_last_of_several_users_stops_it(state: Path, user: Callable[[], subp
     assert not alive(pid)
 
 
-def test_users_in_one_process_share_it_too(state: Path) -> None:
-    first, second = open_embedded(state), open_embedded(state)
+def said(caplog: pytest.LogCaptureFixture) -> dict[str, str]:
+    """The last text of each event."""
+    return {getattr(record, "event", ""): record.getMessage() for record in caplog.records}
+
+
+def test_users_in_one_process_share_it_too(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    first = open_embedded(state)
+    assert "embedded_joined" not in said(caplog)
+    second = open_embedded(state)
+    assert said(caplog)["embedded_joined"] == "Embedded store joined"
+    assert caplog.records[-1].url == second.url  # type: ignore[attr-defined]
     assert server_pid(first) == server_pid(second)
     pid = server_pid(first)
     first.close()
@@ -171,6 +182,44 @@ def test_a_killed_server_comes_back_with_its_data(
             os.kill(server_pid(store), signal.SIGKILL)
             wait_until(lambda turn=turn: restarts() > turn, 10, "the restart")
             assert client.get(f"key-{turn}") == b"kept"
+
+
+def test_a_server_whose_data_cannot_be_read_is_down_until_they_can(
+    state: Path, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_embedded(state) as store, redis.Redis.from_url(store.url) as client:
+        client.set("key", "kept")
+        (file,) = (state / "store" / "appendonlydir").glob("*.incr.aof")
+        wait_until(lambda: b"kept" in file.read_bytes(), what="the write to the disk")
+        pid, data = server_pid(store), file.read_bytes()
+        file.write_bytes(b"*1\r\n$7\r\nNOTHING\r\n" + data)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: "embedded_down" in said(caplog), 20, "the failed start")
+        text = said(caplog)["embedded_down"]
+        assert text.startswith("Embedded store down: the embedded store cannot start ")
+        assert "Unknown command 'NOTHING'" in text
+        assert str(state / "store" / "server.log") in text
+        file.write_bytes(data)
+        wait_until(lambda: "embedded_restarted" in said(caplog), 30, "the restart")
+        assert client.get("key") == b"kept"
+    assert {record.exc_info for record in caplog.records} == {None}
+
+
+def test_a_folder_that_cannot_be_used_at_the_end_leaves_the_server_to_its_next_user(
+    state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_embedded(state)
+    pid = server_pid(store)
+    (state / "store" / "start.lock").unlink()
+    (state / "store" / "start.lock").mkdir()
+    store.close()
+    assert said(caplog)["embedded_not_stopped"] == (
+        f"Embedded store not stopped: the embedded store cannot use {state}/store: Is a directory"
+    )
+    assert alive(pid)
+    (state / "store" / "start.lock").rmdir()
+    open_embedded(state).close()
+    assert not alive(pid)
 
 
 def test_two_users_restart_a_killed_server_once(
@@ -248,11 +297,15 @@ def _as_another_user(state: Path) -> None:
         os._exit(code)
 
 
-def test_the_server_ends_also_when_its_folder_is_gone(state: Path) -> None:
+def test_the_server_ends_also_when_its_folder_is_gone(state: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = open_embedded(state)
     pid = server_pid(store)
     shutil.rmtree(state)
     store.close()
+    assert said(caplog)["embedded_stopped"] == (
+        "Embedded store stopped, its data is gone: "
+        f"the embedded store cannot use {state}/store: No such file or directory"
+    )
     deadline = time.monotonic() + 20
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)

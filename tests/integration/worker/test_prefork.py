@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
 import signal
+import sys
 import time
 
 import pytest
 
-from beatd import App
+from beatd import App, signals
 from beatd.clock import monotonic, sleep
+from beatd.log_format import JsonFormatter
 from beatd.message.protocol import build, envelope
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import SKIPPED, Job
@@ -125,6 +129,40 @@ def test_a_task_that_runs_when_the_pool_is_stopped_has_begun(pool, wait_until):
     wait_until(lambda: pool._children[0].board.begun_task() == 1, what="the message to be opened")
     pool.stop(0.0)
     assert [(report.tag, report.state) for report in pool.collect()] == [(1, "STARTED")]
+
+
+def test_a_process_that_a_receiver_ends_at_its_start_is_named_and_replaced(tmp_path):
+    log, tried = logging.FileHandler(tmp_path / "log"), tmp_path / "tried"
+    log.setFormatter(JsonFormatter())
+
+    def check_device(**_):
+        if not tried.exists():
+            tried.touch()
+            sys.exit("no device")
+
+    app = App("proj", set_as_current=False)
+    app.task(len, name="size")
+    app.finalize()
+    pool = PreforkPool(
+        1, Executor(app, "w@host"), in_child=lambda _number: signals.worker_process_init.send(sender=None)
+    )
+    logging.getLogger().addHandler(log)
+    signals.worker_process_init.connect(check_device)
+    try:
+        pool.start()
+        pool.submit([job(1, "size", "x", announce=False)])
+        assert reports_until(pool, "SUCCESS") == [(1, "SUCCESS")], "the next process has run it"
+    finally:
+        signals.worker_process_init.disconnect(check_device)
+        logging.getLogger().removeHandler(log)
+        log.close()
+        pool.stop(0.0)
+    (said,) = map(json.loads, (tmp_path / "log").read_text().splitlines())
+    assert (said["event"], said["level"], said["message"]) == (
+        "pool_process_failed", "error", "Process of the pool failed"
+    )  # fmt: skip
+    assert "in check_device" in said["trace"]
+    assert said["trace"].endswith("SystemExit: no device")
 
 
 def test_a_job_is_never_seen_with_the_start_of_an_earlier_one():

@@ -91,15 +91,15 @@ def test_task_loggers_belong_to_celerys():
 
 def test_printed_text_is_logged(root, app):
     task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=True)
-    root.handlers[0].setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+    root.handlers[0].setFormatter(logging.Formatter("%(levelname)s %(name)s event=%(event)s %(message)s"))
     print("one", 2, end="")
     print("!")
     print("on the other", file=sys.stderr)
     print("unfinished", end="", flush=True)
     assert written(root).splitlines() == [
-        "WARNING celery.redirected one 2!",
-        "WARNING celery.redirected on the other",
-        "WARNING celery.redirected unfinished",
+        "WARNING celery.redirected event=printed one 2!",
+        "WARNING celery.redirected event=printed on the other",
+        "WARNING celery.redirected event=printed unfinished",
     ]
 
 

@@ -1,6 +1,10 @@
 """Some entries of a schedule change and the rest of it is not touched."""
 
+import logging
+
 from beatd.exceptions import StoreUnavailable
+
+DAY = 86_400_000
 
 
 def times(rig, name):
@@ -84,6 +88,20 @@ def test_an_entry_that_left_while_nobody_led_is_marked_by_the_next_leader(rig, e
     rig.run_for(30)
     assert times(rig, "a") == [10.0, 20.0, 30.0, 40.0]
     assert rig.claims.gone == {}
+
+
+def test_the_state_of_an_entry_that_left_long_ago_is_forgotten_and_it_is_said_once(rig, entry, caplog):
+    caplog.set_level(logging.INFO)
+    rig.beat.schedule.replace([entry("a", "1d"), entry("b", "1d")])
+    rig.run_for(1)
+    rig.beat.schedule.replace([entry("b", "1d")])
+    rig.jump_to(rig.begin_ms + 29 * DAY)
+    assert rig.claims.states.keys() == {"a", "b"}
+    rig.jump_to(rig.begin_ms + 33 * DAY)
+    assert rig.claims.states.keys() == {"b"}
+    (swept,) = [record for record in caplog.records if getattr(record, "event", "") == "state_swept"]
+    assert (swept.entries, swept.count) == (["a"], 1)
+    assert swept.getMessage() == "Deleted the state of entries that left the schedule long ago: 1"
 
 
 def fails_once(monkeypatch, claims, verb):

@@ -1,5 +1,7 @@
 """Orders to a daemon: each carried out once, and answered with what came of it."""
 
+import logging
+
 import pytest
 
 from beatd.beat.daemon_commands import CommandHandler
@@ -52,11 +54,15 @@ def test_orders_from_before_its_time_are_not_for_a_daemon(orders, done):
     assert done == []
 
 
-def test_an_order_is_carried_out_once(orderly, orders, done):
+def test_an_order_is_carried_out_once(orderly, orders, done, caplog):
+    caplog.set_level(logging.INFO)
     orders.orders["1"] = DaemonCommand(what="reload")
     orderly.look()
     orderly.look()
     assert done == ["reload"]
+    assert [(record.event, record.getMessage()) for record in caplog.records] == [
+        ("reload_asked", "Told to read the schedule again")
+    ]
 
 
 def test_stepping_down_is_for_the_one_that_is_named(orderly, orders, done):

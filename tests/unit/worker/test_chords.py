@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 
@@ -96,7 +97,8 @@ def test_a_chord_does_not_fail_while_the_broker_is_away(bench, end_with):
     assert groups.finished == [("g", False)]
 
 
-def test_a_chord_whose_body_the_broker_never_takes_fails(bench, end_with):
+def test_a_chord_whose_body_the_broker_never_takes_fails(bench, end_with, caplog):
+    caplog.set_level(logging.ERROR)
     groups = end_with(COMPLETE)
     bench.publisher.disconnects = {"body"}
     for _ in range(100):
@@ -107,3 +109,19 @@ def test_a_chord_whose_body_the_broker_never_takes_fails(bench, end_with):
         break
     assert groups.finished == [("g", True)]
     assert ("body", "FAILURE") in bench.journal.of("store")
+    assert [(record.event, record.task, record.getMessage()) for record in caplog.records] == [
+        ("chord_failed", "callback", "Chord g: the broker does not take the body's message")
+    ]
+
+
+def test_a_member_of_a_chord_that_cannot_be_counted_is_a_task_as_others(bench, caplog):
+    """Another worker's app has the result backend, this one has none."""
+    bench.send(1)
+    bench.turn()
+    bench.pool.end(1, parts=[PART])
+    caplog.set_level(logging.ERROR)
+    bench.turn()
+    assert bench.journal.kinds() == ["store", "ack"]
+    (failed,) = caplog.records
+    assert (failed.event, failed.task_id) == ("chord_failed", "id-1")
+    assert failed.getMessage().startswith("Chord g cannot be counted: chords and saved groups need a result backend")

@@ -13,7 +13,7 @@ import pytest
 from beatd import App
 from beatd.broker.bus import BusMessage, LamportClock, Names
 from beatd.broker.bus.base import check_reply_address
-from beatd.exceptions import BrokerError, MessageError, Reject
+from beatd.exceptions import BrokerError, MessageError, Reject, StoreUnavailable
 from beatd.message.protocol import build, envelope
 from beatd.redaction import censored
 from beatd.states import REJECTED
@@ -353,6 +353,56 @@ def test_a_run_is_ended_by_the_signal_that_is_asked_for(
     assert [record.running for record in said] == [True, False]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "event", "text"),
+    [
+        ("rate_limit", {"rate_limit": "5/m"}, "rate_limit_changed", "New rate limit for tasks of type tasks.add: 5/m."),
+        (
+            "time_limit",
+            {"soft": 5, "hard": 9},
+            "time_limit_changed",
+            "New time limits for tasks of type tasks.add: soft=5 hard=9",
+        ),
+    ],
+)
+def test_a_changed_limit_is_logged_with_its_task_and_a_wrong_one_is_not(
+    command: str, arguments: dict[str, Any], event: str, text: str, node: Node, bus: Bus, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO)
+    node.take(order(command, {"task_name": "tasks.add", **arguments}), bus)
+    assert [(record.event, record.task, record.getMessage()) for record in caplog.records] == [
+        (event, "tasks.add", text)
+    ]
+    for wrong in ({"task_name": "other", **arguments}, {"task_name": "tasks.add", **dict.fromkeys(arguments, "many")}):
+        node.take(order(command, wrong), bus)
+    assert [record.event for record in caplog.records].count(event) == 1
+    assert [[*answer] for answer, _ in bus.answers] == [["ok"], ["error"], ["error"]]
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "text"),
+    [
+        (StoreUnavailable("results: away"), logging.WARNING, "done when their messages arrive: results: away"),
+        (ZeroDivisionError("a defect"), logging.ERROR, "done when their messages arrive"),
+    ],
+)
+def test_tasks_are_revoked_although_their_results_cannot_be_written(
+    error: Exception, level: int, text: str, view: WorkerView, app: App, node: Node, bus: Bus, caplog: Any
+) -> None:
+    class Away:
+        def get(self, _task_id: str) -> None:
+            raise error
+
+    app.__dict__["results"] = Away()
+    node.take(order("revoke", {"task_id": ["an-id"]}), bus)
+    (answer,) = bus.answers
+    assert "an-id" in answer[0]["ok"]
+    assert view.revoked.covers(request(app))
+    (record,) = [one for one in caplog.records if one.event == "revoke_unmarked"]
+    assert (record.levelno, bool(record.exc_info)) == (level, level == logging.ERROR)
+    assert record.getMessage().endswith(text)
+
+
 # -- events and the connection ----------------------------------------------------------------------------------------
 
 
@@ -407,6 +457,35 @@ def test_an_answer_of_another_worker_that_cannot_be_read_ends_the_mingling_only(
     bus.inbox = [order("ping")]
     remote.turn()
     assert bus.answers == [({"ok": "pong"}, "t")]
+
+
+def test_a_broker_that_is_away_at_the_end_does_not_keep_the_worker(
+    remote: RemoteControl, bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    remote.turn()
+    bus.away = True
+    caplog.set_level(logging.DEBUG)
+    remote.stop()
+    assert [(getattr(record, "event", ""), record.getMessage()) for record in caplog.records] == [
+        ("control_goodbye_failed", "The offline event was not sent: away")
+    ]
+
+
+def test_a_broker_that_cannot_broadcast_is_named_once(
+    app: App, settings: WorkerSettings, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    remote = RemoteControl(app, settings, lambda: None, Names(), RevokedStore(None, Keys()))
+    remote.attach(tools())
+    remote.start()
+    for _ in range(3):
+        assert remote.turn() > 0
+        clock.advance(60)
+    assert remote.files() == []
+    remote.stop()
+    assert [(getattr(record, "event", ""), record.getMessage()) for record in caplog.records] == [
+        ("control_unavailable", "This broker cannot broadcast: no remote control")
+    ]
 
 
 def test_heartbeats_come_every_two_seconds(remote: RemoteControl, bus: Bus, clock: FakeClock) -> None:

@@ -332,7 +332,7 @@ def test_messages_of_a_coroutine_that_was_given_up_are_dropped_and_named(bench, 
     assert "message_dropped" in {getattr(record, "event", None) for record in caplog.records}
 
 
-def test_messages_go_back_at_the_end_although_the_last_results_cannot_be_stored(bench):
+def test_messages_go_back_at_the_end_although_the_last_results_cannot_be_stored(bench, caplog):
     for tag in (1, 2):
         bench.send(tag)
     bench.turn()
@@ -342,3 +342,6 @@ def test_messages_go_back_at_the_end_although_the_last_results_cannot_be_stored(
     bench.worker.stop()
     bench.worker.run()
     assert bench.journal == [("stop", None)]
+    (failed,) = [record for record in caplog.records if getattr(record, "event", "") == "worker_stop_failed"]
+    assert failed.getMessage().endswith("other workers run their messages again: results: away")
+    assert not failed.exc_info
