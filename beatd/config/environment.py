@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
 
-
 VARIABLES = (
     "BEATD_CONFIG", "BEATD_APP", "BEATD_BROKER_URL", "BEATD_RESULT_BACKEND", "BEATD_METRICS_LISTEN", "BEATD_QUIET",
     "BEATD_DEBUG",
