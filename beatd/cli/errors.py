@@ -112,16 +112,43 @@ def _next_step(error: BeatdError) -> str:
     return ""
 
 
-def server_advice(error: object, table: str = "") -> str:
+_OF_FILE = {
+    "state store": "url under [redis]",
+    "broker": "url under [broker]",
+    "result backend": "url under [results]",
+}
+_PLACES = "beatd.places"
+"""Key of the context: where the URLs of servers are set, by role."""
+
+
+def name_places(places: Mapping[str, str]) -> None:
+    """Say where the URLs of servers are set, by role, if not in a file: errors of this command advise it."""
+    if context := click.get_current_context(silent=True):
+        context.meta[_PLACES] = places
+
+
+def server_advice(error: object, role: str = "") -> str:
     """Return a sentence that says what to do about a server that refuses connections; nothing for other errors.
 
-    ``table`` is where ``beat.toml`` names the server; by default that of the error's class.
+    ``role`` is what the server is used for; by default what the error says, or its class.
     """
-    if "Connection refused" not in str(error):
+    text = str(error)
+    if "Connection refused" not in text:
         return ""
-    table = table or ("redis" if isinstance(error, StoreUnavailable) else "broker")
-    advice = f"Start the server, or set url under [{table}] to another one"
-    return f'{advice}; url = "embedded" starts one by itself.' if table == "redis" else f"{advice}."
+    usual = "state store" if isinstance(error, StoreUnavailable) else "broker"
+    role = role or next((each for each in _OF_FILE if text.startswith(each)), usual)
+    place = {**_OF_FILE, **_places()}[role]
+    advice = f"Start the server, or set {place} to another one"
+    return f'{advice}; url = "embedded" starts one by itself.' if place == _OF_FILE["state store"] else f"{advice}."
+
+
+def _places() -> Mapping[str, str]:
+    """The places that the command has named, else those of the app that it has used in place of a file."""
+    from beatd.sources.app_file import places  # noqa: PLC0415 - for this alone
+
+    context = click.get_current_context(silent=True)
+    named: Mapping[str, str] | None = context.meta.get(_PLACES) if context else None
+    return places() if named is None else named
 
 
 def _unexpected(error: Exception) -> str:

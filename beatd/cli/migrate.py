@@ -15,6 +15,7 @@ from beatd.app.routing import Queues
 from beatd.broker import is_redis, no_arguments, redis_url
 from beatd.broker.migration import Destination, KombuSource, Source, Taken, taken_from_envelope
 from beatd.cli.app_client import client_app
+from beatd.cli.errors import name_places
 from beatd.cli.global_options import is_quiet
 from beatd.cli.migrate_celery import migrate_celery
 from beatd.cli.output import Duration, confirm, plural, print_line, print_table, split_names
@@ -94,6 +95,7 @@ def messages(
     for name, url in (("SOURCE_URL", source), ("DESTINATION_URL", destination)):
         _check_url(name, url)
     app = client_app(app_name, destination, None) if app_name else None
+    name_places({"broker": "its URL"})
     declared = Queues(app.conf) if app is not None else None
     default = (list(declared.names) or [str(app.conf.task_default_queue)]) if app and declared else ["celery"]
     chosen = queue_map(queues, default)

@@ -176,4 +176,7 @@ def _write_schedule(output: Path, app: str | None, *, force: bool) -> None:
         print_line(f"! {printable(str(note))}", err=True)
     for step in steps:
         print_line(f"! {step}", err=True)
-    print_line(f"{output}: {plural(len(carried.entries), 'entry')}", err=True)
+    lost = f", {plural(carried.lost, 'entry')} left behind" if carried.lost else ""
+    print_line(f"{output}: {plural(len(carried.entries), 'entry')}{lost}", err=True)
+    if carried.lost:
+        raise click.exceptions.Exit(1)

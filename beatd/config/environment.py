@@ -11,6 +11,17 @@ from typing import NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
 
+VARIABLES = (
+    "BEATD_CONFIG", "BEATD_APP", "BEATD_BROKER_URL", "BEATD_RESULT_BACKEND", "BEATD_METRICS_LISTEN", "BEATD_QUIET",
+    "BEATD_DEBUG",
+)  # fmt: skip
+"""The variables of beatd's own that a user sets."""
+HANDED_ON = (
+    "BEATD_APP_OPTION", "BEATD_APP_STORE_URL", "BEATD_APP_BROKER_URL", "BEATD_APP_RESULTS_URL",
+    "BEATD_TITLE", "BEATD_TEXT", "BEATD_KIND",
+)  # fmt: skip
+"""Variables that beatd sets for the processes that it starts."""
+
 
 class Environment(NamedTuple):
     """The variables that commands look at; ``None`` where one is not set."""

@@ -22,6 +22,7 @@ import tomli_w
 from beatd import config
 from beatd.app.conf_urls import broker_urls, first_url, with_prefix
 from beatd.clock import SystemClock
+from beatd.config.environment import celery_urls
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.sources.child_process import ask
@@ -46,6 +47,7 @@ class AppFile(NamedTuple):
 
 
 _made: dict[str, AppFile] = {}
+_places: dict[str, str] = {}
 
 
 def find(config_file: str | None, app: str | None = None) -> AppFile:
@@ -74,6 +76,34 @@ def made_for(name: str, conf: Callable[[], Mapping[str, Any]]) -> AppFile:
     return _made[name]
 
 
+def places() -> Mapping[str, str]:
+    """The places of the URLs, by role, if this process has made a file for an app; empty if it has not."""
+    return _places
+
+
+def url_places(name: str, conf: Mapping[str, Any]) -> dict[str, str]:
+    """The places where the URLs of an app are set, by role: its settings, or the environment."""
+    of_celery = celery_urls()
+    found = {"broker": f"broker_url of {name}", "result backend": f"result_backend of {name}"}
+    if of_celery.broker and first_url(conf["broker_url"]) == of_celery.broker:
+        found["broker"] = "$CELERY_BROKER_URL"
+    if of_celery.results and first_url(conf["result_backend"]) == of_celery.results:
+        found["result backend"] = "$CELERY_RESULT_BACKEND"
+    return found
+
+
+def given_places(broker: str | None, results: str | None) -> dict[str, str]:
+    """The places of URLs that are given in place of an app's, by role: an option, or a variable of the environment."""
+    given = [("broker", broker, "--broker", "BEATD_BROKER_URL")]
+    given += [("result backend", results, "--result-backend", "BEATD_RESULT_BACKEND")]
+    by_option = bool(os.environ.get(OPTION_VARIABLE))
+    return {
+        role: f"${variable}" if os.environ.get(variable) == url and not by_option else option
+        for role, url, option, variable in given
+        if url
+    }
+
+
 def app_settings(name: str) -> dict[str, Any]:
     """Read the settings of an app that say where its broker is, in a process of its own."""
     answer = ask("beatd.sources.app_child", (name, "-A", ""), name=name, where="-A", timeout=TIMEOUT)
@@ -82,12 +112,15 @@ def app_settings(name: str) -> dict[str, Any]:
 
 
 def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
-    broker = _replaced(broker_urls(conf["broker_url"]), os.environ.get("BEATD_BROKER_URL"))
-    results = _replaced(first_url(conf["result_backend"]), os.environ.get("BEATD_RESULT_BACKEND"))
+    given = os.environ.get("BEATD_BROKER_URL"), os.environ.get("BEATD_RESULT_BACKEND")
+    broker = _replaced(broker_urls(conf["broker_url"]), given[0])
+    results = _replaced(first_url(conf["result_backend"]), given[1])
+    set_at = url_places(name, conf) | given_places(*given)
     document: dict[str, Any] = {"app": name, "state_dir": str(Path.cwd() / ".beatd")}
     if conf["timezone"]:
         document["timezone"] = conf["timezone"]
     where = [("its broker", broker), ("its result backend", results)]
+    set_at["state store"] = set_at["broker" if broker and is_redis(broker) else "result backend"]
     place, store = next(((place, url) for place, url in where if url and is_redis(url)), ("", ""))
     if store:
         os.environ[STORE_VARIABLE] = without_keyprefix(redis_url(store))
@@ -109,7 +142,9 @@ def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
         text = f"its settings need a beat.toml ({shown(broker)} is its broker): {wrong}"
         raise ConfigError([Fault("-A", None, name, text)]) from None
     store_text = f"{place}, {shown(store)}" if store else "an embedded server"
-    return AppFile(path, f"no beat.toml: schedule and time zone are those of {name}; the state store is {store_text}")
+    origin = f"no beat.toml: schedule and time zone are those of {name}; the state store is {store_text}"
+    _places.update(set_at)
+    return AppFile(path, origin)
 
 
 def _replaced(url: str, given: str | None) -> str:

@@ -90,3 +90,38 @@ def test_wrong_words_are_answered_in_words(beatd, tmp_path):
         assert text in done.stderr, (words, done.stderr)
         assert "tail9zq" not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+AWAY = "redis://127.0.0.1:1/0"
+OF_FILE = 'url under [redis] to another one; url = "embedded" starts one by itself'
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "place"),
+    [
+        (["call", "proj.add", "-A", "proj"], {}, "broker_url of proj to another one"),
+        (["call", "proj.add", "-A", "bare"], {"CELERY_BROKER_URL": AWAY}, "$CELERY_BROKER_URL to another one"),
+        (["call", "proj.add", "-A", "of_celery"], {}, "broker_url of of_celery to another one"),
+        (["call", "proj.add", "-b", AWAY], {}, "--broker to another one"),
+        (["call", "proj.add", "--config", "my.toml"], {}, OF_FILE),
+        (["purge", "--yes", "-A", "proj"], {}, "broker_url of proj to another one"),
+        (["purge", "--yes", "-A", "proj", "-b", AWAY], {}, "--broker to another one"),
+        (["inspect", "ping", "-A", "proj"], {}, "broker_url of proj to another one"),
+        (["result", "an-id", "-A", "proj"], {}, "result_backend of proj to another one"),
+        (["result", "an-id", "-A", "proj", "--result-backend", AWAY], {}, "--result-backend to another one"),
+        (["list", "-A", "proj"], {}, "broker_url of proj to another one"),
+        (["list", "-A", "proj"], {"BEATD_BROKER_URL": AWAY}, "$BEATD_BROKER_URL to another one"),
+        (["list", "-A", "proj", "-b", AWAY], {}, "--broker to another one"),
+        (["list", "--config", "my.toml"], {}, OF_FILE),
+        (["migrate", "--yes", AWAY, "redis://127.0.0.1:2/0"], {}, "its URL to another one"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_advice_about_a_server_that_is_away_names_where_its_url_is_set(words, environment, place, beatd, tmp_path):
+    (tmp_path / "proj.py").write_text(APP.format(package="beatd", kind="App", url=AWAY))
+    (tmp_path / "of_celery.py").write_text(APP.format(package="celery", kind="Celery", url=AWAY))
+    (tmp_path / "bare.py").write_text('from beatd import App\napp = App("bare")\n')
+    (tmp_path / "my.toml").write_text(f'[redis]\nurl = "{AWAY}"\n')
+    done = beatd(*words, **environment)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].rstrip(".") == f"Start the server, or set {place}"

@@ -145,6 +145,16 @@ def test_the_schedule_is_written_without_passwords(project, beatd):
     assert (again.returncode, "--force" in again.stderr) == (1, True)
 
 
+def test_an_entry_that_is_left_behind_is_a_failure_as_with_import(tmp_path, beatd):
+    entries = '{"a": {"task": "t", "schedule": 30.0}, "b": {"task": "t", "schedule": object()}}'
+    (tmp_path / "proj.py").write_text(
+        f'from celery import Celery\napp = Celery("proj")\napp.conf.beat_schedule = {entries}\n'
+    )
+    done = beatd("migrate", "celery", "-o", "beat.toml")
+    assert (done.returncode, beatd("import", "celery", "proj").returncode) == (1, 1)
+    assert "beat.toml: 1 entry, 1 entry left behind" in done.stderr
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_sources_that_are_cut_or_mixed_up(seed, tmp_path, beatd):
     dice = random.Random(seed)

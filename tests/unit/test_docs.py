@@ -18,6 +18,7 @@ import yaml
 from beatd import config
 from beatd.cli import COMMANDS, main
 from beatd.config.entries import ENTRY
+from beatd.config.environment import HANDED_ON, VARIABLES
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
@@ -361,15 +362,21 @@ def test_every_file_that_the_architecture_names_exists():
     assert not {name for name in named if not any((root / name).exists() for root in roots)}
 
 
-INTERNAL = re.compile(r"BEATD_APP_.*|BEATD_RESULTS_URL")
-"""Variables by which a command hands on settings, and one that only a written file names."""
+DJANGO_SETTINGS = {"BEATD_CONFIG", "BEATD_APP", "BEATD_TIMEOUT"}
+OF_WRITTEN_FILES = {"BEATD_REDIS_URL", "BEATD_BROKER_URL", "BEATD_RESULTS_URL"}
+"""Variables that ``beatd import celery`` writes into a file."""
 
 
 def test_every_environment_variable_is_documented():
-    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    used = {name for name in re.findall(r"\"(BEATD_[A-Z_]+)\"", sources) if not INTERNAL.fullmatch(name)}
+    listed = {name for row in rows(section("operations.md", "Environment variables")) for name in CODE.findall(row[0])}
+    assert {name for name in listed if name.startswith("BEATD_")} == set(VARIABLES)
+
+
+def test_every_environment_variable_is_known():
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "environment.py")
+    used = set(re.findall(r"\"(BEATD_[A-Z_]+)\"", sources))
     assert {"BEATD_DEBUG", "BEATD_CONFIG"} <= used
-    assert used <= {name for page in PAGES for name in re.findall(r"BEATD_[A-Z_]+", page.read_text())}
+    assert used - OF_WRITTEN_FILES - DJANGO_SETTINGS == {*VARIABLES, *HANDED_ON} - OF_WRITTEN_FILES - DJANGO_SETTINGS
 
 
 def test_every_thread_is_in_the_architecture():
