@@ -9,6 +9,7 @@
     ├── MessageError              a message that cannot be built or read
     ├── StoreError                the state store
     │   ├── StoreUnavailable      it cannot be reached or does not answer in time; worth a retry
+    │   │   └── StoreUnwritable   it answers, and takes no writes for now: a read-only replica, full memory
     │   ├── StoreRefused          it answers, and says no: too old, a key of a foreign type
     │   │   └── StoreDenied       it does not let this user in: a wrong password
     │   ├── StoreRolledBack       it lost writes that it had confirmed; what is in it now is to be read again
@@ -41,7 +42,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from beatd.redaction import encodable
 
@@ -104,6 +105,9 @@ class MessageError(BeatdError, ValueError):
 class StoreError(BeatdError):
     """Something is wrong with the state store."""
 
+    word: ClassVar[Literal["store_unavailable", "store_refused"]] = "store_unavailable"
+    """The event in logs and the kind of the problem in status, page and metrics."""
+
 
 class StoreUnavailable(StoreError):
     """The state store cannot be reached, or does not answer in time."""
@@ -112,8 +116,19 @@ class StoreUnavailable(StoreError):
     """Since when (ms), where that is known."""
 
 
+class StoreUnwritable(StoreUnavailable):
+    """The state store answers, and takes no writes for now: a read-only replica, full memory, a failing disk.
+
+    It is retried like a store that is away, as a failover ends it, and is reported as one that refuses.
+    """
+
+    word = "store_refused"
+
+
 class StoreRefused(StoreError):
     """The state store answers and refuses: a wrong password, a version too old, a key of a foreign type."""
+
+    word = "store_refused"
 
 
 class StoreDenied(StoreRefused):

@@ -147,7 +147,7 @@ def await_store(
                 raise
             pause = backoff.failed()
             reason = f"{error}{backoff.since_text}"
-            extra = {"event": "store_unavailable", "since": backoff.since}
+            extra = {"event": error.word, "since": backoff.since}
             log.log(backoff.level, "%s; trying again in %.1f s", reason, pause, extra=extra)
             on_wait(reason)
             stopping.wait(pause)

@@ -311,9 +311,8 @@ class Elector:
         pause, self.store_error = self._backoff.failed(), error.with_traceback(None)
         self._unsubscribe()
         self._presence.interrupted(self._clock.monotonic())
-        event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
         back = self._backoff
-        extra = {"event": event, "attempt": back.attempts, "since": back.since}
+        extra = {"event": error.word, "attempt": back.attempts, "since": back.since}
         log.log(back.level, "%s%s; trying again in %.1f s", error, back.since_text, pause, extra=extra)
         for shard, token in self._held().items():
             if self.leaderships[shard].term() is None:

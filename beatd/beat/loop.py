@@ -277,9 +277,8 @@ class ShardLoop:
     def _back_off(self, error: StoreError | BrokerError) -> float:
         self._note_lateness()
         pause = self._backoff.failed()
-        event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
+        event = "broker_unavailable" if isinstance(error, BrokerError) else error.word
         if isinstance(error, StoreRefused):
-            event = "store_refused"
             self.schedule.rebuild()  # what was read before may be what is wrong now
         extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
         text = "%s%s; trying again in %.2f s"

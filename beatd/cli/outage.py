@@ -31,7 +31,7 @@ def with_since(error: StoreError, settings: Settings) -> StoreError:
         found = _DOWN.search(answer) if status == 200 else None
         if found is not None and (away_ms := int(float(found[1]) * 1000)):
             since_ms = SystemClock().now_ms() - away_ms
-            told = StoreUnavailable(f"{error}, since {utc_text(since_ms)}")
+            told = type(error)(f"{error}, since {utc_text(since_ms)}")
             told.since_ms = since_ms
             return told
     return error

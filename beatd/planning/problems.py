@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from beatd.exceptions import StoreError, StoreUnavailable
+from beatd.exceptions import StoreError
 from beatd.timestamps import iso_ms
 
 Kind = Literal[
@@ -72,5 +72,4 @@ def problem_facts(problem: Problem) -> dict[str, Any]:
 
 def store_problem(error: StoreError, since_ms: int | None = None) -> Problem:
     """The problem that the state store does not answer, or refuses."""
-    kind: Kind = "store_unavailable" if isinstance(error, StoreUnavailable) else "store_refused"
-    return Problem(kind, str(error), blocks=True, since_ms=since_ms)
+    return Problem(error.word, str(error), blocks=True, since_ms=since_ms)

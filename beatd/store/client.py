@@ -30,7 +30,15 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
-from beatd.exceptions import StoreDenied, StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
+from beatd.exceptions import (
+    StoreDenied,
+    StoreRefused,
+    StoreRolledBack,
+    StoreUnavailable,
+    StoreUnwritable,
+    TermLost,
+    WrongUrl,
+)
 from beatd.store.cluster import ClusterClient
 from beatd.store.credentials import password_command
 from beatd.store.pipeline import JoiningClient
@@ -255,14 +263,21 @@ def store_error(error: RedisError, server: str) -> Exception:
             return StoreDenied(f"{server}: it demands a password, and its URL has none")
         case AuthenticationError() | AuthorizationError():
             return StoreDenied(f"{server}: {text}")
-        case BusyLoadingError() | ReadOnlyError() | OutOfMemoryError() | ClusterDownError() | TryAgainError():
+        case BusyLoadingError() | ClusterDownError() | TryAgainError():
             return StoreUnavailable(f"{server}: {text}")
         case redis.ConnectionError() | redis.TimeoutError():
             return _unreachable(error, text, server)
-        case ResponseError() if _OF_PIPELINES.sub("", str(error)).startswith(_PASSING):
+        case ResponseError() if isinstance(error, ReadOnlyError | OutOfMemoryError) or _code_of(error) in _UNWRITABLE:
+            return StoreUnwritable(f"{server}: {text}")
+        case ResponseError() if _code_of(error) in _PASSING:
             return StoreUnavailable(f"{server}: {text}")
         case _:
             return StoreRefused(f"{server}: {text}")
+
+
+def _code_of(error: RedisError) -> str:
+    """The code with which the answer of a server begins."""
+    return _OF_PIPELINES.sub("", str(error)).partition(" ")[0]
 
 
 def _text_of(error: RedisError) -> str:
@@ -324,7 +339,9 @@ _ANNOUNCE = "set cluster-announce-ip on them to addresses that lead to them from
 IS_CLUSTER = "this server is a node of a Redis Cluster: write redis+cluster:// instead of redis://"
 _COVERAGE = "with cluster-require-full-coverage no, only the shards in slots without a node wait"
 
-_PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
+_UNWRITABLE = ("READONLY", "OOM", "NOREPLICAS", "MISCONF")
+"""Error codes of a server that takes no writes for now. redis-py has classes for the first two, without their code."""
+_PASSING = ("LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN")
 """Error codes of a server that is not ready for now."""
 
 

@@ -50,10 +50,10 @@ class OutageWatch:
             self._since_ms = now_ms if self._since_ms is None else self._since_ms
             is_logged = is_new or now - self._logged_at >= LOGGED_EVERY_S
             self._logged_at = now if is_logged else self._logged_at
-        told = StoreUnavailable(f"{error}{self._since_text(self._since_ms)}")
+        told = type(error)(f"{error}{self._since_text(self._since_ms)}")
         told.since_ms = self._since_ms
         if is_logged:
-            log.warning("%s", error if is_new else told, extra={"event": "store_unavailable"})
+            log.warning("%s", error if is_new else told, extra={"event": error.word})
         return told
 
     def _since_text(self, since_ms: int) -> str:

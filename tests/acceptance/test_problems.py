@@ -314,6 +314,28 @@ def test_a_store_that_is_away_is_the_same_problem_everywhere(tmp_path, start_ser
         )
 
 
+def test_a_store_that_takes_no_writes_has_one_name_everywhere(tmp_path, start_server, start_beatd, beatd, wait_until):
+    server = start_server()
+    (tmp_path / "beat.toml").write_text(CONFIG.format(zone=ZONE, url=server.url, hook="http://127.0.0.1:1/"))
+    [page] = start_beatd("web", "--port", "0").expect(r"Status page at (http://\S+)/")
+    daemon = start_beatd("run", *JSON_LOG, "--metrics-listen", "127.0.0.1:0")
+    [served] = daemon.expect(r"Metrics and health at (http://[\w.:]+)")
+    daemon.expect("Leading")
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        daemon.expect('"event": ?"store_refused"')
+        for url in (served[1], page[1]):
+            wait_until(
+                lambda url=url: problem_metrics(httpx.get(f"{url}/metrics", timeout=10).text) == {"store_refused": 1}
+            )
+        [at_page] = httpx.get(f"{page[1]}/api/v1/problems", timeout=10).json()["problems"]
+        [told] = json.loads(beatd("status", "--json").stdout)["problem_details"]
+        assert (told["kind"], at_page["kind"]) == ("store_refused", "store_refused")
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+        daemon.expect('"event": ?"beat_recovered"|"event": ?"store_recovered"')
+    assert not daemon.find('"store_unavailable"')
+
+
 def test_real_daemons_tell_what_is_wrong_in_log_metrics_and_notifications(
     tmp_path, redis_url, start_beatd, beatd, wait_until
 ):

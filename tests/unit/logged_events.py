@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import beatd
+from beatd.exceptions import StoreRefused, StoreUnavailable
 
 PACKAGE = Path(beatd.__file__).parent
 
@@ -58,6 +59,8 @@ class Module:
             case ast.Call(func=ast.Attribute(value=ast.Name(id=table), attr="get"), args=[_, default]):
                 (known,) = self.values_of(table)
                 return {text for value in (*known.values, default) for text in self.texts(value)}
+            case ast.Attribute(attr="word"):  # of an error of the state store
+                return {StoreUnavailable.word, StoreRefused.word}
         raise AssertionError(f"{self.path}:{node.lineno}: what event is this? {ast.unparse(node)}")
 
     def values_of(self, name: str) -> Iterator[ast.AST]:

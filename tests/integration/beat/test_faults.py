@@ -65,13 +65,13 @@ FAULTS = {
     "read-only": (
         lambda s, a: a.replicaof("127.0.0.1", "1"),
         lambda s, a: a.replicaof("NO", "ONE"),
-        "store_unavailable",
+        "store_refused",
         "it is a read-only replica and takes no writes",
     ),
     "out of memory": (
         lambda s, a: a.config_set("maxmemory", "1"),
         lambda s, a: a.config_set("maxmemory", "0"),
-        "store_unavailable",
+        "store_refused",
         "its memory is full (maxmemory) and it takes no writes",
     ),
     "password demanded": (demand_password, waive_password, "store_refused", "it demands a password"),
@@ -167,7 +167,7 @@ def test_a_failover_behind_one_address_is_followed(start_server, start_daemon, q
         queue.grows()
         proxy.target = replica.port
         old.execute_command("FAILOVER", "TO", "127.0.0.1", replica.port)  # loads no data, which would end connections
-        daemon.says("store_unavailable", "it is a read-only replica")
+        daemon.says("store_refused", "it is a read-only replica")
         queue.grows(8)
         queue.grows(25)  # longer than a renewal of the lease
     queue.assert_every_run_once()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreUnavailable, StoreUnwritable
 from beatd.store.outage import OutageWatch
 from tests.fakes import FakeClock
 
@@ -34,6 +34,11 @@ def test_an_error_says_since_when(clock, watch):
     assert watch.failed(later) is later
     watch.answered()
     assert watch.away_s == 0
+
+
+def test_a_store_that_takes_no_writes_is_logged_and_told_as_one_that_refuses(watch, caplog):
+    told = watch.failed(StoreUnwritable("state store h:1/0: it is a read-only replica"))
+    assert (type(told), told.word, caplog.records[-1].event) == (StoreUnwritable, "store_refused", "store_refused")
 
 
 @pytest.mark.parametrize("looked", [False, True])
