@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -77,6 +77,10 @@ VERIFY_EVERY_MS = 10_000
 
 CLOCK_STEP_MS = 500
 """A larger difference between wall and monotonic time from one turn to the next is a step, not a drift."""
+
+
+_Alike = tuple[list[Entry], ResumePoint, int]
+"""Entries that resume at one point, this, and the due time (ms) of their last run."""
 
 
 class ActiveSchedule:
@@ -237,21 +241,14 @@ class ActiveSchedule:
         limits: dict[str, str] = {}
         pairs = self._known_as(named, limits, now_ms)
         states = self._claims.load_entries(pairs, lease_value=term.lease_value, now_ms=now_ms, limits=limits)
-        for number, (name, state) in enumerate(states):
-            if isinstance(state, Unreadable):
-                self._without_state.add(name)
-                self._heap.remove(name)
-                self._held.hold_for(name, f"{state}", now_ms, by_run=False)
-                continue
-            try:
-                gap = self._place(named[name], state, points)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._hold(name, error, now_ms)
-                continue
-            if gap:
-                gaps.append(gap)
-            if number % PUT_SLICE == 0:
-                self._on_turn()
+        while several := list(islice(states, PUT_SLICE)):
+            for alike in self._alike(named, several, points):
+                try:
+                    gaps += self._place(*alike, now_ms)
+                except Exception as error:  # noqa: BLE001 - as in _known_as
+                    for entry in alike[0]:
+                        self._hold(entry.name, error, now_ms)
+            self._on_turn()
         self._dispatcher.pass_over(gaps, term)
         self._dispatcher.report.ran(named)
 
@@ -273,23 +270,45 @@ class ActiveSchedule:
         self._heap.remove(name)
         self._held.hold(name, error, now_ms)
 
-    def _place(self, entry: Entry, state: EntryState, points: ResumePoints) -> Gap | None:
-        """Put an entry into the heap at its resume point; returns the gap if it passes over missed runs."""
-        policies = entry.policies
-        if not policies.enabled:
-            self._heap.remove(entry.name)
-            if len(self._held):
-                self._held.forget([entry.name])
-            return None
-        point = points.of(entry, state)
-        after_ms = state.last_due_ms
+    def _alike(
+        self, named: Mapping[str, Entry], states: Iterable[tuple[str, EntryState | Unreadable]], points: ResumePoints
+    ) -> Iterable[_Alike]:
+        """Entries that resume alike, and where; those that are not to run, or cannot, are taken out of the heap."""
+        groups: dict[int, _Alike] = {}
+        for name, state in states:
+            entry = named[name]
+            if isinstance(state, Unreadable):
+                self._without_state.add(name)
+                self._heap.remove(name)
+                self._held.hold_for(name, f"{state}", points.now_ms, by_run=False)
+            elif not entry.policies.enabled:
+                self._heap.remove(name)
+                if len(self._held):
+                    self._held.forget([name])
+            else:
+                try:
+                    point = points.of(entry, state)
+                except Exception as error:  # noqa: BLE001 - as in _known_as
+                    self._hold(name, error, points.now_ms)
+                    continue
+                group = groups.get(id(point))
+                if group is None:
+                    groups[id(point)] = [entry], point, state.last_due_ms
+                else:
+                    group[0].append(entry)
+        return groups.values()
+
+    def _place(self, entries: Sequence[Entry], point: ResumePoint, last_due_ms: int, now_ms: int) -> list[Gap]:
+        """Put entries into the heap at their resume point; returns their gaps if it passes over missed runs."""
+        after_ms = last_due_ms
         if point.passes_over and point.due_ms is not None:  # those that are passed over may be sent after all
             after_ms = point.due_ms - 1
-        self._heap.put(entry, point.timeline, point.due_ms, remaining_runs=point.remaining_runs, after_ms=after_ms)
-        if len(self._held):
+        self._heap.put(entries, point.timeline, point.due_ms, remaining_runs=point.remaining_runs, after_ms=after_ms)
+        for entry in entries if len(self._held) else ():
             due_ms = point.due_ms if entry.name in self._heap else None
             self._held.was_put(entry.name, due_ms, self._clock.now_ms())
-        return _gap(entry.name, state.last_due_ms, point, points.now_ms)
+        gap = _gap(point, last_due_ms, now_ms) if point.passes_over else None
+        return [Gap(entry.name, *gap) for entry in entries] if gap else []
 
     def _try_again(self, term: Term, now_ms: int) -> None:
         """Put held-back entries whose next attempt is due into the heap."""
@@ -352,12 +371,10 @@ class ActiveSchedule:
         return self._clock.now_ms() - int(self._clock.monotonic() * 1000)
 
 
-def _gap(name: str, last_due_ms: int, point: ResumePoint, now_ms: int) -> Gap | None:
-    """Return the gap that an entry leaves which passes over missed runs, maybe its last ones."""
-    if not point.passes_over:
-        return None
+def _gap(point: ResumePoint, last_due_ms: int, now_ms: int) -> tuple[int, int, int | None] | None:
+    """Return the gap, but for the name, that an entry leaves which passes over missed runs, maybe its last ones."""
     before_ms = point.due_ms
     decided_ms = now_ms if before_ms is None or before_ms > now_ms else None
     if before_ms is None and (last_ms := latest_ms(point.timeline, after_ms=last_due_ms, until_ms=now_ms)) is not None:
         before_ms = last_ms + 1
-    return None if before_ms is None else Gap(name, last_due_ms, before_ms, decided_ms)
+    return None if before_ms is None else (last_due_ms, before_ms, decided_ms)

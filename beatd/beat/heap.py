@@ -114,23 +114,25 @@ class DueHeap:
 
     def put(
         self,
-        entry: Entry,
+        entries: Sequence[Entry],
         timeline: Schedule,
         due_ms: int | None,
         *,
         remaining_runs: int | None = None,
         after_ms: int | None = None,
     ) -> None:
-        """Add an entry, or replace the one of that name. ``after_ms``: see :attr:`beatd.model.Run.after_ms`.
+        """Add entries, or replace those of their names. One with jitter or ``remaining_runs`` comes alone.
 
-        Without a ``due_ms`` or ``remaining_runs`` it never runs again and is left out.
-        Raises whatever its timeline or jitter raise; it is not in the heap then.
+        ``after_ms``: see :attr:`beatd.model.Run.after_ms`. Without a ``due_ms`` or ``remaining_runs`` they never run
+        again and are left out. Raises whatever their timeline or jitter raise; they are not in the heap then.
         """
-        self.remove(entry.name)
+        names = [entry.name for entry in entries]
+        for name in self._slots.keys() & names:
+            self.remove(name)
         if due_ms is not None and (remaining_runs is None or remaining_runs > 0):
-            slot = Slot(entry, timeline, remaining_runs, after_ms)
-            self._place([slot], due_ms, fire_ms(entry, timeline, due_ms))
-            self._slots[entry.name] = slot
+            slots = [Slot(entry, timeline, remaining_runs, after_ms) for entry in entries]
+            self._place(slots, due_ms, fire_ms(entries[0], timeline, due_ms))
+            self._slots.update(zip(names, slots, strict=True))
 
     def remove(self, name: str) -> None:
         """Take an entry out, if it is there."""

@@ -154,9 +154,11 @@ class Claims:
                 self._confirmed = int(number)
                 others = iter(unreadable)
                 for (name, _), raw in zip(under_way.popleft(), states.split(b","), strict=True):
-                    state = known.get(raw) or self._state(*(raw.split(b" ") if raw else next(others)))
-                    if raw:
-                        known[raw] = state
+                    state = known.get(raw)
+                    if state is None:
+                        state = self._state(*(raw.split(b" ") if raw else next(others)))
+                        if raw:
+                            known[raw] = state
                     yield name, state
         except StoreRolledBack:
             self._confirmed = 0  # as for claims

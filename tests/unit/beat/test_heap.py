@@ -15,7 +15,7 @@ T = 1_790_000_000_000
 def heap_of(*entries, due_ms=T):
     heap = DueHeap()
     for entry in entries:
-        heap.put(entry, entry.schedule, due_ms)
+        heap.put([entry], entry.schedule, due_ms)
     return heap
 
 
@@ -57,7 +57,7 @@ def test_entries_that_catch_up_take_turns_and_let_others_through(entry):
     """Two entries are 100 runs behind; a third comes due in the meantime and waits for one round of them only."""
     behind = [entry("x", 1.0), entry("y", 1.0)]
     heap = heap_of(*behind)
-    heap.put(entry("z", 60.0), entry("z", 60.0).schedule, T + 100_050)
+    heap.put([entry("z", 60.0)], entry("z", 60.0).schedule, T + 100_050)
     order = []
     now = T + 100_000
     for _ in range(6):
@@ -88,7 +88,7 @@ def test_what_is_passed_is_done_with(entry):
 
 def test_only_runs_that_were_sent_count_towards_the_limit(entry):
     heap = DueHeap()
-    heap.put(entry("a"), entry("a").schedule, T, remaining_runs=1)
+    heap.put([entry("a")], entry("a").schedule, T, remaining_runs=1)
     heap.due(T, at_most=9)
     heap.advance([Decision(skip=Skip.OVERLAP)])
     assert "a" in heap
@@ -107,7 +107,7 @@ def test_a_removed_entry_is_not_handed_out_even_if_it_was_before(entry):
 def test_an_entry_that_is_replaced_many_times_leaves_nothing_behind(entry):
     heap = heap_of(entry("kept"))
     for n in range(5_000):
-        heap.put(entry("again"), entry("again").schedule, T + 10_000_000 + n)
+        heap.put([entry("again")], entry("again").schedule, T + 10_000_000 + n)
     assert sum(len(bucket) for bucket in heap._buckets.values()) < 3_000
     assert names(heap.due(T, at_most=9)) == ["kept"]
 
@@ -133,7 +133,7 @@ def test_runs_that_move_on_in_one_step_are_where_they_would_be_one_by_one(entry)
             jitter_ms, runs = random.choice([0, 0, 0, 5_000]), random.choice([None, None, None, 1, 2])
             one, timeline = entry(f"e{number}", jitter_ms=jitter_ms), random.choice(timelines)
             for heap in (together, alone):
-                heap.put(one, timeline, T, remaining_runs=runs, after_ms=T - number)
+                heap.put([one], timeline, T, remaining_runs=runs, after_ms=T - number)
         now_ms = T
         for _ in range(3):
             now_ms += 130_000
@@ -148,6 +148,22 @@ def test_runs_that_move_on_in_one_step_are_where_they_would_be_one_by_one(entry)
         ]
 
 
+def test_entries_that_are_put_in_one_step_are_where_they_would_be_one_by_one(entry):
+    entries = [entry(name) for name in "abcd"]
+    together, alone = heap_of(entries[2], due_ms=T - 1), heap_of(entries[2], due_ms=T - 1)
+    together.put(entries, entries[0].schedule, T, after_ms=T - 9)
+    for one in entries:
+        alone.put([one], entries[0].schedule, T, after_ms=T - 9)
+    runs = [*together.due(T, at_most=9)]
+    assert runs == [*alone.due(T, at_most=9)]
+    assert names(runs) == ["a", "b", "c", "d"]
+    together.put(entries, entries[0].schedule, None)
+    assert len(together) == 0
+    with pytest.raises(ScheduleError, match="outside the years"):
+        alone.put(entries, entries[0].schedule, 1 << 60)
+    assert len(alone) == 0
+
+
 def test_entries_of_a_schedule_that_fails_leave_together_and_no_others(entry):
     class Ends:
         def next_after_ms(self, t_ms, /):
@@ -156,7 +172,7 @@ def test_entries_of_a_schedule_that_fails_leave_together_and_no_others(entry):
     ends = Ends()
     heap = DueHeap()
     for name, timeline in (("a", ends), ("b", ends), ("c", entry("c").schedule), ("d", ends)):
-        heap.put(entry(name), timeline, T)
+        heap.put([entry(name)], timeline, T)
     assert len(heap.due(T, at_most=9)) == 4
     failed = heap.advance([SEND] * 4)
     assert [one.entry.name for one in failed] == ["a", "b", "d"]
