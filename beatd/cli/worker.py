@@ -32,7 +32,7 @@ from beatd.cli.worker_beat import beat_inside
 from beatd.cli.worker_settings import Concurrency, settings_of_words, worker_settings
 from beatd.clock import sleep
 from beatd.config.loader import load_settings
-from beatd.config.search import FILE_VARIABLE
+from beatd.config.search import FILE_VARIABLE, PLACES
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.url_keyprefix import OPTION, difference
@@ -154,6 +154,7 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         task_logging.set_up(
             app, options["loglevel"], ours=ours, celery_format=celery_format, logfile=options["logfile"]
         )
+        _name_unread_file(options)
         builtin.register(app, split_names(options["builtin"]))
         chosen = worker_settings(app, options, settings, store_url)
         node = Node(1, chosen.hostname)
@@ -169,6 +170,14 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         restarts = run_worker(app, chosen)
     if restarts:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command line again
+
+
+def _name_unread_file(options: dict[str, Any]) -> None:
+    """Log that a file which the daemon would take is not read, as nobody has named it."""
+    is_named = options["config_file"] is not None or FILE_VARIABLE in os.environ
+    if not is_named and (found := next(filter(os.path.isfile, PLACES), None)):
+        text = "%s is not read: a worker takes the file that --config or $BEATD_CONFIG names (BEATD_CONFIG= is none)"
+        log.info(text, found, extra={"event": "config_unread", "file": found})
 
 
 def _show_banner(app: App, settings: WorkerSettings, options: dict[str, Any]) -> None:

@@ -36,6 +36,8 @@ def test_it_takes_no_file_that_nobody_names(file, start_beatd, redis_url, variab
     worker = start_beatd("worker", "--builtin", "command", "-c", "1", "-b", redis_url, **variable)
     worker.expect(r"ready\.")
     assert "of-the-file" not in worker.text
+    told = r"beat\.toml is not read: a worker takes the file that --config or \$BEATD_CONFIG names"
+    assert bool(worker.find(told)) == (not variable), "an empty variable says that no file is wanted"
     assert worker.end() == 0
 
 
