@@ -282,6 +282,8 @@ def _code_of(error: RedisError) -> str:
 
 def _text_of(error: RedisError) -> str:
     """The text of an error, with what to do about it where a cluster is the reason."""
+    if denied := _denial(str(error)):
+        return f"{denied}; {_RIGHTS}"
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
     text = _OF_PIPELINES.sub("", text)
     if found := _OF_SOCKETS.fullmatch(text):
@@ -298,6 +300,16 @@ def _text_of(error: RedisError) -> str:
     if text.startswith(_OF_CLUSTERS) or isinstance(error, MovedError | AskError):
         return f"{IS_CLUSTER} ({text})"
     return text
+
+
+def _denial(text: str) -> str:
+    """What a user has no right to, as servers of several versions say it, in words; empty for other errors."""
+    if found := _OF_COMMANDS.search(text):
+        return f"the user may not run {found[1].upper().replace('|', ' ')}: add +{found[1]}"
+    if "can't run this command" in text:
+        return "the user may not run a command of beatd's scripts"
+    found = _OF_NAMES.search(text)
+    return f"the user may not use one of the {found[1]}s" if found else ""
 
 
 def _unreachable(error: RedisError, text: str, server: str) -> Exception:
@@ -330,6 +342,9 @@ _IN_WORDS = {
     "invalid username-password": "invalid username-password pair or user is disabled; correct the URL and start again",
 }
 """What servers say of their own state, and the same with what to do."""
+_OF_COMMANDS = re.compile(r"no permissions? to run the '([^']+)' command")
+_OF_NAMES = re.compile(r"(?:no permissions? to|can't) access (?:a|(?:at least )?one of the) (key|channel)", re.IGNORECASE)
+_RIGHTS = "beatd check --connect names the rights that are missing, docs/managed-stores.md those that are needed"
 _OF_CLUSTERS = ("CROSSSLOT", "MOVED ", "ASK ")
 _DISTRUST = re.compile(r"certificate verify failed: ([^(\n]{1,300})\(_ssl")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused
@@ -256,7 +256,7 @@ def _address(connection: Any) -> str:
 
 @contextmanager
 def translate_script_errors(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
-    """A :func:`~beatd.store.client.translate_errors` that names a key which is of another type than beatd's."""
+    """A :func:`~beatd.store.client.translate_errors` that names keys of another type than beatd's, or without rights."""
     try:
         yield
     except (redis.RedisError, OSError) as error:
@@ -268,7 +268,24 @@ def _translated(error: redis.RedisError | OSError, client: redis.Redis, keys: It
     told = translated(error, client)
     if isinstance(told, StoreRefused) and "WRONGTYPE" in str(told) and (foreign := _foreign(client, keys)):
         return StoreRefused(f"{told} ({foreign})")
+    if isinstance(told, StoreRefused) and "may not use one of the keys" in str(told):
+        return StoreRefused(str(told).replace("one of the keys", _denied(client, keys) or "one of the keys"))
     return told
+
+
+def _denied(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
+    """Which of the keys the user may not use, in words; empty if that cannot be found out."""
+    names = [key.decode() if isinstance(key, bytes) else key for key in keys]
+    try:
+        with client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.type(name)
+            answers = pipeline.execute(raise_on_error=False)
+    except redis.RedisError:
+        return ""
+    pairs = zip(names, answers, strict=True)  # a user without TYPE is refused that command, whatever the key
+    refused = [name for name, answer in pairs if isinstance(answer, NoPermissionError) and "key" in str(answer)]
+    return f"the key{'s'[: len(refused) - 1]} {', '.join(refused)}" if refused else ""
 
 
 def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:

@@ -167,7 +167,7 @@ def give_scripts(store):
 
 @pytest.mark.parametrize(
     ("trouble", "end", "reason"),
-    [(make_replica, make_primary, "read-only replica"), (take_scripts, give_scripts, "no permissions to run")],
+    [(make_replica, make_primary, "read-only replica"), (take_scripts, give_scripts, "the user may not run EVAL")],
 )
 def test_a_store_that_is_read_and_takes_no_writes_makes_no_daemon_ready(
     start_beatd, start_server, tmp_path, free_port, wait_until, trouble, end, reason

@@ -13,7 +13,7 @@ from typing import Any
 
 from beatd.broker.bindings import Binding
 from beatd.broker.redis import bind
-from beatd.broker.redis_keys import RedisKeys
+from beatd.broker.redis_keys import SEPARATOR, RedisKeys
 from beatd.clock import Clock, monotonic
 from beatd.store.client import connect, place_of, translate_errors
 from beatd.store.dead_letters import BOUNDS, Bounds, encode
@@ -310,9 +310,9 @@ class RedisConsumer:
         return count
 
     def _report_refused(self, what: str, reasons: Mapping[bytes, bytes]) -> None:
-        """Log the queues, by their keys, that cannot be read or written to, each once a minute."""
+        """Log the queues, by the keys of their lists, that cannot be read or written to, each once a minute."""
         for key, reason in reasons.items():
-            queue = self._name(key)
+            queue = self._name(key).partition(SEPARATOR)[0]  # one for all priorities
             if monotonic() >= self._report_again.get(queue, 0.0):
                 self._report_again[queue] = monotonic() + _REPORT_AGAIN_S
                 extra = {"event": "queue_refuses", "queue": queue, "reason": reason.decode()}

@@ -496,13 +496,14 @@ def test_a_queue_that_cannot_be_read_holds_up_no_other_and_is_read_when_it_can_b
 ):
     for queue in ("first", "last"):
         publish(f"1 {queue}", f"2 {queue}", queue=queue)
-    server.set("middle", "foreign")
+    for unreadable in ("middle", queue_key("middle", 3)):
+        server.set(unreadable, "foreign")
     consumer = make_consumer(queues=("first", "middle", "last"))
     consumer.start()
     assert ids(consumer.take(10)) == ["1 first", "2 first", "1 last", "2 last"]
     assert consumer.take(10) == []
     assert [record.queue for record in caplog.records if record.event == "queue_refuses"] == ["middle"]
-    server.delete("middle")
+    server.delete("middle", queue_key("middle", 3))
     publish("3", queue="middle")
     assert ids(consumer.take(10)) == ["3"]
 

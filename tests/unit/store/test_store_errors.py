@@ -40,3 +40,34 @@ SERVER = "state store h:1/0"
 def test_the_word_of_an_error_is_that_of_its_problem(error, kind, word):
     told = store_error(error, SERVER)
     assert (type(told), told.word, store_problem(told).kind) == (kind, word, word)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("this user has no permissions to run the 'evalsha' command", "run EVALSHA: add +evalsha"),
+        ("this user has no permissions to run the 'wait' command or its subcommand", "run WAIT: add +wait"),
+        ("User low has no permissions to run the 'client|setname' command", "run CLIENT SETNAME: add +client|setname"),
+        (
+            "ACL failure in script: User low has no permissions to run the 'get' command script: e1, on @user_script:1.",
+            "run GET: add +get",
+        ),
+        (
+            "The user executing the script can't run this command or subcommand script: e1, on @user_script:1.",
+            "run a command of beatd's scripts",
+        ),
+        ("this user has no permissions to access one of the keys used as arguments", "use one of the keys"),
+        ("No permissions to access a key", "use one of the keys"),
+        ("ACL failure in script: No permissions to access a key script: e1, on @user_script:1.", "use one of the keys"),
+        (
+            "The user executing the script can't access at least one of the keys mentioned in the command arguments",
+            "use one of the keys",
+        ),
+        ("this user has no permissions to access one of the channels used as arguments", "use one of the channels"),
+        ("No permissions to access a channel", "use one of the channels"),
+    ],
+)
+def test_a_missing_right_is_named_with_what_to_do(said, told):
+    error = str(store_error(NoPermissionError(said), SERVER))
+    advice = "; beatd check --connect names the rights that are missing, docs/managed-stores.md those that are needed"
+    assert error == f"{SERVER}: the user may not {told}{advice}"
