@@ -28,18 +28,18 @@ class DispatchLog:
     def __init__(self, counters: DaemonCounters | None = None, traces: RunTraces | None = None) -> None:
         self._traces = traces
         self._counters = counters or DaemonCounters()
-        self._ran: dict[str, None] = {}
+        self._ran: list[str] = []
         self._noting = threading.Lock()
 
     def ran(self, names: Iterable[str]) -> None:
         """Note entries that have had a run just now, or may have had some before this leader loaded them."""
         with self._noting:
-            self._ran |= dict.fromkeys(names)
+            self._ran += names
 
     def ran_since(self) -> Iterable[str]:
-        """Return the entries that have had runs since this was asked before, the earliest first."""
+        """Return the entries that have had runs since this was asked before, the earliest first; one may come twice."""
         with self._noting:
-            names, self._ran = self._ran, {}
+            names, self._ran = self._ran, []
         return names
 
     def claimed(self, runs: Sequence[Run], now_ms: int) -> None:

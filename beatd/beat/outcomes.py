@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from beatd.beat.overdue import OverdueWatch
@@ -135,7 +135,7 @@ class OutcomeWatch:
         if now_ms < before_ms:  # the clock was set back: no moment is waited for that was planned by the other time
             self._pending.try_all(now_ms)
             self._overdue.forget()
-        self._changed |= dict.fromkeys(ran)
+        self._changed.update(zip(ran, repeat(None)))  # without a table in between: there may be a million
         self._check_nodes()
         readable = (name for name in self._changed if not self._keys.is_away(name))
         added = 0

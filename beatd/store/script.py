@@ -256,7 +256,7 @@ def _address(connection: Any) -> str:
 
 @contextmanager
 def translate_script_errors(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
-    """A :func:`~beatd.store.client.translate_errors` that names keys of another type than beatd's, or without rights."""
+    """A :func:`~beatd.store.client.translate_errors` that names keys of another type, or that the user may not use."""
     try:
         yield
     except (redis.RedisError, OSError) as error:
