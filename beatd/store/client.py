@@ -343,7 +343,7 @@ _IN_WORDS = {
 }
 """What servers say of their own state, and the same with what to do."""
 _OF_COMMANDS = re.compile(r"no permissions? to run the '([^']+)' command")
-_OF_NAMES = re.compile(r"(?:no permissions? to|can't) access (?:a|(?:at least )?one of the) (key|channel)", re.I)
+_OF_NAMES = re.compile(r"(?i:no permissions? to|can't) access (?:a|(?:at least )?one of the) (key|channel)")
 _RIGHTS = "beatd check --connect names the rights that are missing, docs/managed-stores.md those that are needed"
 _OF_CLUSTERS = ("CROSSSLOT", "MOVED ", "ASK ")
 _DISTRUST = re.compile(r"certificate verify failed: ([^(\n]{1,300})\(_ssl")

@@ -49,7 +49,7 @@ def test_the_word_of_an_error_is_that_of_its_problem(error, kind, word):
         ("this user has no permissions to run the 'wait' command or its subcommand", "run WAIT: add +wait"),
         ("User low has no permissions to run the 'client|setname' command", "run CLIENT SETNAME: add +client|setname"),
         (
-            "ACL failure in script: User low has no permissions to run the 'get' command script: e1, on @user_script:1.",
+            "ACL failure in script: User low has no permissions to run the 'get' command script: e1, on @u:1.",
             "run GET: add +get",
         ),
         (
