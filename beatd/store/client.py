@@ -303,7 +303,7 @@ def _text_of(error: RedisError) -> str:
 
 
 def _denial(text: str) -> str:
-    """What a user has no right to, as servers of several versions say it, in words; empty for other errors."""
+    """A right that a user lacks, in words; servers of several versions say it in other texts. Empty for other errors."""
     if found := _OF_COMMANDS.search(text):
         return f"the user may not run {found[1].upper().replace('|', ' ')}: add +{found[1]}"
     if "can't run this command" in text:
