@@ -303,7 +303,7 @@ def _text_of(error: RedisError) -> str:
 
 
 def _denial(text: str) -> str:
-    """A right that a user lacks, in words; servers of several versions say it in other texts. Empty for other errors."""
+    """A right that a user lacks, in words; versions of servers have other texts. Empty for other errors."""
     if found := _OF_COMMANDS.search(text):
         return f"the user may not run {found[1].upper().replace('|', ' ')}: add +{found[1]}"
     if "can't run this command" in text:
