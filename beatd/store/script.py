@@ -274,31 +274,28 @@ def _translated(error: redis.RedisError | OSError, client: redis.Redis, keys: It
 
 
 def _denied(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
-    """Which of the keys the user may not use, in words; empty if that cannot be found out."""
-    names = [key.decode() if isinstance(key, bytes) else key for key in keys]
-    try:
-        with client.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.type(name)
-            answers = pipeline.execute(raise_on_error=False)
-    except redis.RedisError:
-        return ""
-    pairs = zip(names, answers, strict=True)  # a user without TYPE is refused that command, whatever the key
-    refused = [name for name, answer in pairs if isinstance(answer, NoPermissionError) and "key" in str(answer)]
+    """Keys that the user may not use, in words; empty if that cannot be found out."""
+    types = _types(client, keys)  # a user without TYPE is refused that command, whatever the key
+    refused = [name for name, kind in types.items() if isinstance(kind, NoPermissionError) and "key" in str(kind)]
     return f"the key{'s'[: len(refused) - 1]} {', '.join(refused)}" if refused else ""
 
 
-def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
-    """Which of the keys are not beatd's own, in words; empty if that cannot be found out."""
+def _types(client: redis.Redis, keys: Iterable[str | bytes]) -> dict[str, Any]:
+    """Types of keys as the server says them, errors among them; none if it does not answer."""
     names = [key.decode() if isinstance(key, bytes) else key for key in keys]
     try:
         with client.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.type(name)
-            found = [raw.decode() for raw in pipeline.execute()]
+            return dict(zip(names, pipeline.execute(raise_on_error=False), strict=True))
     except redis.RedisError:
-        return ""
-    there = {name: kind for name, kind in zip(names, found, strict=True) if kind != "none"}
+        return {}
+
+
+def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
+    """Keys that are not beatd's own, in words; empty if that cannot be found out."""
+    found = {name: raw.decode() for name, raw in _types(client, keys).items() if isinstance(raw, bytes)}
+    there = {name: kind for name, kind in found.items() if kind != "none"}
     wrong = [
         f"the key {name} is a {kind} and should be a {wanted}: rename or delete it"
         for name, kind in there.items()
